@@ -1,0 +1,1 @@
+"""Configurations: one file per experiment, each with the result to expect."""

@@ -1,0 +1,1 @@
+"""Commands: one thin launcher per job; the work is in music_map."""

@@ -1,0 +1,34 @@
+"""Errors that a user can mend: one line that names the thing and the remedy."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class UserError(Exception):
+    """A mistake in the input, a flag, a file or the machine; the message is one line and says what to do.
+
+    Commands print it without a traceback and exit with status 2.
+    """
+
+
+class DamagedFileError(UserError):
+    """A stored file is not what was written: missing, truncated, or its checksum differs."""
+
+
+@contextlib.contextmanager
+def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns a full disk, or a folder that may not be written, into a UserError that names `path`."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno in _DISK_FULL:
+            raise UserError(f"{path}: no space left on the disk; free some space or choose another folder") from e
+        if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise UserError(f"{path}: may not be written ({os.strerror(e.errno)}); choose another folder") from e
+        raise

@@ -1,0 +1,1 @@
+"""Training losses by name, each a pure function."""

@@ -1,0 +1,1 @@
+"""LightGCN++: fusion of item features and propagation over the bipartite graph."""

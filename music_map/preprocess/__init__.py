@@ -1,0 +1,1 @@
+"""Logs to NumPy shards: weights, filter, integer ids, temporal split, item features."""

@@ -1,0 +1,1 @@
+"""Raw logs: the schema of the Parquet files, their download and their streaming reader."""

@@ -1,0 +1,1 @@
+"""Playlist query, index, filters and recommendations."""

@@ -1,0 +1,1 @@
+"""Sampling, optimizer, training step, checkpoints and the loop."""

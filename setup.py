@@ -1,0 +1,38 @@
+"""Packaging of Music Map: the library (music_map), its commands (launch) and configurations (configs)."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="music-map",
+    version="0.1.0",
+    description="Song recommendations from listening logs with a graph neural network, in JAX",
+    python_requires=">=3.11",
+    packages=find_packages(include=["music_map", "music_map.*", "launch", "configs"]),
+    install_requires=[
+        "absl-py",  # flags and application start-up of launch/
+        "flax",  # linen modules of the item fusion
+        "huggingface_hub",  # launch/download.py: resumable transfers from the hub
+        "jax>=0.10",
+        "jaxlib>=0.10",
+        "jraph",  # segment operations: the portable propagation backend
+        "ml_collections",  # typed, locked configuration files with overrides
+        "numpy",
+        "optax",  # optimizers, schedules, clipping
+        "orbax-checkpoint",  # atomic, asynchronous checkpoints
+        "pyarrow",  # Parquet
+        # Approximate nearest neighbours; the only wheels are for Linux on x86-64, elsewhere the exact index serves.
+        "scann; sys_platform == 'linux' and platform_machine == 'x86_64'",
+        "scipy",  # sparse products of the item-kNN baseline
+        "tqdm",  # progress bars of launch/
+    ],
+    extras_require={
+        "dev": [
+            "hypothesis",  # property tests
+            "pytest",
+            "pytest-xdist",  # the suite on all cores
+            "ruff",  # lint
+        ],
+        # Peers and tools of benchmarks/ only; the library never imports them.
+        "bench": ["psutil"],
+    },
+)
