@@ -1,0 +1,162 @@
+"""The processed data set: events by split, ids and item features, as stored by preprocess.
+
+Arrays of a processed folder (see music_map.storage), with S = shard number, five digits:
+
+    user_ids, item_ids                     uint32 [U], [I]; original ids, ascending; the position is the index
+    train/user-S, train/item-S             int32; likewise val/, test/; sorted by user, then timestamp (stable)
+    train/timestamp-S                      uint32, seconds
+    train/kind-S, train/is_organic-S       uint8
+    train/played_pct-S                     uint16; 0 where the event is no listen
+    train/withdrawn_user, _item, _timestamp, _kind   one shard each
+    audio, audio_row, artist_*, album_*, track_seconds   see ItemFeatures
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from music_map.errors import UserError
+from music_map.storage import ArrayFolder
+
+LISTEN, LIKE, DISLIKE = 0, 1, 2
+SPLITS = ("train", "val", "test")
+
+
+class Events(NamedTuple):
+    """Interactions of one split, sorted by user, then timestamp; equal timestamps keep the order of the files.
+
+    Attributes:
+      user: int32 [E], index into `Dataset.user_ids`.
+      item: int32 [E], index into `Dataset.item_ids`.
+      timestamp: uint32 [E], seconds.
+      kind: uint8 [E], LISTEN, LIKE or DISLIKE.
+      is_organic: uint8 [E], 1 organic, 0 played by the recommender.
+      played_pct: uint16 [E], share of the track played in percent, may exceed 100; 0 for likes and dislikes.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    timestamp: np.ndarray
+    kind: np.ndarray
+    is_organic: np.ndarray
+    played_pct: np.ndarray
+
+
+class Withdrawals(NamedTuple):
+    """Unlikes and undislikes of one split, sorted like Events.
+
+    Attributes:
+      user, item: int32 [W].
+      timestamp: uint32 [W], seconds.
+      kind: uint8 [W], LIKE or DISLIKE: what the event withdraws.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    timestamp: np.ndarray
+    kind: np.ndarray
+
+
+class ItemFeatures(NamedTuple):
+    """What is known of the songs besides who listened.
+
+    Attributes:
+      audio: float32 [A, 128], unit rows, of the songs that have an audio embedding.
+      audio_row: int32 [I], row of `audio`, or -1 where the song has none.
+      artist_offsets: int64 [I + 1]; the artists of song i are artists[artist_offsets[i]:artist_offsets[i + 1]].
+      artists: int32, index into artist_ids.
+      artist_ids: uint32, original ids, ascending.
+      album_offsets, albums, album_ids: likewise.
+      track_seconds: float32 [I], length as seen in train, 0 where unknown.
+    """
+
+    audio: np.ndarray
+    audio_row: np.ndarray
+    artist_offsets: np.ndarray
+    artists: np.ndarray
+    artist_ids: np.ndarray
+    album_offsets: np.ndarray
+    albums: np.ndarray
+    album_ids: np.ndarray
+    track_seconds: np.ndarray
+
+
+def index_of(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Positions of `wanted` in the ascending array `ids`; -1 where an id is not there. int64 [len(wanted)]."""
+    wanted = np.asarray(wanted, np.int64)
+    if len(ids) == 0:
+        return np.full(wanted.shape, -1, np.int64)
+    at = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+    return np.where(ids[at].astype(np.int64) == wanted, at, -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A processed folder, opened for reading; arrays are loaded (and their checksums verified) on demand.
+
+    Attributes:
+      store: the folder and its manifest.
+      user_ids: uint32 [U], original user ids, ascending.
+      item_ids: uint32 [I], original song ids, ascending.
+    """
+
+    store: ArrayFolder
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+
+    @classmethod
+    def open(cls, folder: Path) -> Dataset:
+        """Opens a processed folder. Raises DamagedFileError where it is not whole."""
+        store = ArrayFolder.open(folder)
+        return cls(store, store.load("user_ids"), store.load("item_ids"))
+
+    @property
+    def num_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the inputs and the configuration that the folder was made from."""
+        return self.store.fingerprint
+
+    @property
+    def train_end(self) -> int:
+        """First timestamp after train, seconds: the present as far as anything learned is concerned."""
+        return int(self.store.meta["train_end"])
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """The content of stats.json."""
+        return self.store.meta["stats"]
+
+    def events(self, split: str) -> Events:
+        """Loads the interactions of "train", "val" or "test"."""
+        shards = range(self._num_shards(split))
+        return Events(
+            *(
+                np.concatenate([self.store.load(f"{split}/{column}-{s:05d}") for s in shards])
+                for column in Events._fields
+            )
+        )
+
+    def withdrawals(self, split: str) -> Withdrawals:
+        """Loads the unlikes and undislikes of a split."""
+        self._num_shards(split)
+        return Withdrawals(*(self.store.load(f"{split}/withdrawn_{column}") for column in Withdrawals._fields))
+
+    def item_features(self) -> ItemFeatures:
+        """Loads audio, artists, albums and track lengths."""
+        return ItemFeatures(*(self.store.load(name) for name in ItemFeatures._fields))
+
+    def _num_shards(self, split: str) -> int:
+        if split not in SPLITS:
+            raise UserError(f"split {split!r} is unknown; choose one of {', '.join(SPLITS)}")
+        return int(self.store.meta["num_shards"][split])
