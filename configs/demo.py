@@ -1,7 +1,7 @@
 """The demo: generated Yambda-shaped logs, minutes on two CPU cores. `make demo` runs it.
 
-    python launch/generate.py --size=demo --output=data/demo
-    python launch/train.py --config=configs/demo.py --workdir=checkpoints/demo
+python launch/generate.py --size=demo --output=data/demo
+python launch/train.py --config=configs/demo.py --workdir=checkpoints/demo
 """
 
 from ml_collections import ConfigDict

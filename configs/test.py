@@ -1,7 +1,7 @@
 """Tiny generated logs and a tiny model: seconds on one core, for end-to-end tests.
 
-    python launch/generate.py --size=tiny --output=data/tiny
-    python launch/train.py --config=configs/test.py --workdir=checkpoints/test
+python launch/generate.py --size=tiny --output=data/tiny
+python launch/train.py --config=configs/test.py --workdir=checkpoints/test
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 """Yambda-500M: the settings of configs/yambda.py on ten times the users; wants a GPU or TPU with 40 GB or more.
 
-    python launch/download.py --size=500m --output=data/raw
-    python launch/train.py --config=configs/yambda_500m.py --workdir=checkpoints/yambda-500m
+python launch/download.py --size=500m --output=data/raw
+python launch/train.py --config=configs/yambda_500m.py --workdir=checkpoints/yambda-500m
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 """Yambda-5B: a hundred times the users of configs/yambda.py. Its graph does not fit one device today.
 
-    python launch/download.py --size=5b --output=data/raw
-    python launch/preprocess.py --config=configs/yambda_5b.py
+python launch/download.py --size=5b --output=data/raw
+python launch/preprocess.py --config=configs/yambda_5b.py
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
 """Evaluates a trained model beside the baselines.
 
-    python launch/evaluate.py --workdir=checkpoints/demo --output=test.json --split=test
+python launch/evaluate.py --workdir=checkpoints/demo --output=test.json --split=test
 """
 
 from absl import flags

@@ -170,7 +170,9 @@ def claim_workdir(experiment: Experiment, workdir: Path) -> None:
                     f"{workdir}: was trained with config.{field}={old.get(field)!r}, not {new.get(field)!r}; {remedy}"
                 )
         if stored["dataset"] != described["dataset"]:
-            raise UserError(f"{workdir}: was trained on other data than {described['config']['data']['raw_dir']}; {remedy}")
+            raise UserError(
+                f"{workdir}: was trained on other data than {described['config']['data']['raw_dir']}; {remedy}"
+            )
     write_json(path, described)
 
 
@@ -188,7 +190,9 @@ def open_workdir(workdir: Path) -> ConfigDict:
       UserError: there is no trained model.
     """
     if not config_file(workdir).exists():
-        raise UserError(f"{workdir}: no config.json there; train first: launch/train.py --config=... --workdir={workdir}")
+        raise UserError(
+            f"{workdir}: no config.json there; train first: launch/train.py --config=... --workdir={workdir}"
+        )
     return ConfigDict(read_json(config_file(workdir))["config"])
 
 

@@ -1,7 +1,7 @@
 """Recommends songs for one song, a playlist or a user, with the reasons.
 
-    python launch/recommend.py --workdir=checkpoints/demo --songs=123,456 --k=10 --format=table
-    python launch/recommend.py --workdir=checkpoints/demo --songs=123 --user=42 --format=json
+python launch/recommend.py --workdir=checkpoints/demo --songs=123,456 --k=10 --format=table
+python launch/recommend.py --workdir=checkpoints/demo --songs=123 --user=42 --format=json
 """
 
 import dataclasses
@@ -32,7 +32,9 @@ def _id(text: str, flag: str) -> int:
 
 
 def _table(answer: Answer) -> str:
-    lines = [f"{'rank':>4} {'item_id':>10} {'score':>7}  {'artists':<20} {'albums':<20} why (song: weight x similarity)"]
+    lines = [
+        f"{'rank':>4} {'item_id':>10} {'score':>7}  {'artists':<20} {'albums':<20} why (song: weight x similarity)"
+    ]
     for r in answer.recommendations:
         why = ", ".join(f"{x.item_id}: {x.weight:.2f} x {x.similarity:.2f}" for x in r.why[:3])
         artists, albums = (" ".join(map(str, ids[:3])) for ids in (r.artist_ids, r.album_ids))
@@ -46,7 +48,9 @@ def main() -> int:
     user = None if _USER.value is None else _id(_USER.value, "user")
     config = experiment.open_workdir(workdir)
     export = experiment.load_model_export(workdir)
-    recommender = Recommender(export, index=config.retrieval.index, attention_temperature=config.retrieval.attention_temperature)
+    recommender = Recommender(
+        export, index=config.retrieval.index, attention_temperature=config.retrieval.attention_temperature
+    )
     exclude = [] if user is None else stages.barred_songs(config, user, heard=not _HEARD.value)
     answer = recommender.recommend(songs=songs, user=user, k=_K.value, exclude=exclude)
     for text in answer.warnings:

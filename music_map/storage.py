@@ -67,7 +67,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as e:
         raise DamagedFileError(f"{path}: no such file") from e
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise DamagedFileError(f"{path}: not valid JSON ({e}); delete it and run the command that wrote it again") from e
+        raise DamagedFileError(
+            f"{path}: not valid JSON ({e}); delete it and run the command that wrote it again"
+        ) from e
 
 
 @contextlib.contextmanager
@@ -122,9 +124,7 @@ class ArrayWriter:
 
     def finish(self, *, fingerprint: str, meta: Mapping[str, Any]) -> None:
         """Writes the manifest; call it last."""
-        write_json(
-            self.folder / MANIFEST, {"fingerprint": fingerprint, "meta": dict(meta), "arrays": self.arrays}
-        )
+        write_json(self.folder / MANIFEST, {"fingerprint": fingerprint, "meta": dict(meta), "arrays": self.arrays})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -114,9 +114,7 @@ def debiased_contrastive(
     return jnp.mean(jnp.log(jnp.exp(pos - top) + num_negatives * estimate) + top - pos)
 
 
-def explicit_negative(
-    scores: jax.Array, weight: jax.Array, *, margin: float, temperature: float
-) -> jax.Array:
+def explicit_negative(scores: jax.Array, weight: jax.Array, *, margin: float, temperature: float) -> jax.Array:
     """Pushes users away from the songs they dislike: weighted mean of softplus((s - margin) / t).
 
     Args:

@@ -69,9 +69,7 @@ class Adjacency(NamedTuple):
     item_degree: jax.Array
 
 
-def coo_matrix(
-    rows: np.ndarray, columns: np.ndarray, values: np.ndarray, *, num_rows: int, num_columns: int
-) -> Matrix:
+def coo_matrix(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, *, num_rows: int, num_columns: int) -> Matrix:
     """Builds a Matrix from entries (row, column, value) in any order; entries of one place add up.
 
     Args:
@@ -109,9 +107,7 @@ def adjacency(graph: BipartiteGraph, *, degree: str) -> Adjacency:
     num_users, num_items = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1
     counted = weight.astype(np.float64) if degree == "weighted" else np.ones(len(weight))
     forward = Csr(*map(jnp.asarray, (graph.user_offsets.astype(np.int32), user, item, weight)))
-    backward = Csr(
-        *map(jnp.asarray, (graph.item_offsets.astype(np.int32), item[order], user[order], weight[order]))
-    )
+    backward = Csr(*map(jnp.asarray, (graph.item_offsets.astype(np.int32), item[order], user[order], weight[order])))
     return Adjacency(
         Matrix(forward, backward),
         jnp.asarray(np.bincount(user, counted, num_users), jnp.float32),

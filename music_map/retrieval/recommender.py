@@ -59,7 +59,9 @@ def _unit_rows(x: np.ndarray) -> np.ndarray:
 def _unknown(kind: str, wanted: Sequence[int], known: np.ndarray) -> str:
     texts = [str(i) for i in wanted]
     near = difflib.get_close_matches(texts[0], [str(i) for i in known[:100_000]], n=1)
-    hint = f"; did you mean {near[0]}?" if near else f"; ids are the data set's own, e.g. {known[0]}" if len(known) else ""
+    hint = (
+        f"; did you mean {near[0]}?" if near else f"; ids are the data set's own, e.g. {known[0]}" if len(known) else ""
+    )
     plural = "s" if len(texts) > 1 else ""
     return f"unknown {kind}{plural} {', '.join(texts[:10])}{', ...' if len(texts) > 10 else ''}{hint}"
 
@@ -152,9 +154,7 @@ class Recommender:
         width = 1 << (len(playlist) - 1).bit_length()
         rows = np.zeros((width, self._songs.shape[1]), np.float32)
         rows[: len(playlist)] = self._songs[playlist]
-        query, weights = attend(
-            jnp.asarray(rows), jnp.arange(width) < len(playlist), jnp.float32(self._temperature)
-        )
+        query, weights = attend(jnp.asarray(rows), jnp.arange(width) < len(playlist), jnp.float32(self._temperature))
         return np.asarray(query), np.asarray(weights)[: len(playlist)]
 
     def _explained(
@@ -171,7 +171,5 @@ class Recommender:
             score=score,
             artist_ids=export.artist_ids[artists].tolist(),
             album_ids=export.album_ids[albums].tolist(),
-            why=[
-                Reason(int(export.item_ids[playlist[j]]), float(weights[j]), float(similarity[j])) for j in order
-            ],
+            why=[Reason(int(export.item_ids[playlist[j]]), float(weights[j]), float(similarity[j])) for j in order],
         )

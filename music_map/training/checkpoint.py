@@ -1,8 +1,8 @@
 """Orbax checkpoints with checksums: asynchronous and atomic, the latest ones and the best one kept.
 
-    FOLDER/<step>/            an Orbax checkpoint: "state" (arrays) and "progress" (JSON)
-    FOLDER/sha256/<step>.json sha256 of each of its files, written once the checkpoint is whole
-    FOLDER/damaged-<step>/    a checkpoint whose files did not match, set aside
+FOLDER/<step>/            an Orbax checkpoint: "state" (arrays) and "progress" (JSON)
+FOLDER/sha256/<step>.json sha256 of each of its files, written once the checkpoint is whole
+FOLDER/damaged-<step>/    a checkpoint whose files did not match, set aside
 """
 
 from __future__ import annotations
@@ -159,9 +159,7 @@ class CheckpointStore:
                 abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
                 restored = self._manager.restore(
                     step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
-                    ),
+                    args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()),
                 )
                 return step, restored["state"], restored["progress"]
             except DamagedFileError as e:
@@ -171,7 +169,9 @@ class CheckpointStore:
                 damage.append(f"{self.folder / str(step)}: cannot be read ({' '.join(str(e).split())[:200]})")
             self._warn(f"{damage[-1]}; trying the one before")
         if damage:
-            raise DamagedFileError(f"{damage[0]}, and no other checkpoint is whole; delete {self.folder} and train again")
+            raise DamagedFileError(
+                f"{damage[0]}, and no other checkpoint is whole; delete {self.folder} and train again"
+            )
         return None
 
     def discard_after(self, step: int | None) -> None:

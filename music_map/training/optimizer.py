@@ -59,8 +59,5 @@ def learning_rate(settings: OptimizerSettings) -> optax.Schedule:
 def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
     """Clipping, then Adam or AdamW with the schedule."""
     rate = learning_rate(settings)
-    if settings.name == "adam":
-        update = optax.adam(rate)
-    else:
-        update = optax.adamw(rate, weight_decay=settings.weight_decay)
+    update = optax.adam(rate) if settings.name == "adam" else optax.adamw(rate, weight_decay=settings.weight_decay)
     return optax.chain(optax.clip_by_global_norm(settings.clip_norm), update) if settings.clip_norm else update

@@ -132,9 +132,9 @@ def train_step(state: TrainState, inputs: Inputs, data: SampleData, settings: St
     params = optax.apply_updates(state.params, updates)
     measured = parts | {
         "loss": loss,
-        "grad_norm": optax.global_norm(grads),
-        "param_norm": optax.global_norm(params),
-        "update_norm": optax.global_norm(updates),
+        "grad_norm": optax.tree.norm(grads),
+        "param_norm": optax.tree.norm(params),
+        "update_norm": optax.tree.norm(updates),
         "count": 1.0,
     }
     window = {name: total + measured[name] for name, total in state.window.items()}

@@ -67,7 +67,9 @@ def test_a_song_never_trained_has_its_features_and_not_its_id():
     np.testing.assert_array_equal(item0[3], content[3])
     np.testing.assert_allclose(item0[0], content[0] + params["item"][0], rtol=1e-6)
     moved = {**params, "item": params["item"].at[3].set(7.0)}
-    np.testing.assert_array_equal(lightgcn.apply(moved, inputs, SETTINGS)[1][3], lightgcn.apply(params, inputs, SETTINGS)[1][3])
+    np.testing.assert_array_equal(
+        lightgcn.apply(moved, inputs, SETTINGS)[1][3], lightgcn.apply(params, inputs, SETTINGS)[1][3]
+    )
 
 
 def test_id_dropout_leaves_out_ids_only_with_a_key():

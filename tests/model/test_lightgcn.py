@@ -46,9 +46,7 @@ def make(settings, seed=0):
 @pytest.mark.parametrize("backend", ["csr", "segment"])
 @pytest.mark.parametrize(("layers", "alpha", "beta", "gamma"), [(2, 0.6, -0.1, 0.2), (3, 0.5, 0.5, 0.0), (1, 1, 0, 1)])
 def test_apply_equals_the_formula(backend, layers, alpha, beta, gamma):
-    settings = dataclasses.replace(
-        PAPER, num_layers=layers, alpha=alpha, beta=beta, gamma=gamma, backend=backend
-    )
+    settings = dataclasses.replace(PAPER, num_layers=layers, alpha=alpha, beta=beta, gamma=gamma, backend=backend)
     inputs, params, dense = make(settings)
     user, item, _ = lightgcn.apply(params, inputs, settings)
     wanted = dense_encoder(

@@ -66,7 +66,7 @@ def test_degrees():
 
 def test_backend_names():
     assert choose_backend("auto") == "csr"  # the tests run on CPU
-    with pytest.raises(UserError, match="config.model.backend='cuda'"):
+    with pytest.raises(UserError, match=r"config\.model\.backend='cuda'"):
         choose_backend("cuda")
 
 
@@ -74,7 +74,9 @@ def test_the_gradient_does_not_scatter(monkeypatch):
     """The backward product runs through the same kernel as the forward one, with the transpose."""
     seen = []
     product = propagation._product
-    monkeypatch.setattr(propagation, "_product", lambda m, x, b: (seen.append(m.offsets.shape[0] - 1), product(m, x, b))[1])
+    monkeypatch.setattr(
+        propagation, "_product", lambda m, x, b: (seen.append(m.offsets.shape[0] - 1), product(m, x, b))[1]
+    )
     graph, dense = random_graph(1)
     matrix = adjacency(graph, degree="weighted").users_from_items
     jax.grad(lambda x: spmm(matrix, x, "csr").sum())(jnp.ones((dense.shape[1], 2)))
