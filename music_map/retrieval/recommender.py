@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -57,13 +56,10 @@ def _unit_rows(x: np.ndarray) -> np.ndarray:
 
 
 def _unknown(kind: str, wanted: Sequence[int], known: np.ndarray) -> str:
-    texts = [str(i) for i in wanted]
-    near = difflib.get_close_matches(texts[0], [str(i) for i in known[:100_000]], n=1)
-    hint = (
-        f"; did you mean {near[0]}?" if near else f"; ids are the data set's own, e.g. {known[0]}" if len(known) else ""
-    )
-    plural = "s" if len(texts) > 1 else ""
-    return f"unknown {kind}{plural} {', '.join(texts[:10])}{', ...' if len(texts) > 10 else ''}{hint}"
+    """One line that names ids which the model does not have."""
+    named = ", ".join(map(str, wanted[:10])) + (", ..." if len(wanted) > 10 else "")
+    plural = "s" if len(wanted) > 1 else ""
+    return f"unknown {kind}{plural} {named}: not in the logs, or with too few interactions; ids are like {known[0]}"
 
 
 class Recommender:
