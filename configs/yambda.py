@@ -72,8 +72,8 @@ def get_config() -> ConfigDict:
     train.warmup_steps = 100
     train.weight_decay = 0.0  # adamw only
     train.clip_norm = 1.0  # 0: off
-    train.users = "uniform"  # how a pair's user is drawn: "uniform", "degree"
-    train.items = "weight"  # how the user's song is drawn: "uniform", "weight" (of the edge)
+    train.user_sampling = "uniform"  # how a pair's user is drawn: "uniform", "degree"
+    train.item_sampling = "weight"  # how the user's song is drawn: "uniform", "weight" (of the edge)
     train.eval_every_epochs = 1
     train.patience = 5  # evaluations without a better config.eval.metric; 0: never stop early
     train.log_every_steps = 100

@@ -134,3 +134,17 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {
         k: to_dict(v) if hasattr(v, "items") else (list(v) if isinstance(v, tuple) else v) for k, v in config.items()
     }
+
+
+def comparison(ours: dict[str, Any], published: dict[str, float]) -> str:
+    """A text table of numbers, with the published ones beside where there are any."""
+
+    def text(value: Any) -> str:
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+
+    numbers = {name: value for name, value in ours.items() if isinstance(value, int | float)}
+    lines = [f"{'':<24}{'ours':>16}" + (f"{'published':>16}" if published else "")]
+    for name, value in numbers.items():
+        beside = f"{text(published[name]):>16}" if name in published else ""
+        lines.append(f"{name:<24}{text(value):>16}{beside}")
+    return "\n".join(lines)

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from music_map.evaluation.evaluate import evaluate_scores
-from music_map.evaluation.protocols import RankingTask, build_task, protocol_named
 
 from launch import app, stages
 from music_map.errors import DamagedFileError, UserError
 from music_map.evaluation import baselines, ranking
+from music_map.evaluation.evaluate import evaluate_scores
+from music_map.evaluation.protocols import RankingTask, build_task, protocol_named
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.losses.settings import LossSettings
 from music_map.model import fusion, lightgcn
@@ -67,8 +67,8 @@ def load(config: ConfigDict) -> Experiment:
     model = ModelSettings(**{**config.model, "backend": backend})
     loss = LossSettings(**config.loss)
     for field, value, choices in (
-        ("users", config.train.users, ("uniform", "degree")),
-        ("items", config.train.items, ("uniform", "weight")),
+        ("user_sampling", config.train.user_sampling, ("uniform", "degree")),
+        ("item_sampling", config.train.item_sampling, ("uniform", "weight")),
     ):
         if value not in choices:
             raise UserError(f"config.train.{field}={value!r}: must be one of {', '.join(choices)}")
@@ -115,7 +115,7 @@ def task_for(experiment: Experiment, protocol: str, split: str) -> RankingTask:
     """Targets, masks and candidates of a protocol on "val" or "test"."""
     dataset = experiment.dataset
     return build_task(
-        PROTOCOLS[protocol_named(protocol).name],
+        protocol_named(protocol),
         split,
         train=dataset.events("train"),
         val=dataset.events("val"),

@@ -49,7 +49,7 @@ def main() -> int:
     try:
         result = fit(
             inputs=run.inputs,
-            data=sample_data(run.graph, users=config.train.users, items=config.train.items),
+            data=sample_data(run.graph, users=config.train.user_sampling, items=config.train.item_sampling),
             step_settings=run.settings,
             settings=loop,
             store=store,

@@ -14,6 +14,8 @@ Arrays of a processed folder (see music_map.storage), with S = shard number, fiv
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,7 +131,7 @@ class Dataset:
 
     @property
     def train_end(self) -> int:
-        """First timestamp after train, seconds: the present as far as anything learned is concerned."""
+        """Timestamp of the last train event, seconds: the present as far as anything learned is concerned."""
         return int(self.store.meta["train_end"])
 
     @property
@@ -137,15 +139,25 @@ class Dataset:
         """The content of stats.json."""
         return self.store.meta["stats"]
 
+    def event_shards(self, split: str) -> Iterator[Events]:
+        """Yields the interactions of "train", "val" or "test" shard by shard."""
+        for shard in range(self._num_shards(split)):
+            yield Events(*(self.store.load(f"{split}/{column}-{shard:05d}") for column in Events._fields))
+
     def events(self, split: str) -> Events:
         """Loads the interactions of "train", "val" or "test"."""
-        shards = range(self._num_shards(split))
-        return Events(
-            *(
-                np.concatenate([self.store.load(f"{split}/{column}-{s:05d}") for s in shards])
-                for column in Events._fields
-            )
-        )
+        shards = list(self.event_shards(split))
+        return Events(*(np.concatenate(columns) for columns in zip(*shards, strict=True)))
+
+    def user_events(self, split: str, user: int) -> Events:
+        """The interactions of one user (an index); reads only the pages it needs, without checksums."""
+        found = []
+        for shard in range(self._num_shards(split)):
+            load = functools.partial(self.store.load, verify=False, mmap=True)
+            users = load(f"{split}/user-{shard:05d}")
+            rows = slice(*np.searchsorted(users, [user, user + 1]))
+            found.append([np.asarray(load(f"{split}/{column}-{shard:05d}")[rows]) for column in Events._fields])
+        return Events(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
     def withdrawals(self, split: str) -> Withdrawals:
         """Loads the unlikes and undislikes of a split."""

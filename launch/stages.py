@@ -1,0 +1,106 @@
+"""Stages that later ones need: each is run where it has not been done for this configuration, and says so."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from launch import app
+from music_map.errors import DamagedFileError
+from music_map.graph.bipartite import BipartiteGraph, load_graph, save_graph
+from music_map.graph.build import GraphSettings, build_graph, graph_stats
+from music_map.preprocess.dataset import DISLIKE, LIKE, LISTEN, SPLITS, Dataset, index_of
+from music_map.preprocess.pipeline import preprocess, raw_files
+from music_map.preprocess.settings import PreprocessSettings
+from music_map.preprocess.text_format import text_files
+from music_map.storage import fingerprint, write_json
+
+# Part of a graph's fingerprint: a change of the format makes old folders stale.
+_GRAPH_VERSION = 1
+
+# Yambda-50M with filter="once" and edges="events", as published.
+PUBLISHED_LISTENS = 46_467_212
+PUBLISHED_STATS = {
+    "total_interactions": 45_881_950, "num_users": 9_984, "num_items": 253_939, "train_size": 36_705_560,
+    "val_size": 4_588_195, "test_size": 4_588_195,
+}  # fmt: skip
+PUBLISHED_GRAPH = {
+    "num_nodes": 263_923, "num_edges": 67_822_208, "num_negative_edges": 81_813, "avg_degree": 256.977,
+    "density": 0.0133754, "weight min": 0.01, "weight max": 5.0, "weight mean": 0.7861, "weight std": 0.7222,
+}  # fmt: skip
+
+
+def ensure_dataset(config: ConfigDict, *, force: bool = False) -> Dataset:
+    """The processed data of a configuration, made now where it is not there."""
+    data = config.data
+    names = [f.name for f in dataclasses.fields(PreprocessSettings)]
+    settings = PreprocessSettings(**{name: data[name] for name in names})
+    processed = app.path_of(data.processed_dir, "config.data.processed_dir")
+    if settings.format == "text":
+        files = text_files(app.path_of(data.path, "config.data.path"))
+    else:
+        files = raw_files(app.path_of(data.raw_dir, "config.data.raw_dir"), data.size)
+    dataset, made = preprocess(files, settings, processed, force=force, progress=app.bar)
+    app.say(f"preprocess: {'wrote' if made else 'up to date:'} {dataset.store.folder}")
+    write_json(processed / "stats.json", dataset.stats)
+    return dataset
+
+
+def _graph_folder(dataset: Dataset, settings: GraphSettings) -> tuple[Path, str]:
+    described = {"version": _GRAPH_VERSION, "settings": dataclasses.asdict(settings), "dataset": dataset.fingerprint}
+    identity = fingerprint(described)
+    return dataset.store.folder.parent / f"graph-{identity[:12]}", identity
+
+
+def ensure_graph(config: ConfigDict, dataset: Dataset, *, force: bool = False) -> BipartiteGraph:
+    """The graph of a configuration, built now where it is not there."""
+    settings = GraphSettings(**config.graph)
+    folder, identity = _graph_folder(dataset, settings)
+    if folder.exists() and not force:
+        graph, stats = load_graph(folder, fingerprint=identity)
+        app.say(f"build_graph: up to date: {folder}")
+    else:
+        graph = build_graph(dataset, settings, progress=app.bar)
+        stats = graph_stats(graph)
+        save_graph(graph, folder, fingerprint=identity, stats=stats)
+        app.say(f"build_graph: wrote {folder}")
+    write_json(folder.parent / "graph_stats.json", stats)
+    return graph
+
+
+def is_published_data(dataset: Dataset) -> bool:
+    """Whether the logs are Yambda-50M itself, or as many rows of it."""
+    return dataset.stats.get("raw_rows", {}).get("listens") == PUBLISHED_LISTENS
+
+
+def barred_songs(config: ConfigDict, user: int, *, heard: bool) -> np.ndarray:
+    """Original ids of songs not to recommend to a user: disliked (and not taken back), and those heard if wanted.
+
+    Unlike the graph, this reads all splits: it is for use now, not for measuring.
+    """
+    dataset = ensure_dataset(config)
+    at = int(index_of(dataset.user_ids, np.array([user]))[0])
+    if at < 0:
+        return np.zeros(0, np.uint32)
+    barred: set[int] = set()
+    for split in SPLITS:
+        # The splits follow each other in time: a later undislike takes back what was barred before.
+        events = dataset.user_events(split, at)
+        try:
+            taken = dataset.withdrawals(split)
+        except DamagedFileError as e:
+            app.warn(str(e))
+            continue
+        mine = (taken.user == at) & (taken.kind == DISLIKE)
+        last = dict(zip(taken.item[mine].tolist(), taken.timestamp[mine].tolist(), strict=True))
+        barred -= last.keys()
+        disliked = events.kind == DISLIKE
+        for item, time in zip(events.item[disliked].tolist(), events.timestamp[disliked].tolist(), strict=True):
+            if time > last.get(item, -1):
+                barred.add(item)
+        if heard:
+            barred |= set(events.item[(events.kind == LISTEN) | (events.kind == LIKE)].tolist())
+    return dataset.item_ids[np.array(sorted(barred), np.int64)]
