@@ -199,7 +199,11 @@ def test_resume_after_kill_equals_uninterrupted(trained, raw, tmp_path):
 
 def test_workdir_of_another_configuration(trained, raw):
     base, _ = trained
-    fails("train", *flags(raw, base, "--config.model.num_layers=3"), says=["config.model.num_layers=2, not 3", "--workdir"])
+    fails(
+        "train",
+        *flags(raw, base, "--config.model.num_layers=3"),
+        says=["config.model.num_layers=2, not 3", "--workdir"],
+    )
 
 
 def test_damaged_embeddings_are_made_anew(trained, raw, tmp_path):
