@@ -58,6 +58,11 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
+def note(text: str) -> None:
+    """Prints a line about what a command does on stderr, so that stdout holds the result alone."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def warn(text: str) -> None:
     """Prints a one-line warning on stderr."""
     print(f"warning: {text}", file=sys.stderr, flush=True)

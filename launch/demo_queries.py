@@ -20,9 +20,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train
 
 def main() -> int:
     workdir = app.path_of(_WORKDIR.value, "workdir")
-    config = experiment.open_workdir(workdir)
-    dataset = stages.ensure_dataset(config)
-    graph = stages.ensure_graph(config, dataset)
+    run = experiment.open_workdir(workdir)
+    dataset = stages.dataset_of_run(run.config, run.dataset)
+    graph = stages.ensure_graph(run.config, dataset)
     user = int(np.argmax(np.diff(graph.user_offsets)))
     row = slice(graph.user_offsets[user], graph.user_offsets[user + 1])
     songs = dataset.item_ids[graph.item[row][np.argsort(-graph.weight[row], kind="stable")[:5]]]

@@ -7,6 +7,7 @@ from absl import flags
 
 from launch import app, experiment
 from music_map.errors import UserError
+from music_map.evaluation.protocols import protocol_named
 from music_map.storage import write_json
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
@@ -19,11 +20,11 @@ def main() -> int:
     workdir, output = app.path_of(_WORKDIR.value, "workdir"), app.path_of(_OUTPUT.value, "output")
     if _SPLIT.value not in ("val", "test"):
         raise UserError(f"--split={_SPLIT.value}: must be val or test")
-    config = experiment.open_workdir(workdir)
+    opened = experiment.open_workdir(workdir)
+    config = opened.config
     protocol = _PROTOCOL.value if _PROTOCOL.value is not None else config.eval.protocol
-    experiment.protocol_named(protocol)
-    run = experiment.load(config)
-    experiment.check_data(run, workdir)
+    protocol_named(protocol)
+    run = experiment.load(config, trained_on=opened.dataset)
     step, params = experiment.best_params(run, workdir)
     task = experiment.task_for(run, protocol, _SPLIT.value)
     model, baselines = experiment.model_metrics(run, task, params), experiment.baseline_metrics(run, task)

@@ -55,8 +55,12 @@ class Experiment:
     settings: StepSettings
 
 
-def load(config: ConfigDict) -> Experiment:
+def load(config: ConfigDict, *, trained_on: str | None = None) -> Experiment:
     """Runs the stages not yet done for this configuration and puts graph and features on the device.
+
+    Args:
+      config: the configuration.
+      trained_on: fingerprint of the data of an earlier run, whose data is then used; None for a new run.
 
     Raises:
       UserError: a field of the configuration has no meaning, or the data is wrong.
@@ -76,7 +80,7 @@ def load(config: ConfigDict) -> Experiment:
         raise UserError(f"config.train.batch_size={config.train.batch_size}: must be at least 1")
     protocol_named(config.eval.protocol)
 
-    dataset = stages.ensure_dataset(config)
+    dataset = stages.dataset_of_run(config, trained_on) if trained_on else stages.ensure_dataset(config)
     graph = stages.ensure_graph(config, dataset)
     adjacent = adjacency(graph, degree=model.degree)
     item_degree = np.asarray(adjacent.item_degree)
@@ -183,31 +187,31 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def open_workdir(workdir: Path) -> ConfigDict:
-    """The configuration that a workdir was trained with.
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What WORKDIR/config.json says: the configuration and the fingerprint of the data."""
+
+    config: ConfigDict
+    dataset: str
+
+
+def open_workdir(workdir: Path) -> Run:
+    """The run of a workdir.
 
     Raises:
-      UserError: there is no trained model.
+      UserError: there is none.
     """
     if not config_file(workdir).exists():
         raise UserError(
             f"{workdir}: no config.json there; train first: launch/train.py --config=... --workdir={workdir}"
         )
-    return ConfigDict(read_json(config_file(workdir))["config"])
+    stored = read_json(config_file(workdir))
+    return Run(ConfigDict(stored["config"]), stored["dataset"])
 
 
 def checkpoint_store(workdir: Path) -> CheckpointStore:
     """The checkpoints of a workdir."""
     return CheckpointStore(workdir / "checkpoints", warn=app.warn)
-
-
-def check_data(experiment: Experiment, workdir: Path) -> None:
-    """Raises UserError where the processed data is not what the workdir was trained on."""
-    if read_json(config_file(workdir))["dataset"] != experiment.dataset.fingerprint:
-        raise UserError(
-            f"{workdir}: was trained on other data than {experiment.config.data.raw_dir} holds now; "
-            "put the data back, or train again in a new --workdir"
-        )
 
 
 def best_params(experiment: Experiment, workdir: Path) -> tuple[int, Params]:
@@ -251,8 +255,8 @@ def load_model_export(workdir: Path) -> Export:
     except DamagedFileError as e:
         if folder.exists():
             app.warn(f"{e}; made anew from the best checkpoint")
-    experiment = load(open_workdir(workdir))
-    check_data(experiment, workdir)
+    run = open_workdir(workdir)
+    experiment = load(run.config, trained_on=run.dataset)
     return export_model(experiment, workdir, *best_params(experiment, workdir))
 
 

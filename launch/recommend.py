@@ -46,12 +46,17 @@ def main() -> int:
     workdir = app.path_of(_WORKDIR.value, "workdir")
     songs = [_id(text.strip(), "songs") for text in _SONGS.value if text.strip()]
     user = None if _USER.value is None else _id(_USER.value, "user")
-    config = experiment.open_workdir(workdir)
-    export = experiment.load_model_export(workdir)
+    run = experiment.open_workdir(workdir)
+    retrieval = run.config.retrieval
     recommender = Recommender(
-        export, index=config.retrieval.index, attention_temperature=config.retrieval.attention_temperature
+        experiment.load_model_export(workdir),
+        index=retrieval.index,
+        attention_temperature=retrieval.attention_temperature,
     )
-    exclude = [] if user is None else stages.barred_songs(config, user, heard=not _HEARD.value)
+    exclude = []
+    if user is not None:
+        dataset = stages.dataset_of_run(run.config, run.dataset)
+        exclude = stages.barred_songs(dataset, user, heard=not _HEARD.value)
     answer = recommender.recommend(songs=songs, user=user, k=_K.value, exclude=exclude)
     for text in answer.warnings:
         app.warn(text)

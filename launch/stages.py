@@ -9,11 +9,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from launch import app
-from music_map.errors import DamagedFileError
+from music_map.errors import UserError
 from music_map.graph.bipartite import BipartiteGraph, load_graph, save_graph
 from music_map.graph.build import GraphSettings, build_graph, graph_stats
-from music_map.preprocess.dataset import DISLIKE, LIKE, LISTEN, SPLITS, Dataset, index_of
-from music_map.preprocess.pipeline import preprocess, raw_files
+from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, index_of
+from music_map.preprocess.pipeline import folder_name, preprocess, raw_files
 from music_map.preprocess.settings import PreprocessSettings
 from music_map.preprocess.text_format import text_files
 from music_map.storage import fingerprint, write_json
@@ -44,8 +44,30 @@ def ensure_dataset(config: ConfigDict, *, force: bool = False) -> Dataset:
     else:
         files = raw_files(app.path_of(data.raw_dir, "config.data.raw_dir"), data.size)
     dataset, made = preprocess(files, settings, processed, force=force, progress=app.bar)
-    app.say(f"preprocess: {'wrote' if made else 'up to date:'} {dataset.store.folder}")
+    app.note(f"preprocess: {'wrote' if made else 'up to date:'} {dataset.store.folder}")
     write_json(processed / "stats.json", dataset.stats)
+    return dataset
+
+
+def dataset_of_run(config: ConfigDict, identity: str) -> Dataset:
+    """The processed data that a run was trained on; made anew from the raw logs where it is gone.
+
+    Args:
+      config: of the run.
+      identity: fingerprint of the run's data.
+
+    Raises:
+      UserError: what the raw logs give now is other data.
+    """
+    folder = app.path_of(config.data.processed_dir, "config.data.processed_dir") / folder_name(identity)
+    if folder.exists():
+        return Dataset.open(folder)
+    dataset = ensure_dataset(config)
+    if dataset.fingerprint != identity:
+        raise UserError(
+            f"{folder}: the data that this run was trained on is gone, and {config.data.raw_dir or config.data.path} "
+            "holds other data now; put it back, or train again in a new --workdir"
+        )
     return dataset
 
 
@@ -61,12 +83,12 @@ def ensure_graph(config: ConfigDict, dataset: Dataset, *, force: bool = False) -
     folder, identity = _graph_folder(dataset, settings)
     if folder.exists() and not force:
         graph, stats = load_graph(folder, fingerprint=identity)
-        app.say(f"build_graph: up to date: {folder}")
+        app.note(f"build_graph: up to date: {folder}")
     else:
         graph = build_graph(dataset, settings, progress=app.bar)
         stats = graph_stats(graph)
         save_graph(graph, folder, fingerprint=identity, stats=stats)
-        app.say(f"build_graph: wrote {folder}")
+        app.note(f"build_graph: wrote {folder}")
     write_json(folder.parent / "graph_stats.json", stats)
     return graph
 
@@ -76,31 +98,24 @@ def is_published_data(dataset: Dataset) -> bool:
     return dataset.stats.get("raw_rows", {}).get("listens") == PUBLISHED_LISTENS
 
 
-def barred_songs(config: ConfigDict, user: int, *, heard: bool) -> np.ndarray:
+def barred_songs(dataset: Dataset, user: int, *, heard: bool) -> np.ndarray:
     """Original ids of songs not to recommend to a user: disliked (and not taken back), and those heard if wanted.
 
     Unlike the graph, this reads all splits: it is for use now, not for measuring.
     """
-    dataset = ensure_dataset(config)
     at = int(index_of(dataset.user_ids, np.array([user]))[0])
     if at < 0:
         return np.zeros(0, np.uint32)
-    barred: set[int] = set()
+    disliked_at: dict[int, int] = {}
+    taken_back: dict[int, int] = {}
+    met: set[int] = set()
+    # The splits follow each other in time, and so do the events of one user: the latest mark of a song stays.
     for split in SPLITS:
-        # The splits follow each other in time: a later undislike takes back what was barred before.
-        events = dataset.user_events(split, at)
-        try:
-            taken = dataset.withdrawals(split)
-        except DamagedFileError as e:
-            app.warn(str(e))
-            continue
+        events, taken = dataset.user_events(split, at), dataset.withdrawals(split)
+        mark = events.kind == DISLIKE
+        disliked_at |= zip(events.item[mark].tolist(), events.timestamp[mark].tolist(), strict=True)
         mine = (taken.user == at) & (taken.kind == DISLIKE)
-        last = dict(zip(taken.item[mine].tolist(), taken.timestamp[mine].tolist(), strict=True))
-        barred -= last.keys()
-        disliked = events.kind == DISLIKE
-        for item, time in zip(events.item[disliked].tolist(), events.timestamp[disliked].tolist(), strict=True):
-            if time > last.get(item, -1):
-                barred.add(item)
-        if heard:
-            barred |= set(events.item[(events.kind == LISTEN) | (events.kind == LIKE)].tolist())
-    return dataset.item_ids[np.array(sorted(barred), np.int64)]
+        taken_back |= zip(taken.item[mine].tolist(), taken.timestamp[mine].tolist(), strict=True)
+        met |= set(events.item[events.kind != DISLIKE].tolist())
+    barred = {item for item, time in disliked_at.items() if time > taken_back.get(item, -1)}
+    return dataset.item_ids[np.array(sorted(barred | met if heard else barred), np.int64)]

@@ -34,6 +34,11 @@ _IDS = ["uid", "timestamp", "item_id"]
 _WITHDRAWN = {"user": np.int32, "item": np.int32, "timestamp": np.uint32, "kind": np.uint8}
 
 
+def folder_name(identity: str) -> str:
+    """Name of the processed folder of a fingerprint."""
+    return f"events-{identity[:12]}"
+
+
 def raw_files(raw_dir: Path, size: str) -> dict[str, Path]:
     """The files of a raw folder by name; listens are required, the others may be absent.
 
@@ -78,7 +83,7 @@ def preprocess(
     inputs = identify(files, processed_dir / "inputs.json", progress=progress)
     described = {"version": FORMAT_VERSION, "settings": dataclasses.asdict(settings), "inputs": inputs}
     identity = fingerprint(described)
-    folder = processed_dir / f"events-{identity[:12]}"
+    folder = processed_dir / folder_name(identity)
     if folder.exists() and not force:
         dataset = Dataset.open(folder)
         if dataset.fingerprint == identity:

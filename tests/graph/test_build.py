@@ -99,7 +99,7 @@ def hand(base, chosen, *, listens=(), **events):
 
 
 def test_weights_by_hand(tmp_path):
-    """Half-life 2 days: a listen of 50 % at age 2, recommended (x 0.5), one of 150 % at age 0, organic, a like at age 4."""
+    """Half-life 2 days: 50 % played at age 2, recommended (x 0.5); 150 % at age 0, organic; a like at age 4."""
     chosen = dataclasses.replace(SUM, half_life_days=2.0)
     weight, _ = hand(
         tmp_path, chosen, listens=[(1, 2 * DAY, 10, 0, 50, 60), (1, 4 * DAY, 10, 1, 150, 60)], likes=[(1, 0, 10, 1)]
