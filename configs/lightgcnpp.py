@@ -46,6 +46,7 @@ def get_config(name: str = "default") -> ConfigDict:
     config.loss.explicit_negative_weight = 0.0
     config.loss.temperature = 1.0
     config.eval.protocol = "lightgcnpp"
+    config.eval.baselines = ("most_pop", "item_knn")
     if name == "default":
         config.loss.name = "softmax"
         config.train.learning_rate = 5e-3

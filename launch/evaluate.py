@@ -7,7 +7,7 @@ from absl import flags
 
 from launch import app, experiment
 from music_map.errors import UserError
-from music_map.evaluation.protocols import protocol_named
+from music_map.evaluation.protocols import find_protocol
 from music_map.storage import write_json
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
@@ -23,25 +23,13 @@ def main() -> int:
     opened = experiment.open_workdir(workdir)
     config = opened.config
     protocol = _PROTOCOL.value if _PROTOCOL.value is not None else config.eval.protocol
-    protocol_named(protocol)
+    find_protocol(protocol)
     run = experiment.load(config, trained_on=opened.dataset)
     step, params = experiment.best_params(run, workdir)
     task = experiment.task_for(run, protocol, _SPLIT.value)
-    model, baselines = experiment.model_metrics(run, task, params), experiment.baseline_metrics(run, task)
-    write_json(
-        output,
-        {
-            "protocol": protocol,
-            "split": _SPLIT.value,
-            "model": model,
-            "baselines": baselines,
-            "num_users": len(task.users),
-            "step": step,
-            "config": app.to_dict(config),
-        },
-    )
-    app.say(f"protocol {protocol}, split {_SPLIT.value}, {len(task.users)} users, checkpoint of step {step}:")
-    app.say(experiment.metrics_table({"model": model, **baselines}, experiment.TABLE_COLUMNS))
+    result = experiment.report(run, task, params)
+    write_json(output, {**result, "step": step, "config": app.to_dict(config)})
+    app.say(f"checkpoint of step {step}, {experiment.report_table(result)}")
     app.say(f"all metrics in {output}")
     return 0
 

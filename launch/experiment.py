@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from ml_collections import ConfigDict
 
 from launch import app, stages
 from music_map.errors import DamagedFileError, UserError
-from music_map.evaluation import baselines, ranking
-from music_map.evaluation.evaluate import evaluate_scores
-from music_map.evaluation.protocols import RankingTask, build_task, protocol_named
+from music_map.evaluation.baselines import fit_baselines
+from music_map.evaluation.evaluate import evaluate_beside_baselines, evaluate_scores
+from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
+from music_map.evaluation.ranking import ScoreBlock, embedding_scores
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.losses.settings import LossSettings
 from music_map.model import fusion, lightgcn
@@ -30,10 +30,20 @@ from music_map.training.optimizer import OptimizerSettings
 from music_map.training.step import StepSettings, create_state
 
 # Fields that may differ when a run goes on: where the data lies, and what changes no number of the training.
-_FREE = (
-    "data.raw_dir", "data.path", "data.processed_dir", "data.chunk_size", "train.patience", "train.steps_per_dispatch",
-    "train.checkpoint_every_seconds", "eval.ks", "retrieval.index", "retrieval.attention_temperature", "model.backend",
-)  # fmt: skip
+_FREE = {
+    "data.raw_dir",
+    "data.path",
+    "data.processed_dir",
+    "data.chunk_size",
+    "train.patience",
+    "train.steps_per_dispatch",
+    "train.checkpoint_every_seconds",
+    "eval.ks",
+    "eval.baselines",
+    "retrieval.index",
+    "retrieval.attention_temperature",
+    "model.backend",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +88,7 @@ def load(config: ConfigDict, *, trained_on: str | None = None) -> Experiment:
             raise UserError(f"config.train.{field}={value!r}: must be one of {', '.join(choices)}")
     if config.train.batch_size < 1:
         raise UserError(f"config.train.batch_size={config.train.batch_size}: must be at least 1")
-    protocol_named(config.eval.protocol)
+    find_protocol(config.eval.protocol)
 
     dataset = stages.dataset_of_run(config, trained_on) if trained_on else stages.ensure_dataset(config)
     graph = stages.ensure_graph(config, dataset)
@@ -119,7 +129,7 @@ def task_for(experiment: Experiment, protocol: str, split: str) -> RankingTask:
     """Targets, masks and candidates of a protocol on "val" or "test"."""
     dataset = experiment.dataset
     return build_task(
-        protocol_named(protocol),
+        protocol,
         split,
         train=dataset.events("train"),
         val=dataset.events("val"),
@@ -130,19 +140,38 @@ def task_for(experiment: Experiment, protocol: str, split: str) -> RankingTask:
     )
 
 
+def model_scores(experiment: Experiment, params: Params) -> ScoreBlock:
+    """The model as a scorer."""
+    return embedding_scores(*encode(experiment, params))
+
+
 def model_metrics(experiment: Experiment, task: RankingTask, params: Params) -> dict[str, float]:
     """The model's metrics on a task."""
-    scores = ranking.embedding_scores(*encode(experiment, params))
-    return evaluate_scores(scores, task, ks=tuple(experiment.config.eval.ks)).metrics
+    return evaluate_scores(model_scores(experiment, params), task, ks=tuple(experiment.config.eval.ks)).metrics
 
 
-def baseline_metrics(experiment: Experiment, task: RankingTask) -> dict[str, dict[str, float]]:
-    """The baselines' metrics on a task, by name."""
-    train = experiment.dataset.events("train")
-    fits: dict[str, Callable[..., Any]] = {"most_pop": baselines.most_pop, "item_knn": baselines.item_knn}
-    size = {"num_users": experiment.dataset.num_users, "num_items": experiment.dataset.num_items}
-    ks = tuple(experiment.config.eval.ks)
-    return {name: evaluate_scores(fit(train, **size), task, ks=ks).metrics for name, fit in fits.items()}
+def report(experiment: Experiment, task: RankingTask, params: Params) -> dict[str, Any]:
+    """The model beside the baselines on a task, as JSON-able values; see `evaluate_beside_baselines`."""
+    dataset, config = experiment.dataset, experiment.config
+    baselines = fit_baselines(
+        tuple(config.eval.baselines),
+        dataset.events("train"),
+        task.protocol,
+        num_users=dataset.num_users,
+        num_items=dataset.num_items,
+        train_end=dataset.train_end,
+        seed=config.train.seed,
+        min_played_pct=config.eval.min_played_pct,
+        progress=app.bar,
+    )
+    return evaluate_beside_baselines(model_scores(experiment, params), baselines, task, ks=tuple(config.eval.ks))
+
+
+def report_table(result: dict[str, Any]) -> str:
+    """What `report` gave, as text."""
+    rows = {"model": result["model"], **result["baselines"]}
+    head = f"protocol {result['protocol']}, split {result['split']}, {result['num_users']} users:"
+    return f"{head}\n{metrics_table(rows, TABLE_COLUMNS)}"
 
 
 def config_file(workdir: Path) -> Path:
@@ -166,7 +195,7 @@ def claim_workdir(experiment: Experiment, workdir: Path) -> None:
     if path.exists():
         stored = read_json(path)
         old, new = _flat(stored["config"]), _flat(described["config"])
-        free = set(_FREE) | ({"train.num_epochs"} if experiment.config.train.schedule == "constant" else set())
+        free = _FREE | ({"train.num_epochs"} if experiment.config.train.schedule == "constant" else set())
         remedy = "choose another --workdir, or delete this one to start anew"
         for field in sorted(old.keys() | new.keys()):
             if field not in free and old.get(field) != new.get(field):

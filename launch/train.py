@@ -69,24 +69,16 @@ def main() -> int:
     step, params = experiment.best_params(run, workdir)
     experiment.export_model(run, workdir, step, params)
     task = experiment.task_for(run, config.eval.protocol, "test")
-    rows = {"model": experiment.model_metrics(run, task, params), **experiment.baseline_metrics(run, task)}
+    report = experiment.report(run, task, params)
     seconds = result.position
-    write_json(
-        workdir / "results.json",
-        {
-            "split": "test", "protocol": config.eval.protocol, "step": step, "metrics": rows,
-            "train_seconds": seconds.train_seconds, "eval_seconds": seconds.eval_seconds,
-            "compile_seconds": seconds.compile_seconds,
-        },
-    )  # fmt: skip
+    times = {name: getattr(seconds, name) for name in ("train_seconds", "eval_seconds", "compile_seconds")}
+    write_json(workdir / "results.json", {**report, "step": step, **times})
     how = "stopped early" if result.reason == "patience" else "trained to the end"
     app.say(
         f"{how}: {result.step} steps, {seconds.train_seconds:.1f} s of training, {seconds.eval_seconds:.1f} s of "
         f"evaluation, {seconds.compile_seconds:.1f} s of compilation"
     )
-    app.say(f"best step {step} by validation {config.eval.metric}; test split, protocol {config.eval.protocol}, "
-            f"{len(task.users)} users:")  # fmt: skip
-    app.say(experiment.metrics_table(rows, experiment.TABLE_COLUMNS))
+    app.say(f"best step {step} by validation {config.eval.metric}; {experiment.report_table(report)}")
     song = run.dataset.item_ids[run.graph.item[0]]
     app.say(f"\npython launch/evaluate.py --workdir={workdir} --output={workdir}/test.json --split=test")
     app.say(f"python launch/recommend.py --workdir={workdir} --songs={song} --k=10 --format=table")

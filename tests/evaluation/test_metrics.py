@@ -1,5 +1,3 @@
-"""Metrics: hand-worked values, and a naive oracle of sets and loops."""
-
 import math
 
 import numpy as np
@@ -7,80 +5,162 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from music_map.evaluation import metrics
-from music_map.evaluation.pairs import make_pairs, member
+from music_map.errors import UserError
+from music_map.evaluation.metrics import KS, bootstrap_interval, per_user_metric, ranking_metrics
+from music_map.evaluation.pairs import Pairs
 
-I = 12  # noqa: E741
-
-
-def pairs_of(rows):
-    flat = [(r, i) for r, items in enumerate(rows) for i in items]
-    return make_pairs(
-        np.array([r for r, _ in flat], int), np.array([i for _, i in flat], int), num_rows=len(rows), num_items=I
-    )
+NAMES = ("recall", "recall_min", "precision", "ndcg", "ndcg_pooled", "hit_rate", "mrr", "map", "coverage")
 
 
-def test_by_hand():
-    """Targets {3, 7, 9}; list 3, 1, 9, 2: hits at ranks 1 and 3."""
-    topk, targets = np.array([[3, 1, 9, 2]], np.int32), pairs_of([{3, 7, 9}])
-    hits, n = metrics.hit_matrix(topk, targets, num_items=I), targets.counts
-    assert hits.tolist() == [[True, False, True, False]]
-    assert metrics.recall(hits, n, 4)[0] == 2 / 3 and metrics.recall(hits, n, 1)[0] == 1 / 3
-    assert metrics.recall_min(hits, n, 2)[0] == 1 / 2
-    d = 1 + 1 / 2  # 1 / log2(2) + 1 / log2(4)
-    ideal = 1 + 1 / math.log2(3) + 1 / 2
-    assert metrics.ndcg(hits, n, 4)[0] == pytest.approx(d / ideal)
-    assert metrics.ndcg(hits, n, 1)[0] == 1.0
-    assert metrics.reciprocal_rank(hits[:, 1:], 3)[0] == 1 / 2
-    assert metrics.average_precision(hits, n, 4)[0] == pytest.approx((1 + 2 / 3) / 3)
-    assert metrics.hit_rate(hits[:, 1:], 1)[0] == 0.0 and metrics.hit_rate(hits[:, 1:], 2)[0] == 1.0
+def pairs(rows):
+    users = [u for u, row in enumerate(rows) for _ in row]
+    return Pairs.of(np.array(users), np.array([i for row in rows for i in row]), num_rows=len(rows), num_items=1000)
 
 
-def naive(topk, targets, k, catalogue):
-    """The same numbers from sets and loops."""
-    sums = dict.fromkeys(("recall", "recall_min", "ndcg", "hit_rate", "mrr", "map"), 0.0)
-    total_dcg = total_ideal = 0.0
-    shown = set()
-    for row, wanted in zip(topk, targets, strict=True):
-        ranked = [i for i in row[:k] if i >= 0]
-        shown |= set(ranked)
-        found = [j for j, i in enumerate(ranked, 1) if i in wanted]
-        gain = sum(1 / math.log2(j + 1) for j in found)
-        best = sum(1 / math.log2(j + 1) for j in range(1, min(k, len(wanted)) + 1))
-        total_dcg, total_ideal = total_dcg + gain, total_ideal + best
-        sums["recall"] += len(found) / len(wanted)
-        sums["recall_min"] += len(found) / min(k, len(wanted))
-        sums["ndcg"] += gain / best
-        sums["hit_rate"] += bool(found)
-        sums["mrr"] += 1 / found[0] if found else 0
-        sums["map"] += sum((n + 1) / j for n, j in enumerate(found)) / min(k, len(wanted))
-    result = {f"{name}@{k}": value / len(topk) for name, value in sums.items()}
-    return {**result, f"ndcg_pooled@{k}": total_dcg / total_ideal, f"coverage@{k}": len(shown) / catalogue}
+# User 0 hits ranks 1 and 3 of 3 targets; user 1 hits rank 2 of 1 target, and its list ends there.
+TOPK = np.array([[7, 1, 3, 2], [4, 5, -1, -1]], np.int32)
+TARGETS = [[3, 7, 9], [5]]
+LOG3 = 1 / math.log2(3)  # the discount of rank 2, 0.6309; that of rank 3 is 1/2
+
+WORKED = {
+    "recall@2": (1 / 3 + 1) / 2,
+    "recall_min@2": (1 / 2 + 1) / 2,
+    "precision@2": (1 / 2 + 1 / 2) / 2,
+    "ndcg@2": (1 / (1 + LOG3) + LOG3 / 1) / 2,
+    "ndcg_pooled@2": (1 + LOG3) / ((1 + LOG3) + 1),
+    "hit_rate@2": 1.0,
+    "mrr@2": (1 + 1 / 2) / 2,
+    "map@2": ((1 / 1) / 2 + (1 / 2) / 1) / 2,
+    "coverage@2": 4 / 10,  # songs 7, 1, 4, 5
+    "recall@4": (2 / 3 + 1) / 2,
+    "recall_min@4": (2 / 3 + 1) / 2,
+    "precision@4": (2 / 4 + 1 / 4) / 2,
+    "ndcg@4": (1.5 / (1 + LOG3 + 0.5) + LOG3) / 2,
+    "ndcg_pooled@4": (1.5 + LOG3) / ((1 + LOG3 + 0.5) + 1),
+    "hit_rate@4": 1.0,
+    "mrr@4": (1 + 1 / 2) / 2,
+    "map@4": ((1 / 1 + 2 / 3) / 3 + (1 / 2) / 1) / 2,
+    "coverage@4": 6 / 10,
+    "recall@1": (1 / 3 + 0) / 2,
+    "recall_min@1": 1 / 2,
+    "precision@1": 1 / 2,
+    "ndcg@1": 1 / 2,
+    "ndcg_pooled@1": 1 / 2,
+    "hit_rate@1": 1 / 2,
+    "mrr@1": 1 / 2,
+    "map@1": 1 / 2,
+    "coverage@1": 2 / 10,
+}
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_equals_the_naive_oracle(data):
-    rows = data.draw(st.integers(1, 5))
-    targets = [data.draw(st.sets(st.integers(0, I - 1), min_size=1)) for _ in range(rows)]
-    topk = np.full((rows, 8), -1, np.int32)
-    for r in range(rows):
-        ranked = data.draw(st.permutations(range(I)))[: data.draw(st.integers(0, 8))]
-        topk[r, : len(ranked)] = ranked
-    ks = (1, 3, 8)
-    got = metrics.ranking_metrics(topk, pairs_of(targets), ks, num_items=I, catalogue=10)
-    wanted = {name: v for k in ks for name, v in naive(topk.tolist(), targets, k, 10).items()}
-    assert got.keys() == wanted.keys()
-    for name in wanted:
-        assert got[name] == pytest.approx(wanted[name]), name
+def test_worked_example():
+    assert ranking_metrics(TOPK, pairs(TARGETS), catalogue=10, ks=(1, 2, 4)) == pytest.approx(WORKED, abs=1e-15)
 
 
-def test_pairs():
-    p = make_pairs(np.array([2, 0, 2, 2]), np.array([5, 1, 3, 5]), num_rows=4, num_items=I)
-    assert p.offsets.tolist() == [0, 1, 1, 3, 3] and p.items.tolist() == [1, 3, 5]
-    t = p.take(np.array([2, 3, 0, 2]))
-    assert t.offsets.tolist() == [0, 2, 2, 3, 5] and t.items.tolist() == [3, 5, 1, 3, 5]
-    assert member(p, np.array([0, 0, 2, 3]), np.array([1, 2, 5, 5]), num_items=I).tolist() == [True, False, True, False]
-    # -1 would be the last song of the row before.
-    last = make_pairs(np.array([0]), np.array([I - 1]), num_rows=2, num_items=I)
-    assert not member(last, np.array([1]), np.array([-1]), num_items=I).any()
+def test_default_cutoffs_name_every_metric():
+    topk = np.arange(200, dtype=np.int32).reshape(2, 100)
+    metrics = ranking_metrics(topk, pairs([[0], [100]]), catalogue=200)
+    assert KS == (10, 20, 50, 100)
+    assert set(metrics) == {f"{name}@{k}" for name in NAMES for k in KS}
+    assert metrics["coverage@100"] == metrics["ndcg@10"] == metrics["ndcg_pooled@100"] == metrics["map@50"] == 1.0
+    assert all(type(value) is float for value in metrics.values())
+
+
+def test_the_two_ndcg_conventions_differ_where_users_differ_in_targets():
+    # A perfect list for the user with one target, an empty one for the user with two.
+    metrics = ranking_metrics(np.array([[0, 1], [2, 3]], np.int32), pairs([[0], [8, 9]]), catalogue=10, ks=(2,))
+    assert metrics["ndcg@2"] == 0.5
+    assert metrics["ndcg_pooled@2"] == pytest.approx(1 / (2 + LOG3))
+
+
+def test_more_targets_than_ranks_bound_recall_but_not_recall_min():
+    metrics = ranking_metrics(np.array([[0, 1]], np.int32), pairs([[0, 1, 2, 3]]), catalogue=10, ks=(2,))
+    assert metrics["recall@2"] == 0.5 and metrics["recall_min@2"] == metrics["ndcg@2"] == metrics["map@2"] == 1.0
+
+
+def oracle(lists, targets, k, catalogue):
+    """Python sets and loops, straight from the definitions."""
+    rows = [([i for i in row[:k] if i >= 0], set(wanted)) for row, wanted in zip(lists, targets, strict=True) if wanted]
+    gains = [[1 / math.log2(j + 2) if i in wanted else 0.0 for j, i in enumerate(row)] for row, wanted in rows]
+    ideals = [sum(1 / math.log2(j + 2) for j in range(min(k, len(wanted)))) for _, wanted in rows]
+    hits = [len(set(row) & wanted) for row, wanted in rows]
+    first = [next((1 / (j + 1) for j, i in enumerate(row) if i in wanted), 0.0) for row, wanted in rows]
+    precisions = [
+        sum(len(set(row[: j + 1]) & wanted) / (j + 1) for j, i in enumerate(row) if i in wanted) / min(k, len(wanted))
+        for row, wanted in rows
+    ]
+    n = len(rows)
+    return {
+        f"recall@{k}": sum(h / len(w) for h, (_, w) in zip(hits, rows, strict=True)) / n,
+        f"recall_min@{k}": sum(h / min(k, len(w)) for h, (_, w) in zip(hits, rows, strict=True)) / n,
+        f"precision@{k}": sum(hits) / k / n,
+        f"ndcg@{k}": sum(sum(g) / i for g, i in zip(gains, ideals, strict=True)) / n,
+        f"ndcg_pooled@{k}": sum(map(sum, gains)) / sum(ideals),
+        f"hit_rate@{k}": sum(h > 0 for h in hits) / n,
+        f"mrr@{k}": sum(first) / n,
+        f"map@{k}": sum(precisions) / n,
+        f"coverage@{k}": len({i for row, _ in rows for i in row}) / catalogue,
+    }
+
+
+@st.composite
+def rankings(draw):
+    num_items, width = draw(st.integers(6, 14)), draw(st.integers(1, 6))
+    row = st.tuples(st.permutations(range(num_items)), st.integers(0, width), st.sets(st.integers(0, num_items - 1)))
+    rows = draw(st.lists(row, min_size=1, max_size=6).filter(lambda rows: any(wanted for *_, wanted in rows)))
+    lists = [list(order[:length]) + [-1] * (width - length) for order, length, _ in rows]
+    return np.array(lists, np.int32), [sorted(wanted) for *_, wanted in rows], num_items
+
+
+@settings(deadline=None)
+@given(rankings())
+def test_agrees_with_sets_and_loops(case):
+    topk, targets, num_items = case
+    for k in range(1, topk.shape[1] + 1):
+        metrics = ranking_metrics(topk, pairs(targets), catalogue=num_items, ks=(k,))
+        assert metrics == pytest.approx(oracle(topk.tolist(), targets, k, num_items), abs=1e-12)
+        assert all(0 <= value <= 1 + 1e-12 for value in metrics.values())
+        for name in ("recall", "ndcg", "map"):
+            each = per_user_metric(f"{name}@{k}", topk, pairs(targets))
+            assert np.isnan(each).tolist() == [not wanted for wanted in targets]
+            assert np.nanmean(each) == pytest.approx(metrics[f"{name}@{k}"])
+
+
+def test_users_without_targets_count_nowhere():
+    with_idle = ranking_metrics(np.vstack([TOPK, [[8, 6, 0, 9]]]), pairs([*TARGETS, []]), catalogue=10, ks=(4,))
+    assert with_idle == ranking_metrics(TOPK, pairs(TARGETS), catalogue=10, ks=(4,))
+
+
+def test_refuses_what_has_no_value():
+    with pytest.raises(ValueError, match="no user has a target"):
+        ranking_metrics(TOPK, pairs([[], []]), catalogue=10, ks=(2,))
+    with pytest.raises(ValueError, match="lists of 4"):
+        ranking_metrics(TOPK, pairs(TARGETS), catalogue=10, ks=(2, 5))
+    with pytest.raises(ValueError, match="rows"):
+        ranking_metrics(TOPK, pairs([[1]]), catalogue=10, ks=(2,))
+    for key in ("coverage@2", "ndgc@2", "ndcg"):
+        with pytest.raises(UserError, match="choose one of recall"):
+            per_user_metric(key, TOPK, pairs(TARGETS))
+
+
+def test_bootstrap_interval_covers_the_mean_as_the_normal_interval_does():
+    values = np.random.default_rng(1).random(400)
+    low, high = bootstrap_interval(values, seed=0, num_resamples=4000)
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
+    assert (low, high) == bootstrap_interval(values, seed=0, num_resamples=4000)
+    assert (low, high) != bootstrap_interval(values, seed=1, num_resamples=4000)
+    narrow = bootstrap_interval(values, seed=0, num_resamples=4000, level=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+def test_bootstrap_leaves_out_nan_and_is_exact_without_spread():
+    assert bootstrap_interval(np.array([0.25, np.nan, 0.25]), seed=0) == (0.25, 0.25)
+    with pytest.raises(ValueError, match="no user"):
+        bootstrap_interval(np.array([np.nan]), seed=0)
+
+
+def test_bootstrap_does_not_depend_on_memory_blocks():
+    many = np.arange(3_000_000) % 2 * 1.0
+    low, high = bootstrap_interval(many, seed=0, num_resamples=3)
+    assert 0.49 < low <= high < 0.51

@@ -194,7 +194,9 @@ def test_resume_after_kill_equals_uninterrupted(trained, raw, tmp_path):
     launch("train", *args)
     assert log_lines(base / "work") == log_lines(whole / "work")
     results = [json.loads((b / "work" / "results.json").read_text()) for b in (whole, base)]
-    assert results[0]["metrics"] == results[1]["metrics"] and results[0]["step"] == results[1]["step"]
+    clock = ("train_seconds", "eval_seconds", "compile_seconds")
+    first, second = ({k: v for k, v in r.items() if k not in clock} for r in results)
+    assert first == second
 
 
 def test_workdir_of_another_configuration(trained, raw):
@@ -302,6 +304,6 @@ def test_text_format(tmp_path):
         "--config.train.eval_every_epochs=20", "--config.train.learning_rate=0.02",
         "--config.train.patience=0",
     )  # fmt: skip
-    metrics = json.loads((tmp_path / "work" / "results.json").read_text())["metrics"]["model"]
+    metrics = json.loads((tmp_path / "work" / "results.json").read_text())["model"]
     # Even users like even songs: the one withheld comes first.
     assert metrics["recall@10"] == 1.0 and metrics["mrr@10"] > 0.8
