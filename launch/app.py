@@ -58,11 +58,6 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
-def note(text: str) -> None:
-    """Prints a line about what a command does on stderr, so that stdout holds the result alone."""
-    print(text, file=sys.stderr, flush=True)
-
-
 def warn(text: str) -> None:
     """Prints a one-line warning on stderr."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
@@ -139,17 +134,3 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {
         k: to_dict(v) if hasattr(v, "items") else (list(v) if isinstance(v, tuple) else v) for k, v in config.items()
     }
-
-
-def comparison(ours: dict[str, Any], published: dict[str, float]) -> str:
-    """A text table of numbers, with the published ones beside where there are any."""
-
-    def text(value: Any) -> str:
-        return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
-
-    numbers = {name: value for name, value in ours.items() if isinstance(value, int | float)}
-    lines = [f"{'':<24}{'ours':>16}" + (f"{'published':>16}" if published else "")]
-    for name, value in numbers.items():
-        beside = f"{text(published[name]):>16}" if name in published else ""
-        lines.append(f"{name:<24}{text(value):>16}{beside}")
-    return "\n".join(lines)

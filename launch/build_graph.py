@@ -1,31 +1,29 @@
-"""Builds the bipartite graph of the train split; preprocesses first where that has not been done.
+"""Shards to the bipartite graph of users and songs, with negative edges; preprocesses first where that is not done.
 
 python launch/build_graph.py --config=configs/yambda.py
-python launch/build_graph.py --config=configs/yambda.py --config.graph.edges=events --config.graph.half_life_days=1e9
+python launch/build_graph.py --config=configs/yambda.py --config.graph.edges=events
 """
 
 from absl import flags
 
-from launch import app, stages
-from music_map.graph.build import graph_stats
+from launch import app, published, stages
+from music_map.storage import read_json
 
 _CONFIG = app.define_config()
-_FORCE = flags.DEFINE_bool("force", False, "Build the graph anew even where it is up to date.")
+_FORCE = flags.DEFINE_bool("force", False, "Build again even where the graph is up to date.")
 
 
-def main() -> int:
-    dataset = stages.ensure_dataset(_CONFIG.value)
-    stats = graph_stats(stages.ensure_graph(_CONFIG.value, dataset, force=_FORCE.value))
-    weights = stats.pop("edge_weight_stats")
-    stats |= {f"weight {name}": value for name, value in weights.items()}
-    published = stages.PUBLISHED_GRAPH if stages.is_published_data(dataset) else {}
-    app.say(app.comparison(stats, published))
-    if published:
-        app.say(
-            "published: edges=events, no temporal weight, organic_factor 1, played ratio not clipped, withdrawn likes "
-            "kept"
-        )
-    return 0
+def main() -> None:
+    config = _CONFIG.value
+    dataset = stages.ensure_dataset(config)
+    stages.ensure_graph(config, dataset, force=_FORCE.value)
+    stats = read_json(stages.processed_dir(config) / "graph_stats.json")
+    compare = published.is_yambda_50m(dataset.stats)
+    for line in published.table(stats, published.GRAPH if compare else None):
+        app.say(line)
+    settings = stages.graph_settings(config).identity()
+    for note in published.graph_notes(stats, settings, compare=compare):
+        app.say(f"note: {note}")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,24 @@
-"""Preprocesses raw logs into NumPy shards; a second run with the same input and configuration does nothing.
+"""Parquet logs to NumPy shards: filter, integer ids, temporal split, item features.
 
 python launch/preprocess.py --config=configs/yambda.py
+python launch/preprocess.py --config=configs/yambda.py --config.data.filter=k_core --force
 """
 
 from absl import flags
 
-from launch import app, stages
+from launch import app, published, stages
 
 _CONFIG = app.define_config()
-_FORCE = flags.DEFINE_bool("force", False, "Make the shards anew even where they are up to date.")
+_FORCE = flags.DEFINE_bool("force", False, "Preprocess again even where the result is up to date.")
 
 
-def main() -> int:
-    dataset = stages.ensure_dataset(_CONFIG.value, force=_FORCE.value)
-    published = stages.PUBLISHED_STATS if stages.is_published_data(dataset) else {}
-    app.say(app.comparison(dataset.stats, published))
-    if moved := dataset.stats.get("rows_moved_by_ties"):
-        app.say(
-            f"boundaries lie {moved[0]} and {moved[1]} rows from the exact fractions: equal timestamps stay together"
-        )
-    return 0
+def main() -> None:
+    dataset = stages.ensure_dataset(_CONFIG.value, force=_FORCE.value, check=True)
+    compare = published.is_yambda_50m(dataset.stats)
+    for line in published.table(dataset.stats, published.DATASET if compare else None):
+        app.say(line)
+    for note in published.dataset_notes(dataset.stats, dataset.store.meta["settings"], compare=compare):
+        app.say(f"note: {note}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,11 @@ python launch/recommend.py --workdir=checkpoints/demo --songs=123,456 --k=10 --f
 python launch/recommend.py --workdir=checkpoints/demo --songs=123 --user=42 --format=json
 """
 
+import contextlib
 import dataclasses
 import json
+import sys
+from pathlib import Path
 
 from absl import flags
 
@@ -42,10 +45,7 @@ def _table(answer: Answer) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    workdir = app.path_of(_WORKDIR.value, "workdir")
-    songs = [_id(text.strip(), "songs") for text in _SONGS.value if text.strip()]
-    user = None if _USER.value is None else _id(_USER.value, "user")
+def _answer(workdir: Path, songs: list[int], user: int | None) -> Answer:
     run = experiment.open_workdir(workdir)
     retrieval = run.config.retrieval
     recommender = Recommender(
@@ -57,7 +57,16 @@ def main() -> int:
     if user is not None:
         dataset = stages.dataset_of_run(run.config, run.dataset)
         exclude = stages.barred_songs(dataset, user, heard=not _HEARD.value)
-    answer = recommender.recommend(songs=songs, user=user, k=_K.value, exclude=exclude)
+    return recommender.recommend(songs=songs, user=user, k=_K.value, exclude=exclude)
+
+
+def main() -> int:
+    workdir = app.path_of(_WORKDIR.value, "workdir")
+    songs = [_id(text.strip(), "songs") for text in _SONGS.value if text.strip()]
+    user = None if _USER.value is None else _id(_USER.value, "user")
+    # Only the answer goes to stdout: what stages say on the way goes to stderr.
+    with contextlib.redirect_stdout(sys.stderr):
+        answer = _answer(workdir, songs, user)
     for text in answer.warnings:
         app.warn(text)
     if _FORMAT.value == "json":

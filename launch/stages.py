@@ -1,8 +1,7 @@
-"""Stages that later ones need: each is run where it has not been done for this configuration, and says so."""
+"""The stages before training: each runs only where its result is not there yet for the configuration."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,42 +9,77 @@ from ml_collections import ConfigDict
 
 from launch import app
 from music_map.errors import UserError
-from music_map.graph.bipartite import BipartiteGraph, load_graph, save_graph
-from music_map.graph.build import GraphSettings, build_graph, graph_stats
+from music_map.graph.bipartite import BipartiteGraph
+from music_map.graph.build import build_graph, graph_fingerprint, graph_folder, graph_stats, load_graph, save_graph
+from music_map.graph.settings import GraphSettings
+from music_map.preprocess.build import build_dataset, dataset_folder, find_dataset, plan_dataset
 from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, index_of
-from music_map.preprocess.pipeline import folder_name, preprocess, raw_files
 from music_map.preprocess.settings import PreprocessSettings
-from music_map.preprocess.text_format import text_files
-from music_map.storage import fingerprint, write_json
-
-# Part of a graph's fingerprint: a change of the format makes old folders stale.
-_GRAPH_VERSION = 1
-
-# Yambda-50M with filter="once" and edges="events", as published.
-PUBLISHED_LISTENS = 46_467_212
-PUBLISHED_STATS = {
-    "total_interactions": 45_881_950, "num_users": 9_984, "num_items": 253_939, "train_size": 36_705_560,
-    "val_size": 4_588_195, "test_size": 4_588_195,
-}  # fmt: skip
-PUBLISHED_GRAPH = {
-    "num_nodes": 263_923, "num_edges": 67_822_208, "num_negative_edges": 81_813, "avg_degree": 256.977,
-    "density": 0.0133754, "weight min": 0.01, "weight max": 5.0, "weight mean": 0.7861, "weight std": 0.7222,
-}  # fmt: skip
+from music_map.storage import write_json
 
 
-def ensure_dataset(config: ConfigDict, *, force: bool = False) -> Dataset:
-    """The processed data of a configuration, made now where it is not there."""
+def preprocess_settings(config: ConfigDict) -> PreprocessSettings:
+    """The library's settings from `config.data`."""
     data = config.data
-    names = [f.name for f in dataclasses.fields(PreprocessSettings)]
-    settings = PreprocessSettings(**{name: data[name] for name in names})
-    processed = app.path_of(data.processed_dir, "config.data.processed_dir")
+    return PreprocessSettings(
+        format=data.format,
+        size=data.size,
+        min_interactions=data.min_interactions,
+        filter=data.filter,
+        split=data.split,
+        train_fraction=data.train_fraction,
+        val_fraction=data.val_fraction,
+        train_on_val=data.train_on_val,
+        chunk_size=data.chunk_size,
+    )
+
+
+def graph_settings(config: ConfigDict) -> GraphSettings:
+    """The library's settings from `config.graph`."""
+    graph = config.graph
+    return GraphSettings(
+        edges=graph.edges,
+        half_life_days=graph.half_life_days,
+        organic_factor=graph.organic_factor,
+        like_weight=graph.like_weight,
+        dislike_weight=graph.dislike_weight,
+        log1p=graph.log1p,
+    )
+
+
+def processed_dir(config: ConfigDict) -> Path:
+    """The folder of all processed data sets and graphs."""
+    return app.path_of(config.data.processed_dir, "config.data.processed_dir")
+
+
+def ensure_dataset(config: ConfigDict, *, force: bool = False, check: bool = False) -> Dataset:
+    """The data set of this configuration: preprocessed now where that has not been done, or where `force` is set.
+
+    Args:
+      config: the configuration.
+      force: preprocess again.
+      check: where it is there already, compare every checksum now and not when an array is loaded.
+    """
+    settings = preprocess_settings(config)
     if settings.format == "text":
-        files = text_files(app.path_of(data.path, "config.data.path"))
+        source = app.path_of(config.data.path, "config.data.path")
     else:
-        files = raw_files(app.path_of(data.raw_dir, "config.data.raw_dir"), data.size)
-    dataset, made = preprocess(files, settings, processed, force=force, progress=app.bar)
-    app.note(f"preprocess: {'wrote' if made else 'up to date:'} {dataset.store.folder}")
-    write_json(processed / "stats.json", dataset.stats)
+        source = app.path_of(config.data.raw_dir, "config.data.raw_dir")
+    plan = plan_dataset(settings, source=source, processed_dir=processed_dir(config), progress=app.bar)
+    for name in plan.missing:
+        app.warn(f"{source / name}: no such file; it counts as empty")
+    dataset = None if force else find_dataset(plan)
+    if dataset is None:
+        app.say(f"preprocess: {source} -> {plan.folder}")
+        dataset = build_dataset(plan, progress=app.bar)
+    else:
+        if check:
+            with app.bar("verify shards", len(dataset.store.arrays), "file") as advance:
+                for name in dataset.store.arrays:
+                    dataset.store.load(name, mmap=True)
+                    advance(1)
+        app.say(f"preprocess: {plan.folder} is up to date")
+    write_json(processed_dir(config) / "stats.json", dataset.stats)
     return dataset
 
 
@@ -57,9 +91,9 @@ def dataset_of_run(config: ConfigDict, identity: str) -> Dataset:
       identity: fingerprint of the run's data.
 
     Raises:
-      UserError: what the raw logs give now is other data.
+      UserError: the raw logs give other data now.
     """
-    folder = app.path_of(config.data.processed_dir, "config.data.processed_dir") / folder_name(identity)
+    folder = dataset_folder(processed_dir(config), identity)
     if folder.exists():
         return Dataset.open(folder)
     dataset = ensure_dataset(config)
@@ -71,31 +105,22 @@ def dataset_of_run(config: ConfigDict, identity: str) -> Dataset:
     return dataset
 
 
-def _graph_folder(dataset: Dataset, settings: GraphSettings) -> tuple[Path, str]:
-    described = {"version": _GRAPH_VERSION, "settings": dataclasses.asdict(settings), "dataset": dataset.fingerprint}
-    identity = fingerprint(described)
-    return dataset.store.folder.parent / f"graph-{identity[:12]}", identity
-
-
 def ensure_graph(config: ConfigDict, dataset: Dataset, *, force: bool = False) -> BipartiteGraph:
-    """The graph of a configuration, built now where it is not there."""
-    settings = GraphSettings(**config.graph)
-    folder, identity = _graph_folder(dataset, settings)
-    if folder.exists() and not force:
-        graph, stats = load_graph(folder, fingerprint=identity)
-        app.note(f"build_graph: up to date: {folder}")
+    """The graph of a data set under this configuration: built now where that has not been done, or `force` is set."""
+    settings = graph_settings(config)
+    identity = graph_fingerprint(dataset, settings)
+    folder = graph_folder(processed_dir(config), identity)
+    stored = None if force else load_graph(folder, identity=identity)
+    if stored is None:
+        app.say(f"build_graph: {dataset.store.folder} -> {folder}")
+        graph, counts = build_graph(dataset, settings, progress=app.bar)
+        stats = graph_stats(graph, counts)
+        save_graph(graph, stats, folder, identity=identity, settings=settings)
     else:
-        graph = build_graph(dataset, settings, progress=app.bar)
-        stats = graph_stats(graph)
-        save_graph(graph, folder, fingerprint=identity, stats=stats)
-        app.note(f"build_graph: wrote {folder}")
-    write_json(folder.parent / "graph_stats.json", stats)
+        app.say(f"build_graph: {folder} is up to date")
+        graph, stats = stored
+    write_json(processed_dir(config) / "graph_stats.json", stats)
     return graph
-
-
-def is_published_data(dataset: Dataset) -> bool:
-    """Whether the logs are Yambda-50M itself, or as many rows of it."""
-    return dataset.stats.get("raw_rows", {}).get("listens") == PUBLISHED_LISTENS
 
 
 def barred_songs(dataset: Dataset, user: int, *, heard: bool) -> np.ndarray:

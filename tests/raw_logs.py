@@ -1,70 +1,108 @@
-"""Raw logs for tests, in the hub's layout; and a naive reading of them, one row at a time."""
+"""Raw logs for tests: rows of tuples to Parquet files in the hub's layout."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from music_map.raw.schema import EVENT_SCHEMAS, ITEM_SCHEMAS, event_path, item_path
+from music_map.raw.schema import ALBUMS, ARTISTS, AUDIO_DIM, EMBEDDINGS, EVENT_SCHEMAS, event_path, item_path
+
+# Rows of listens are (uid, timestamp, item_id, is_organic, played_ratio_pct, track_length_seconds), those of the other
+# event files (uid, timestamp, item_id, is_organic), those of mappings (artist_id or album_id, item_id).
+Rows = Sequence[tuple[int, ...]]
 
 
-def write_rows(path: Path, schema: pa.Schema, rows, **options):
-    """Writes rows (tuples in the schema's order) to a Parquet file."""
-    columns = list(zip(*rows, strict=True)) if rows else [[] for _ in schema]
-    arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
+def table(rows: Rows, schema: pa.Schema) -> pa.Table:
+    """Rows as an Arrow table."""
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
+
+
+def write_table(path: Path, contents: pa.Table, *, row_group_size: int | None = None) -> Path:
+    """Writes a Parquet file and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(arrays, schema=schema), path, **options)
+    pq.write_table(contents, path, row_group_size=row_group_size)
+    return path
 
 
-def write_logs(raw_dir: Path, *, size="tiny", embeddings=None, artists=None, albums=None, row_group_size=7, **events):
-    """Writes event files from lists of rows; listens are (uid, timestamp, item, organic, pct, seconds).
+def write_logs(
+    root: Path,
+    *,
+    size: str = "50m",
+    row_group_size: int | None = None,
+    sort: bool = True,
+    embeddings: Mapping[int, Sequence[float]] | None = None,
+    artists: Rows | None = None,
+    albums: Rows | None = None,
+    **events: Rows | None,
+) -> Path:
+    """Writes a log: `write_logs(tmp_path, listens=[...], likes=[...], embeddings={item: vector})`.
 
-    Rows are sorted by uid, then timestamp (stable). Files not given are not written, but for listens.
+    Args:
+      root: the raw folder, e.g. a tmp_path.
+      size: name of the folder below flat/.
+      row_group_size: rows per row group.
+      sort: sorts event rows by uid, then timestamp (stable), as published.
+      embeddings: audio vectors by song; both embed and normalized_embed are written.
+      artists, albums: pairs (artist_id, item_id), (album_id, item_id).
+      **events: rows of listens, likes, dislikes, unlikes, undislikes; a file that is None or not given is not written.
+    Returns:
+      `root`.
     """
-    for name in {"listens": [], **events}:
-        rows = sorted(events.get(name, []), key=lambda r: (r[0], r[1]))
-        write_rows(event_path(raw_dir, size, name), EVENT_SCHEMAS[name], rows, row_group_size=row_group_size)
-    items = {"embeddings": embeddings, "artist_item_mapping": artists, "album_item_mapping": albums}
-    for name, rows in items.items():
+    for name, rows in events.items():
         if rows is not None:
-            write_rows(item_path(raw_dir, name), ITEM_SCHEMAS[name], rows)
-    return raw_dir
+            rows = sorted(rows, key=lambda row: row[:2]) if sort else rows
+            write_table(
+                event_path(root, size, name), table(rows, EVENT_SCHEMAS[name]), row_group_size=row_group_size
+            )
+    if embeddings is not None:
+        vectors = {item: np.asarray(vector, np.float64) for item, vector in embeddings.items()}
+        contents = pa.table(
+            [
+                pa.array(list(vectors), pa.uint32()),
+                pa.array([v.tolist() for v in vectors.values()], pa.list_(pa.float32())),
+                pa.array([(v / np.linalg.norm(v)).tolist() for v in vectors.values()], pa.list_(pa.float32())),
+            ],
+            schema=EMBEDDINGS,
+        )
+        write_table(item_path(root, "embeddings"), contents, row_group_size=row_group_size)
+    for name, rows, schema in (("artist", artists, ARTISTS), ("album", albums, ALBUMS)):
+        if rows is not None:
+            write_table(item_path(root, f"{name}_item_mapping"), table(rows, schema), row_group_size=row_group_size)
+    return root
 
 
-def random_logs(seed, *, users=6, songs=8, listens=120, span=3000):
-    """Random rows of every event file, with ties in time and all kinds of events."""
+def random_log(
+    seed: int = 0, *, num_users: int = 30, num_items: int = 40, num_listens: int = 2_000, seconds: int = 20 * 86_400
+) -> dict[str, object]:
+    """Arguments of write_logs for a random log with every file: ids are sparse, timestamps multiples of 5 with ties."""
     rng = np.random.default_rng(seed)
-    # Sparse ids, not in the order of their indices.
-    uids, ids = rng.permutation(50)[:users] * 7 + 3, rng.permutation(90)[:songs] * 11 + 1
-    when = lambda: int(rng.integers(0, span // 5)) * 5  # noqa: E731
-    mark = lambda: (int(rng.choice(uids)), when(), int(rng.choice(ids)), int(rng.integers(0, 2)))  # noqa: E731
-    listen = lambda: (*mark(), int(rng.choice([0, 1, 37, 50, 100, 159])), int(rng.choice([0, 60, 200])))  # noqa: E731
+    uids = np.sort(rng.choice(10 * num_users, num_users, replace=False))
+    items = np.sort(rng.choice(10 * num_items, num_items, replace=False))
+
+    def marks(count: int) -> list[tuple[int, ...]]:
+        columns = (
+            rng.choice(uids, count), 5 * rng.integers(0, seconds // 5, count), rng.choice(items, count),
+            rng.integers(0, 2, count),
+        )
+        return [tuple(map(int, row)) for row in zip(*columns, strict=True)]
+
+    lengths = {int(item): int(5 * rng.integers(20, 80)) for item in items}
+    played = rng.integers(0, 160, num_listens) * (rng.random(num_listens) > 0.1)
+    listens = [(*row, int(pct), lengths[row[2]]) for row, pct in zip(marks(num_listens), played, strict=True)]
+    likes, dislikes = marks(num_listens // 10), marks(num_listens // 20)
+    later = [(u, t + 5 * int(rng.integers(0, seconds // 20)), i, o) for u, t, i, o in likes[::3]]
     return {
-        "listens": [listen() for _ in range(listens)],
-        "likes": [mark() for _ in range(listens // 4)],
-        "dislikes": [mark() for _ in range(listens // 6)],
-        "unlikes": [mark() for _ in range(listens // 8)],
-        "undislikes": [mark() for _ in range(listens // 10)],
+        "listens": listens,
+        "likes": likes,
+        "dislikes": dislikes,
+        "unlikes": later,
+        "undislikes": [(u, t + 5, i, o) for u, t, i, o in dislikes[::4]],
+        "embeddings": {int(item): rng.standard_normal(AUDIO_DIM) for item in items[::2]},
+        "artists": [(int(rng.integers(0, 9)) * 7, int(item)) for item in np.repeat(items, 2)],
+        "albums": [(int(item) // 3, int(item)) for item in items[1:]],
     }
-
-
-def interactions(logs):
-    """All interaction rows as (uid, timestamp, item, kind, organic, pct), kind 0 listen, 1 like, 2 dislike."""
-    rows = [(u, t, i, 0, o, p) for u, t, i, o, p, _ in logs["listens"]]
-    rows += [(u, t, i, 1, o, 0) for u, t, i, o in logs.get("likes", [])]
-    rows += [(u, t, i, 2, o, 0) for u, t, i, o in logs.get("dislikes", [])]
-    return rows
-
-
-def naive_filter(rows, minimum, k_core):
-    """The filter, by counting with dictionaries."""
-    while True:
-        users, songs = {}, {}
-        for u, _, i, *_ in rows:
-            users[u] = users.get(u, 0) + 1
-            songs[i] = songs.get(i, 0) + 1
-        kept = [r for r in rows if users[r[0]] >= minimum and songs[r[2]] >= minimum]
-        if len(kept) == len(rows) or not k_core:
-            return kept
-        rows = kept

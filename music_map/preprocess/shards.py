@@ -1,61 +1,60 @@
-"""Writing events as shards of bounded size, column by column."""
+"""Writes columns that come piece by piece as shards of a fixed number of rows."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from music_map.storage import ArrayWriter
 
-EVENT_DTYPES = {
-    "user": np.int32,
-    "item": np.int32,
-    "timestamp": np.uint32,
-    "kind": np.uint8,
-    "is_organic": np.uint8,
-    "played_pct": np.uint16,
-}
-
 
 class ShardWriter:
-    """Gathers rows of one split and writes them out by `chunk_size` rows."""
+    """Writes `PREFIXCOLUMN-00000.npy`, `PREFIXCOLUMN-00001.npy`, ... of `chunk_size` rows each, the last one shorter.
 
-    def __init__(self, writer: ArrayWriter, split: str, chunk_size: int):
+    Holds at most one shard and the piece just appended. There is at least one shard, which may be empty.
+
+    Args:
+      writer: the folder to write into.
+      prefix: what the names begin with, e.g. "train/".
+      columns: names of the columns.
+      dtypes: their types.
+      chunk_size: rows per shard.
+    """
+
+    def __init__(
+        self, writer: ArrayWriter, prefix: str, columns: Sequence[str], dtypes: Sequence[type], *, chunk_size: int
+    ):
         self._writer = writer
-        self._split = split
+        self._prefix = prefix
+        self._columns = columns
         self._chunk_size = chunk_size
-        self._pending: dict[str, list[np.ndarray]] = {name: [] for name in EVENT_DTYPES}
-        self._rows = 0
+        self._buffers = [np.empty(chunk_size, dtype) for dtype in dtypes]
+        self._filled = 0
         self.num_shards = 0
-        self.size = 0
+        self.num_rows = 0
 
-    def append(self, columns: dict[str, np.ndarray]) -> None:
-        """Adds rows; whole shards are written at once."""
-        rows = len(columns["user"])
-        for name, parts in self._pending.items():
-            parts.append(columns[name].astype(EVENT_DTYPES[name], copy=False))
-        self._rows += rows
-        self.size += rows
-        if self._rows >= self._chunk_size:
-            self._flush(whole_shards_only=True)
+    def append(self, columns: Sequence[np.ndarray]) -> None:
+        """Adds rows: one array per column, all of the same length."""
+        start, rows = 0, len(columns[0])
+        self.num_rows += rows
+        while start < rows:
+            count = min(rows - start, self._chunk_size - self._filled)
+            for buffer, column in zip(self._buffers, columns, strict=True):
+                buffer[self._filled : self._filled + count] = column[start : start + count]
+            self._filled += count
+            start += count
+            if self._filled == self._chunk_size:
+                self._flush()
 
-    def finish(self) -> None:
-        """Writes the rest; a split without rows gets one empty shard."""
-        self._flush(whole_shards_only=False)
-        if self.num_shards == 0:
-            self._write({name: np.zeros(0, dtype) for name, dtype in EVENT_DTYPES.items()})
+    def finish(self) -> int:
+        """Writes what is left; returns the number of shards."""
+        if self._filled or self.num_shards == 0:
+            self._flush()
+        return self.num_shards
 
-    def _flush(self, *, whole_shards_only: bool) -> None:
-        columns = {name: np.concatenate(parts) if parts else np.zeros(0) for name, parts in self._pending.items()}
-        start = 0
-        while self._rows - start >= self._chunk_size or (start < self._rows and not whole_shards_only):
-            stop = min(start + self._chunk_size, self._rows)
-            self._write({name: column[start:stop] for name, column in columns.items()})
-            start = stop
-        # A copy: a view would keep the whole buffer alive.
-        self._pending = {name: [column[start:].copy()] for name, column in columns.items()}
-        self._rows -= start
-
-    def _write(self, columns: dict[str, np.ndarray]) -> None:
-        for name, column in columns.items():
-            self._writer.write(f"{self._split}/{name}-{self.num_shards:05d}", column)
+    def _flush(self) -> None:
+        for name, buffer in zip(self._columns, self._buffers, strict=True):
+            self._writer.write(f"{self._prefix}{name}-{self.num_shards:05d}", buffer[: self._filled])
         self.num_shards += 1
+        self._filled = 0

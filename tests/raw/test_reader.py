@@ -1,136 +1,164 @@
-"""Reading Parquet: every way in which a file can be wrong, named."""
+"""Streaming reader: batches, conversions, user-aligned chunks and every kind of bad file."""
+
+import itertools
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from raw_logs import table, write_logs, write_table
 
 from music_map.errors import UserError
-from music_map.raw.reader import open_parquet, read_embeddings, read_events, read_table
+from music_map.raw.reader import EventTable, Table, open_events, user_chunks
+from music_map.raw.schema import LISTENS, MARKS
 
-GOOD = pa.table(
-    {
-        "uid": pa.array([1, 1, 2, 2], pa.uint32()),
-        "timestamp": pa.array([0, 5, 0, 0], pa.uint32()),
-        "item_id": pa.array([9, 8, 9, 7], pa.uint32()),
-        "is_organic": pa.array([1, 0, 1, 1], pa.uint8()),
-    }
-)
-COLUMNS = ["uid", "timestamp", "item_id"]
+ROWS = [(1, 0, 7, 1, 100, 200), (1, 5, 8, 0, 0, 180), (2, 0, 7, 1, 150, 200), (4, 10, 9, 0, 30, 90)]
 
 
-def saved(tmp_path, table, name="likes.parquet"):
-    path = tmp_path / name
-    pq.write_table(table, path, row_group_size=2)
-    return path
-
-
-def everything(batches):
-    return {name: np.concatenate(parts) for name, *parts in zip(COLUMNS, *(b.values() for b in batches), strict=True)}
+def read_all(table_: Table, columns: list[str], batch_rows: int) -> dict[str, list[int]]:
+    batches = list(table_.batches(columns, batch_rows=batch_rows))
+    assert all(len(batch[columns[0]]) <= batch_rows for batch in batches)
+    return {name: np.concatenate([batch[name] for batch in batches]).tolist() for name in columns}
 
 
 @pytest.mark.parametrize("batch_rows", [1, 3, 100])
-def test_reads_all_rows_in_order(tmp_path, batch_rows):
-    got = everything(read_events(saved(tmp_path, GOOD), "likes", COLUMNS, batch_rows=batch_rows))
-    for name in COLUMNS:
-        assert got[name].dtype == np.uint32 and got[name].tolist() == GOOD[name].to_pylist()
+def test_batches_hold_every_row_in_order(tmp_path: Path, batch_rows: int) -> None:
+    path = write_table(tmp_path / "listens.parquet", table(ROWS, LISTENS), row_group_size=2)
+    read = read_all(EventTable.open(path, LISTENS), LISTENS.names, batch_rows)
+    assert list(zip(*read.values(), strict=True)) == ROWS
 
 
-def test_accepts_other_integers_that_fit(tmp_path):
-    table = GOOD.set_column(0, "uid", pa.array([1, 1, 2, 2], pa.int64()))
-    assert everything(read_events(saved(tmp_path, table), "likes", COLUMNS))["uid"].dtype == np.uint32
+@pytest.mark.parametrize("kind", [pa.int32(), pa.int64(), pa.uint64(), pa.uint32()])
+def test_integer_types_that_fit_are_accepted(tmp_path: Path, kind: pa.DataType) -> None:
+    loose = table(ROWS, pa.schema([(f.name, kind) for f in LISTENS]))
+    opened = EventTable.open(write_table(tmp_path / "listens.parquet", loose), LISTENS)
+    (batch,) = opened.batches(LISTENS.names)
+    assert {name: values.dtype for name, values in batch.items()} == {
+        f.name: np.dtype(f.type.to_pandas_dtype()) for f in LISTENS
+    }
+    assert batch["played_ratio_pct"].tolist() == [100, 0, 150, 30]
+
+
+def test_boolean_is_organic_is_accepted(tmp_path: Path) -> None:
+    schema = pa.schema([f if f.name != "is_organic" else pa.field("is_organic", pa.bool_()) for f in MARKS])
+    rows = [(1, 0, 7, True), (1, 5, 7, False)]
+    opened = EventTable.open(write_table(tmp_path / "likes.parquet", table(rows, schema)), MARKS)
+    (batch,) = opened.batches(MARKS.names)
+    assert batch["is_organic"].tolist() == [1, 0]
+    assert batch["is_organic"].dtype == np.uint8
+
+
+def error_of(path: Path, schema: pa.Schema = MARKS) -> str:
+    with pytest.raises(UserError) as caught:
+        list(EventTable.open(path, schema).batches(schema.names, batch_rows=2))
+    message = str(caught.value)
+    assert message.startswith(str(path)) and "\n" not in message
+    return message
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    assert "no such file; fetch it with launch/download.py" in error_of(tmp_path / "likes.parquet")
+
+
+def test_missing_column(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "likes.parquet", table([(1, 2, 3, 1)], MARKS).drop_columns(["item_id"]))
+    assert "has no column item_id (uint32), only uid, timestamp, is_organic; add it" in error_of(path)
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.string(), pa.timestamp("ms")])
+def test_wrong_type(tmp_path: Path, kind: pa.DataType) -> None:
+    contents = table([(1, 2, 3, 1)], MARKS).set_column(1, "timestamp", pa.nulls(1, kind))
+    assert f"column timestamp is {kind}; cast it to uint32" in error_of(write_table(tmp_path / "x.parquet", contents))
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "likes.parquet"
+    path.touch()
+    assert "is empty (0 bytes); download or export it again" in error_of(path)
+
+
+def test_truncated_file(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "likes.parquet", table([(1, 2, 3, 1)] * 100, MARKS))
+    path.write_bytes(path.read_bytes()[:-20])
+    assert "truncated or not Parquet" in error_of(path)
+
+
+def test_damaged_pages(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [(1, n, int(item), 1) for n, item in enumerate(rng.integers(0, 2**32, 5_000))]
+    path = write_table(tmp_path / "likes.parquet", table(rows, MARKS))
+    content = bytearray(path.read_bytes())
+    content[4:2_000] = b"\xff" * 1_996
+    path.write_bytes(content)
+    assert "truncated or not Parquet" in error_of(path)
+
+
+def test_null_is_named_by_column_and_row(tmp_path: Path) -> None:
+    contents = table([(1, 2, 3, 1)] * 4, MARKS).set_column(2, "item_id", pa.array([3, 3, 3, None], pa.uint32()))
+    assert "column item_id, row 3: null;" in error_of(write_table(tmp_path / "likes.parquet", contents))
+
+
+@pytest.mark.parametrize("value", [-1, 2**32])
+def test_value_that_does_not_fit(tmp_path: Path, value: int) -> None:
+    contents = table([(1, 2, 3, 1)] * 3, MARKS).set_column(2, "item_id", pa.array([3, 3, value], pa.int64()))
+    message = error_of(write_table(tmp_path / "likes.parquet", contents))
+    assert f"column item_id, row 2: {value} does not fit uint32 (0..4294967295)" in message
+
+
+def test_is_organic_is_zero_or_one(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "likes.parquet", table([(1, 2, 3, 1), (1, 2, 3, 0), (1, 2, 3, 2)], MARKS))
+    assert "column is_organic, row 2: 2; it must be 1 (organic) or 0" in error_of(path)
 
 
 @pytest.mark.parametrize(
-    ("column", "values", "says"),
-    [
-        ("uid", pa.array([1, 1, 2, None], pa.uint32()), "'uid' is null in row 3"),
-        ("uid", pa.array([1, 1, 2, -5], pa.int64()), "'uid' is -5 in row 3"),
-        ("uid", pa.array([1, 1, 2, 2**32], pa.int64()), "'uid' is 4294967296 in row 3"),
-        ("timestamp", pa.array(["a", "b", "c", "d"]), "'timestamp' is string, should be uint32"),
-        ("timestamp", pa.array([0.0, 5.0, 0.0, 0.0]), "'timestamp' is double"),
-        ("timestamp", pa.array([5, 0, 0, 0], pa.uint32()), "row 1 is out of order"),
-        ("uid", pa.array([1, 2, 1, 2], pa.uint32()), "row 2 is out of order"),
-    ],
+    ("order", "row"), [([(1, 5), (1, 4)], 1), ([(2, 0), (1, 9)], 1), ([(1, 0), (1, 1), (0, 5)], 2)]
 )
-@pytest.mark.parametrize("batch_rows", [1, 2, 100])
-def test_bad_columns(tmp_path, column, values, says, batch_rows):
-    path = saved(tmp_path, GOOD.set_column(GOOD.column_names.index(column), column, values))
-    with pytest.raises(UserError, match=says) as e:
-        list(read_events(path, "likes", COLUMNS, batch_rows=batch_rows))
-    assert str(path) in str(e.value) and "\n" not in str(e.value)
+def test_rows_out_of_order_are_named(tmp_path: Path, order: list[tuple[int, int]], row: int) -> None:
+    path = write_table(tmp_path / "likes.parquet", table([(u, t, 3, 1) for u, t in order], MARKS))
+    uid, timestamp = order[row]
+    problem = f"row {row} (uid {uid}, timestamp {timestamp}) comes before the row above it; sort the file"
+    assert problem in error_of(path)
 
 
-def test_missing_column(tmp_path):
-    path = saved(tmp_path, GOOD.drop_columns(["item_id"]))
-    with pytest.raises(UserError, match="lacks the column 'item_id'; it has uid, timestamp, is_organic"):
-        list(read_table(path, "likes", COLUMNS))
+def test_only_listens_are_required(tmp_path: Path) -> None:
+    write_logs(tmp_path, listens=ROWS)
+    assert list(open_events(tmp_path, "50m")) == ["listens"]
+    write_logs(tmp_path, likes=[(1, 2, 3, 1)], listens=[])
+    with pytest.raises(UserError, match=r"listens.parquet: has no rows"):
+        open_events(tmp_path, "50m")
+    with pytest.raises(UserError, match=r"flat/5b/listens.parquet: no such file"):
+        open_events(tmp_path, "5b")
 
 
-def test_missing_empty_truncated_and_foreign_files(tmp_path):
-    with pytest.raises(UserError, match="no such file"):
-        open_parquet(tmp_path / "none.parquet")
-    path = saved(tmp_path, GOOD)
-    whole = path.read_bytes()
-    for content, says in (
-        (b"", "is empty"),
-        (whole[:-20], "not a whole Parquet file"),
-        (b"hello, world", "not a whole"),
-    ):
-        path.write_bytes(content)
-        with pytest.raises(UserError, match=says):
-            open_parquet(path)
-    # The footer is whole, a page before it is not.
-    path.write_bytes(whole[:4] + b"\xff" * 60 + whole[64:])
-    with pytest.raises(UserError, match="cannot be read to its end"):
-        list(read_table(path, "likes", COLUMNS))
+uids = st.lists(st.integers(0, 6), max_size=25).map(sorted)
 
 
-def embeddings(tmp_path, vectors, dtype=None, ids=(3, 5, 9), column="normalized_embed"):
-    kind = dtype or pa.list_(pa.float64())
-    table = pa.table({"item_id": pa.array(ids, pa.uint32()), column: pa.array(vectors, kind)})
-    return saved(tmp_path, table, "embeddings.parquet")
+@given(listens=uids, likes=uids, batch_rows=st.integers(1, 8))
+def test_chunks_hold_whole_users_in_order(
+    tmp_path_factory: pytest.TempPathFactory, listens: list[int], likes: list[int], batch_rows: int
+) -> None:
+    folder = tmp_path_factory.mktemp("chunks")
+    tables = {}
+    for name, users in (("listens", listens), ("likes", likes)):
+        rows = [(u, n, n, 1) for n, u in enumerate(users)]
+        tables[name] = EventTable.open(write_table(folder / f"{name}.parquet", table(rows, MARKS)), MARKS)
+    chunks = list(user_chunks(tables, batch_rows=batch_rows))
+    seen: list[set[int]] = []
+    for chunk in chunks:
+        seen.append({int(u) for columns in chunk.values() for u in columns["uid"]})
+        assert seen[-1]
+    for before, after in itertools.pairwise(seen):
+        assert max(before) < min(after)
+    for name, users in (("listens", listens), ("likes", likes)):
+        joined = [int(u) for chunk in chunks for u in chunk[name]["uid"]]
+        items = [int(i) for chunk in chunks for i in chunk[name]["item_id"]]
+        assert joined == users and items == list(range(len(users)))
 
 
-V = [[float(n + 1)] * 128 for n in range(3)]
-
-
-@pytest.mark.parametrize(
-    "dtype", [pa.list_(pa.float32()), pa.list_(pa.float64()), pa.large_list(pa.float32()), pa.list_(pa.float32(), 128)]
-)
-@pytest.mark.parametrize("column", ["embed", "normalized_embed"])
-def test_embeddings_of_wanted_songs_only(tmp_path, dtype, column):
-    path = embeddings(tmp_path, V, dtype, column=column)
-    got = list(read_embeddings(path, np.array([4, 5, 9], np.uint32), batch_rows=2))
-    assert sum(rows for rows, _, _ in got) == 3
-    assert np.concatenate([at for _, at, _ in got]).tolist() == [1, 2]
-    vectors = np.concatenate([v for _, _, v in got])
-    assert vectors.dtype == np.float32
-    np.testing.assert_allclose(vectors, 128**-0.5, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("vector", "says"),
-    [
-        (None, "is null for item_id 5"),
-        ([1.0] * 127, "does not have 128 numbers for item_id 5"),
-        ([], "does not have 128 numbers"),
-        ([float("nan")] + [1.0] * 127, "not finite for item_id 5"),
-        ([float("inf")] * 128, "not finite"),
-        ([None] + [1.0] * 127, "not finite"),
-        ([0.0] * 128, "all zeros"),
-    ],
-)
-def test_bad_embeddings(tmp_path, vector, says):
-    path = embeddings(tmp_path, [V[0], vector, V[2]])
-    with pytest.raises(UserError, match=says) as e:
-        list(read_embeddings(path, np.array([3, 5, 9], np.uint32)))
-    assert str(path) in str(e.value)
-    # A song that is not kept may be as it likes.
-    list(read_embeddings(path, np.array([3, 9], np.uint32)))
-
-
-def test_embeddings_of_the_wrong_type(tmp_path):
-    path = embeddings(tmp_path, ["a", "b", "c"], pa.string())
-    with pytest.raises(UserError, match="'normalized_embed' is string"):
-        list(read_embeddings(path, np.array([3], np.uint32)))
+def test_a_chunk_is_small_where_users_are(tmp_path: Path) -> None:
+    rows = [(n // 3, n, n, 1) for n in range(3_000)]
+    path = write_table(tmp_path / "likes.parquet", table(rows, MARKS), row_group_size=500)
+    sizes = [len(c["likes"]["uid"]) for c in user_chunks({"likes": EventTable.open(path, MARKS)}, batch_rows=100)]
+    assert sum(sizes) == 3_000 and max(sizes) <= 200
