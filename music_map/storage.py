@@ -73,11 +73,10 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder that becomes `path` when the block ends, and vanishes when the block fails.
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`, which vanishes when the block ends.
 
-    A folder already at `path` stays until the new one is whole. Temporary folders that a killed process
-    left beside `path` are removed first.
+    Temporary folders that a killed process left beside `path` are removed first.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,16 +89,25 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         try:
             yield temporary
-            if path.exists():
-                old = path.parent / f".{path.name}.old-{os.getpid()}"
-                os.replace(path, old)
-                os.replace(temporary, path)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                os.replace(temporary, path)
-        except BaseException:
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `path` when the block ends, and vanishes when the block fails.
+
+    A folder already at `path` stays until the new one is whole.
+    """
+    with scratch_folder(path) as temporary:
+        yield temporary
+        if path.exists():
+            old = path.parent / f".{path.name}.old-{os.getpid()}"
+            os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(temporary, path)
 
 
 class ArrayWriter:
