@@ -60,7 +60,7 @@ def decayed_popularity(
 
 
 def item_similarity(
-    train: Pairs, num_items: int, *, num_neighbours: int = 100, shrinkage: float = 0.0, progress: Progress = silent
+    train: Pairs, num_items: int, *, num_neighbours: int = 100, shrinkage: float = 10.0, progress: Progress = silent
 ) -> sparse.csr_array:
     """Cosine similarity of songs by their users, the best neighbours of each song.
 
@@ -73,7 +73,8 @@ def item_similarity(
       train: songs of each user.
       num_items: I, number of songs.
       num_neighbours: songs kept per row, the most similar; among equals the lower index.
-      shrinkage: lowers similarities that rest on few users.
+      shrinkage: lowers similarities that rest on few users. Of 0, 3, 10 and 50, 10 came first on the validation
+        splits of LastFM (NDCG@20 .1799, against .1557 with 0) and of Gowalla (4,000 users; .1027 against .0918).
       progress: reports songs.
 
     Returns:
@@ -104,7 +105,7 @@ def item_knn(
     num_items: int,
     *,
     num_neighbours: int = 100,
-    shrinkage: float = 0.0,
+    shrinkage: float = 10.0,
     neighbours_from: Pairs | None = None,
     progress: Progress = silent,
 ) -> ScoreBlock:
@@ -213,7 +214,7 @@ class BaselineSettings:
     popularity_half_life_days: float = 1.0
     history_half_life_days: float = 1.0
     num_neighbours: int = 100
-    shrinkage: float = 0.0
+    shrinkage: float = 10.0
     max_history: int = 500
 
 

@@ -79,7 +79,7 @@ def test_decayed_popularity_worked_example():
 def test_similarity_worked_example():
     # Users of song 0: a b c; of song 1: a b; of song 2: c; of song 3: nobody.
     dense = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0]])
-    similarity = item_similarity(pairs(dense), 4).toarray()
+    similarity = item_similarity(pairs(dense), 4, shrinkage=0.0).toarray()
     expected = np.zeros((4, 4))
     expected[0, 1] = expected[1, 0] = 2 / np.sqrt(6)
     expected[0, 2] = expected[2, 0] = 1 / np.sqrt(3)
@@ -87,9 +87,9 @@ def test_similarity_worked_example():
     shrunk = item_similarity(pairs(dense), 4, shrinkage=10.0).toarray()
     assert shrunk[0, 1] == pytest.approx(2 / (np.sqrt(6) + 10))
     # One neighbour a row: song 0 keeps song 1.
-    assert item_similarity(pairs(dense), 4, num_neighbours=1).toarray()[0].nonzero()[0].tolist() == [1]
+    assert item_similarity(pairs(dense), 4, num_neighbours=1, shrinkage=0.0).toarray()[0].nonzero()[0].tolist() == [1]
     # User c knows songs 0 and 2: song 1 by way of song 0, and each of the two by way of the other.
-    scores = item_knn(pairs(dense), 4)(np.array([2]))
+    scores = item_knn(pairs(dense), 4, shrinkage=0.0)(np.array([2]))
     np.testing.assert_allclose(scores, [[1 / np.sqrt(3), 2 / np.sqrt(6), 1 / np.sqrt(3), 0]], rtol=1e-6)
 
 
