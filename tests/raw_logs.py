@@ -56,9 +56,7 @@ def write_logs(
     for name, rows in events.items():
         if rows is not None:
             rows = sorted(rows, key=lambda row: row[:2]) if sort else rows
-            write_table(
-                event_path(root, size, name), table(rows, EVENT_SCHEMAS[name]), row_group_size=row_group_size
-            )
+            write_table(event_path(root, size, name), table(rows, EVENT_SCHEMAS[name]), row_group_size=row_group_size)
     if embeddings is not None:
         vectors = {item: np.asarray(vector, np.float64) for item, vector in embeddings.items()}
         contents = pa.table(
@@ -86,7 +84,9 @@ def random_log(
 
     def marks(count: int) -> list[tuple[int, ...]]:
         columns = (
-            rng.choice(uids, count), 5 * rng.integers(0, seconds // 5, count), rng.choice(items, count),
+            rng.choice(uids, count),
+            5 * rng.integers(0, seconds // 5, count),
+            rng.choice(items, count),
             rng.integers(0, 2, count),
         )
         return [tuple(map(int, row)) for row in zip(*columns, strict=True)]

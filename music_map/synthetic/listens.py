@@ -203,7 +203,11 @@ def _timestamps(
 
 
 def _ranges(
-    catalogue: Catalogue, kind: np.ndarray, niche: np.ndarray, artist: np.ndarray, recommended: np.ndarray,
+    catalogue: Catalogue,
+    kind: np.ndarray,
+    niche: np.ndarray,
+    artist: np.ndarray,
+    recommended: np.ndarray,
     day: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of `draw_cdf` from which listens of the given kinds draw: int64 [K], [K]. All arguments have length K."""
@@ -286,8 +290,13 @@ def listens_of_block(
     if count == 0:
         empty = np.zeros(0, np.int64)
         return Listens(
-            user, empty.astype(np.uint32), empty, empty.astype(np.uint8), empty.astype(np.uint16),
-            empty.astype(np.uint8), empty,
+            user,
+            empty.astype(np.uint32),
+            empty,
+            empty.astype(np.uint8),
+            empty.astype(np.uint16),
+            empty.astype(np.uint8),
+            empty,
         )
     offset = np.cumsum(num_listens) - num_listens
     nth = np.arange(count) - offset[user]

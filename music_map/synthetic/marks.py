@@ -111,7 +111,12 @@ def _withdrawn(marks: Marks, quota: int, mean_days: float, rng: np.random.Genera
 
 
 def _shelf_likes(
-    catalogue: Catalogue, tastes: Tastes, heard: np.ndarray, count: np.ndarray, start: np.ndarray, end: np.ndarray,
+    catalogue: Catalogue,
+    tastes: Tastes,
+    heard: np.ndarray,
+    count: np.ndarray,
+    start: np.ndarray,
+    end: np.ndarray,
     rng: np.random.Generator,
 ) -> Marks:
     """Likes of songs that the user never plays: any song of the user's niches but the `heard` pairs."""

@@ -94,7 +94,10 @@ class RowGroupWriter:
         self._rows = rows
         self._waiting: list[pa.RecordBatch] = []
         self._writer = pq.ParquetWriter(
-            path, schema, compression="zstd", compression_level=1,
+            path,
+            schema,
+            compression="zstd",
+            compression_level=1,
             use_dictionary=[name for name in schema.names if name in _REPETITIVE],
         )
 

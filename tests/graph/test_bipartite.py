@@ -40,8 +40,15 @@ def test_types() -> None:
     graph = from_edges(*edges_of([(0, 1, 0.5)]), num_users=1, num_items=2)
     types = {name: array.dtype.name for name, array in graph._asdict().items()}
     assert types == {
-        "user_offsets": "int64", "user": "int32", "item": "int32", "weight": "float32", "item_offsets": "int64",
-        "item_order": "int32", "negative_user": "int32", "negative_item": "int32", "negative_weight": "float32",
+        "user_offsets": "int64",
+        "user": "int32",
+        "item": "int32",
+        "weight": "float32",
+        "item_offsets": "int64",
+        "item_order": "int32",
+        "negative_user": "int32",
+        "negative_item": "int32",
+        "negative_weight": "float32",
     }
 
 

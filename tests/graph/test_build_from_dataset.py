@@ -91,10 +91,15 @@ def test_the_future_changes_nothing(tmp_path: Path) -> None:
 
 def test_stats_by_hand() -> None:
     graph = BipartiteGraph(
-        user_offsets=np.array([0, 2, 2]), user=np.array([0, 0], np.int32), item=np.array([0, 2], np.int32),
-        weight=np.array([1.0, 3.0], np.float32), item_offsets=np.array([0, 1, 1, 2]),
-        item_order=np.array([0, 1], np.int32), negative_user=np.array([1], np.int32),
-        negative_item=np.array([1], np.int32), negative_weight=np.array([3.0], np.float32),
+        user_offsets=np.array([0, 2, 2]),
+        user=np.array([0, 0], np.int32),
+        item=np.array([0, 2], np.int32),
+        weight=np.array([1.0, 3.0], np.float32),
+        item_offsets=np.array([0, 1, 1, 2]),
+        item_order=np.array([0, 1], np.int32),
+        negative_user=np.array([1], np.int32),
+        negative_item=np.array([1], np.int32),
+        negative_weight=np.array([3.0], np.float32),
     )
     stats = graph_stats(graph, EdgeCounts(unplayed_listens=4))
     assert stats["num_nodes"] == 5 and stats["num_edges"] == 4 and stats["num_negative_edges"] == 1

@@ -62,9 +62,7 @@ def test_a_like_counts_once_at_its_latest() -> None:
     assert edges(settings, events) == [(0, 3, 2.5)]
 
 
-@pytest.mark.parametrize(
-    ("like", "unlike", "stands"), [(10, 15, False), (10, 10, False), (10, 5, True)]
-)
+@pytest.mark.parametrize(("like", "unlike", "stands"), [(10, 15, False), (10, 10, False), (10, 5, True)])
 def test_unlike_withdraws_the_like_before_it(like: int, unlike: int, stands: bool) -> None:
     events = events_of((0, 3, like, LIKE, 1, 0))
     assert edges(PLAIN, events, withdrawals_of((0, 3, unlike, LIKE))) == ([(0, 3, 5.0)] if stands else [])
@@ -85,7 +83,10 @@ def test_a_like_given_again_after_an_unlike_stands() -> None:
 
 def test_negative_edges_are_the_standing_dislikes() -> None:
     events = events_of(
-        (0, 3, 10, DISLIKE, 1, 0), (0, 3, 20, DISLIKE, 0, 0), (0, 5, 10, DISLIKE, 1, 0), (1, 2, 20, DISLIKE, 1, 0),
+        (0, 3, 10, DISLIKE, 1, 0),
+        (0, 3, 20, DISLIKE, 0, 0),
+        (0, 5, 10, DISLIKE, 1, 0),
+        (1, 2, 20, DISLIKE, 1, 0),
     )
     withdrawn = withdrawals_of((0, 5, 15, DISLIKE))
     for kind, pairs in (("sum", [(0, 3), (1, 2)]), ("events", [(0, 3), (0, 3), (1, 2)])):

@@ -14,8 +14,13 @@ ROOT = Path(__file__).parents[2]
 
 def launch(raw: Path, *flags: str, data: str = "raw_dir") -> subprocess.CompletedProcess[str]:
     command = [
-        sys.executable, "-m", "launch.build_graph", "--config=configs/yambda.py", f"--config.data.{data}={raw}",
-        f"--config.data.processed_dir={raw / 'processed'}", *flags,
+        sys.executable,
+        "-m",
+        "launch.build_graph",
+        "--config=configs/yambda.py",
+        f"--config.data.{data}={raw}",
+        f"--config.data.processed_dir={raw / 'processed'}",
+        *flags,
     ]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
@@ -29,7 +34,13 @@ def test_build_preprocesses_first_then_is_up_to_date(tmp_path: Path) -> None:
     processed = tmp_path / "processed"
     stats = json.loads((processed / "graph_stats.json").read_text())
     assert {
-        "num_nodes", "num_users", "num_items", "num_edges", "num_negative_edges", "avg_degree", "density",
+        "num_nodes",
+        "num_users",
+        "num_items",
+        "num_edges",
+        "num_negative_edges",
+        "avg_degree",
+        "density",
         "edge_weight_stats",
     } <= stats.keys()
     assert stats["edge_weight_stats"].keys() == {"min", "max", "mean", "std"}

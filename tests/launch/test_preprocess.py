@@ -15,8 +15,13 @@ ROOT = Path(__file__).parents[2]
 
 def launch(raw: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     command = [
-        sys.executable, "-m", "launch.preprocess", "--config=configs/yambda.py", f"--config.data.raw_dir={raw}",
-        f"--config.data.processed_dir={raw / 'processed'}", *flags,
+        sys.executable,
+        "-m",
+        "launch.preprocess",
+        "--config=configs/yambda.py",
+        f"--config.data.raw_dir={raw}",
+        f"--config.data.processed_dir={raw / 'processed'}",
+        *flags,
     ]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
@@ -87,8 +92,13 @@ def test_published_numbers_stand_beside_ours() -> None:
     head, row, _ = published.table(stats, published.DATASET)
     assert head.split() == ["ours", "published"] and row.split() == ["num_users", "9,984", "9,984"]
     settings = {
-        "format": "yambda", "split": "temporal", "min_interactions": 10, "filter": "k_core", "train_fraction": 0.8,
-        "val_fraction": 0.1, "train_on_val": False,
+        "format": "yambda",
+        "split": "temporal",
+        "min_interactions": 10,
+        "filter": "k_core",
+        "train_fraction": 0.8,
+        "val_fraction": 0.1,
+        "train_on_val": False,
     }
     ties, reading = published.dataset_notes(stats, settings, compare=True)
     assert "train ends +3 events" in ties and "filter=once" in reading

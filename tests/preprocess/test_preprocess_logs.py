@@ -65,8 +65,13 @@ listens = st.tuples(marks, st.integers(0, 159), st.sampled_from([0, 60, 200])).m
     chunk_size=st.integers(1, 20),
 )
 def test_equals_the_oracle(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, min_interactions: int, rule: str, train_on_val: bool,
-    batch_rows: int, chunk_size: int,
+    tmp_path_factory: pytest.TempPathFactory,
+    data: st.DataObject,
+    min_interactions: int,
+    rule: str,
+    train_on_val: bool,
+    batch_rows: int,
+    chunk_size: int,
 ) -> None:
     raw = tmp_path_factory.mktemp("raw")
     names = ("likes", "dislikes", "unlikes", "undislikes")
@@ -104,8 +109,15 @@ def test_equals_the_oracle_on_a_larger_log(tmp_path: Path, split: str, train_on_
 def test_filter_once_by_hand(tmp_path: Path) -> None:
     # Two interactions are needed. User 3 has one, so song 30, which has two, keeps only the row of user 1.
     # Song 40 has one, so user 4, with two, keeps the row of song 10. Once: nothing is counted again.
-    listens_ = [(1, 0, 10, 1, 100, 60), (1, 5, 30, 1, 100, 60), (2, 10, 10, 1, 100, 60), (2, 15, 10, 1, 100, 60),
-                (3, 20, 30, 1, 100, 60), (4, 25, 40, 1, 100, 60), (4, 30, 10, 1, 100, 60)]
+    listens_ = [
+        (1, 0, 10, 1, 100, 60),
+        (1, 5, 30, 1, 100, 60),
+        (2, 10, 10, 1, 100, 60),
+        (2, 15, 10, 1, 100, 60),
+        (3, 20, 30, 1, 100, 60),
+        (4, 25, 40, 1, 100, 60),
+        (4, 30, 10, 1, 100, 60),
+    ]
     write_logs(tmp_path, listens=listens_)
     once = build(tmp_path, dataclasses.replace(SMALL, train_fraction=0.4, val_fraction=0.2))
     assert once.user_ids.tolist() == [1, 2, 4] and once.item_ids.tolist() == [10, 30]
@@ -162,7 +174,13 @@ def test_manifest_tells_what_the_folder_is(tmp_path: Path) -> None:
     assert meta["settings"]["chunk_size"] == 400
     assert json.loads((dataset.store.folder / "stats.json").read_text()) == dataset.stats
     assert {
-        "total_interactions", "num_users", "num_items", "train_size", "val_size", "test_size", "min_interactions",
+        "total_interactions",
+        "num_users",
+        "num_items",
+        "train_size",
+        "val_size",
+        "test_size",
+        "min_interactions",
         "chunk_size",
     } <= dataset.stats.keys()
     files = {str(p.relative_to(dataset.store.folder)) for p in dataset.store.folder.rglob("*.npy")}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from raw_logs import table, write_logs, write_table
 
 from music_map.errors import UserError
-from music_map.raw.reader import EventTable, Table, open_events, user_chunks
+from music_map.raw.reader import EventTable, Table, open_events, record_batches, user_chunks
 from music_map.raw.schema import LISTENS, MARKS
 
 ROWS = [(1, 0, 7, 1, 100, 200), (1, 5, 8, 0, 0, 180), (2, 0, 7, 1, 150, 200), (4, 10, 9, 0, 30, 90)]
@@ -162,3 +162,13 @@ def test_a_chunk_is_small_where_users_are(tmp_path: Path) -> None:
     path = write_table(tmp_path / "likes.parquet", table(rows, MARKS), row_group_size=500)
     sizes = [len(c["likes"]["uid"]) for c in user_chunks({"likes": EventTable.open(path, MARKS)}, batch_rows=100)]
     assert sum(sizes) == 3_000 and max(sizes) <= 200
+
+
+def test_a_row_group_is_never_whole_in_memory(tmp_path: Path) -> None:
+    rows = 200_000
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.random.default_rng(0).random(rows * 32)), 32)
+    path = write_table(tmp_path / "embeddings.parquet", pa.table({"embed": vectors}), row_group_size=rows)
+    assert path.stat().st_size > 40 << 20
+    before = pa.total_allocated_bytes()
+    most = max(pa.total_allocated_bytes() for _ in record_batches(path, ["embed"], batch_rows=1_000))
+    assert most - before < 20 << 20
