@@ -28,7 +28,8 @@ USER_ERROR = 2
 
 def define_config() -> flags.FlagHolder:
     """Defines `--config=FILE[:NAME]` with typed, locked overrides `--config.a.b=value`."""
-    holder = config_flags.DEFINE_config_file("config", None, "Configuration file, e.g. configs/demo.py.", lock_config=True)
+    text = "Configuration file, e.g. configs/demo.py."
+    holder = config_flags.DEFINE_config_file("config", None, text, lock_config=True)
     flags.mark_flag_as_required("config")
     return holder
 
@@ -84,13 +85,16 @@ def _parse(argv: Sequence[str]) -> list[str]:
     raise AssertionError
 
 
-def _exit(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+def _exit(message: str, notes: Sequence[str] = ()) -> None:
+    print(f"error: {' '.join(message.split())}", *notes, sep="\n", file=sys.stderr, flush=True)
     sys.exit(USER_ERROR)
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Parses the flags and runs `main()`; a UserError becomes one line on stderr and exit status 2."""
+    """Parses the flags and runs `main()`; a UserError becomes one line on stderr and exit status 2.
+
+    Notes added to the error (`add_note`), a list of files say, follow on lines of their own.
+    """
 
     def guarded(_: Sequence[str]) -> None:
         absl_logging.set_verbosity(absl_logging.ERROR)
@@ -100,7 +104,7 @@ def run(main: Callable[[], int | None]) -> None:
         try:
             status = main()
         except UserError as e:
-            _exit(str(e))
+            _exit(str(e), getattr(e, "__notes__", ()))
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
@@ -120,6 +124,8 @@ def path_of(text: str, flag: str) -> Path:
     return Path(text).expanduser()
 
 
-def to_dict(config: Any) -> dict[str, Any]:
+def to_dict(config: Any) -> Any:
     """A configuration as plain JSON-able values."""
-    return {k: to_dict(v) if hasattr(v, "items") else (list(v) if isinstance(v, tuple) else v) for k, v in config.items()}
+    if hasattr(config, "items"):
+        return {key: to_dict(value) for key, value in config.items()}
+    return list(config) if isinstance(config, tuple) else config

@@ -67,7 +67,8 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as e:
         raise DamagedFileError(f"{path}: no such file") from e
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise DamagedFileError(f"{path}: not valid JSON ({e}); delete it and run the command that wrote it again") from e
+        remedy = "delete it and run the command that wrote it again"
+        raise DamagedFileError(f"{path}: not valid JSON ({e}); {remedy}") from e
 
 
 @contextlib.contextmanager
