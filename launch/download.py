@@ -6,16 +6,11 @@
 Environment: HF_ENDPOINT (another hub), HF_TOKEN.
 """
 
-import os
 import sys
-
-from launch import app
-
-# Before huggingface_hub is imported, which reads it once: the one bar drawn is ours.
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from absl import flags
 
+from launch import app
 from music_map.raw import hub, schema
 
 SIZE = flags.DEFINE_enum("size", "50m", schema.SIZES, "Which size of Yambda, in events.")
@@ -37,8 +32,12 @@ def main() -> None:
             fetched = hub.download(source, files, output, progress=app.bar)
             app.say(f"{output}: {len(fetched)} files fetched, {len(files) - len(fetched)} were there; hashes verified")
     except hub.HubError as e:
-        e.add_note("These files are missing; fetch them elsewhere and put them in place (address -> path):")
-        for line in hub.by_hand(source, paths, output):
+        missing = hub.by_hand(source, paths, output)
+        if missing:
+            e.add_note("These files are missing; fetch them elsewhere and put them in place (address -> path):")
+        else:
+            e.add_note(f"{output}: all files are in place; only their hashes could not be verified")
+        for line in missing:
             e.add_note(f"  {line}")
         raise
     except KeyboardInterrupt:

@@ -1,8 +1,8 @@
 """Transfer of the data set from the Hugging Face hub: resumed, checked against the hub's hashes, never overwriting.
 
-The hub's own `hf_hub_download` starts a file anew after an interruption (its partial files carry a random name), which
-for the 13.8 GB of audio embeddings is no option. So the parts of the library below it are used: one HEAD request a file
-for its size and hash, and `http_get`, which can go on from an offset, into a partial file kept between runs:
+The hub library's `hf_hub_download` starts a file anew after an interruption (its partial files carry a random name, and
+Xet transfers start from nothing too), which is no option for the 13.8 GB of audio embeddings. So its parts are used: a
+HEAD request per file for size and hash, then its HTTP session, with a range request where bytes are there already:
 
     OUTPUT/flat/50m/listens.parquet           in place only once its hash is right
     OUTPUT/.download/NAME.HASH.part           bytes received so far
@@ -24,10 +24,15 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
-from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RevisionNotFoundError
-from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import EntryNotFoundError, build_hf_headers
+from huggingface_hub import constants, get_hf_file_metadata, get_session, hf_hub_url
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from music_map.errors import DamagedFileError, UserError, disk_errors
 from music_map.progress import Progress, silent
@@ -39,8 +44,8 @@ _T = TypeVar("_T")
 _WORK_FOLDER = ".download"
 _BLOCK = 1 << 20
 
-# Releases of huggingface_hub differ in their HTTP client (requests, httpx, httpx2). The bases of HfHubHTTPError are the
-# root of that client's errors; with OSError they cover failed connections, timeouts and broken-off bodies of each.
+# Releases of huggingface_hub differ in their HTTP client (httpx, httpx2). A base of HfHubHTTPError is the root of that
+# client's errors; with OSError they cover failed connections, timeouts and broken-off bodies of each.
 _TRANSPORT_ERRORS: tuple[type[BaseException], ...] = (OSError, *HfHubHTTPError.__bases__)
 # Answers that a second try may mend, besides 5xx: timeout, too early, too many requests.
 _TRANSIENT_STATUS = {408, 425, 429}
@@ -115,7 +120,7 @@ def list_files(source: Source, paths: Sequence[str]) -> list[HubFile]:
     for path in paths:
         # The first answer pins the commit: a push to the branch meanwhile must not mix two versions.
         url = source.url(path, files[0].commit if files else None)
-        meta = _retry(source, path, lambda url=url: get_hf_file_metadata(url, headers=_headers()))
+        meta = _retry(source, path, lambda url=url: get_hf_file_metadata(url))
         if meta.size is None or not meta.commit_hash or not re.fullmatch("[0-9a-f]{64}|[0-9a-f]{40}", meta.etag or ""):
             raise HubError(
                 f"{source.address}: its answer for {path} lacks commit, size or hash, so this is no hub; "
@@ -224,19 +229,18 @@ class _PartFile(io.BufferedWriter):
         self._advance(len(data))
 
     def write(self, data: bytes) -> int:
-        # As a UserError a full disk passes through http_get, and is not taken for a broken connection.
+        # A UserError, so that a full disk is not taken for a broken connection and tried again.
         with disk_errors(self._path):
             written = super().write(data)
         self._take(data)
         return written
 
-    def truncate(self, size: int | None = None) -> int:
-        """Starts anew: http_get does this when a server answers a range request with the whole file."""
-        if size or self.tell():
-            raise ValueError("a partial file can only be truncated to nothing")
+    def restart(self) -> None:
+        """Drops everything received so far."""
+        self.seek(0)
+        self.truncate()
         self._advance(-self._count)
         self._hash, self._count = _new_hash(self._file), 0
-        return super().truncate(0)
 
     def finish(self) -> str:
         """Flushes to the disk and returns the digest of the content."""
@@ -244,11 +248,6 @@ class _PartFile(io.BufferedWriter):
             self.flush()
             os.fsync(self.fileno())
         return self._hash.hexdigest()
-
-
-def _headers() -> dict[str, str]:
-    # Offsets count bytes of the file itself, not of a compressed body.
-    return {**build_hf_headers(), "Accept-Encoding": "identity"}
 
 
 def _new_hash(file: HubFile) -> Any:
@@ -347,14 +346,28 @@ def _transfer(source: Source, file: HubFile, part: Path, advance: Callable[[int]
 
         def receive() -> None:
             # A body may also end early without an error, where the server does not announce its length.
-            while f.tell() < file.size:
-                before = f.tell()
-                http_get(source.url(file.path, file.commit), f, resume_size=before, headers=_headers())
-                if f.tell() <= before:
-                    raise ConnectionError("the server sent no data")
+            while (start := f.tell()) < file.size:
+                _receive(source.url(file.path, file.commit), f)
+                if f.tell() <= start:
+                    raise ConnectionError(f"the server sent nothing beyond byte {start}")
 
         _retry(source, file.path, receive, position=f.tell)
         return f.finish()
+
+
+def _receive(url: str, f: _PartFile) -> None:
+    """One GET request for what is missing of the file."""
+    # Offsets count bytes of the file itself, not of a compressed body.
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    if f.tell():
+        headers["Range"] = f"bytes={f.tell()}-"
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
+        hf_raise_for_status(response)
+        if response.status_code != 206 and f.tell():
+            f.restart()  # the server knows no ranges and sends the whole
+        for data in response.iter_bytes():
+            f.write(data)
 
 
 def _retry(source: Source, path: str, request: Callable[[], _T], position: Callable[[], int] = lambda: 0) -> _T:
