@@ -20,6 +20,12 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -q -n $(WORKERS) tests
 
+# Raw logs to recommendations on generated data; a second run finds every stage done and only prints.
+demo: setup
+	$(BIN)/python launch/generate.py --size=demo --output=data/demo
+	$(BIN)/python launch/train.py --config=configs/demo.py --workdir=checkpoints/demo
+	$(BIN)/python launch/demo_queries.py --workdir=checkpoints/demo
+
 lint: setup
 	$(BIN)/ruff check .
 

@@ -35,6 +35,61 @@ def get_config() -> ConfigDict:
     graph.organic_factor = 0.5  # weight of what the recommender played; organic events count 1
     graph.like_weight = 5.0
     graph.dislike_weight = -3.0
-    graph.log1p = False
+    graph.log1p = False  # log(1 + weight) in place of the weight
 
+    config.model = model = ConfigDict()
+    model.num_layers = 3
+    model.embedding_dim = 64
+    model.alpha = 0.6  # power of the receiver's degree
+    model.beta = -0.1  # power of the neighbour's degree
+    model.gamma = 0.2  # share of e^(0) in the final embedding
+    model.adaptive = False  # learn gamma and the layers' weights
+    model.degree = "weighted"  # "weighted": sum of edge weights; "count": number of edges
+    model.score = "cosine"  # "cosine": unit embeddings; "dot"
+    model.init_std = 0.1
+    model.audio = True  # fuse audio embeddings into the songs' e^(0)
+    model.metadata = True  # fuse artists, albums and track length
+    model.id_dropout = 0.1  # share of songs a step sees without their id embedding, as a new song would be
+    model.backend = "auto"  # "auto", "segment" (jraph) or "csr"
+
+    config.loss = loss = ConfigDict()
+    loss.name = "debiased_contrastive"  # "bpr", "softmax", "sampled_softmax", "debiased_contrastive"
+    loss.temperature = 0.15
+    loss.negatives = "mixed"  # "uniform", "in_batch", "mixed"
+    loss.num_negatives = 2048  # uniform negatives shared by a batch
+    loss.positive_prior = 0.001  # probability that a random song is one the user would play
+    loss.explicit_negative_weight = 0.1  # 0: dislikes are not trained on
+    loss.explicit_negative_margin = 0.0
+    loss.l2 = 0.0
+
+    config.train = train = ConfigDict()
+    train.num_epochs = 20  # an epoch draws as many pairs as there are edges
+    train.batch_size = 8192
+    train.seed = 0
+    train.optimizer = "adam"  # "adam", "adamw"
+    train.learning_rate = 3e-3
+    train.schedule = "cosine"  # "constant", "cosine"
+    train.warmup_steps = 100
+    train.weight_decay = 0.0  # adamw only
+    train.clip_norm = 1.0  # 0: off
+    train.user_sampling = "uniform"  # how a pair's user is drawn: "uniform", "degree"
+    train.item_sampling = "weight"  # how the user's song is drawn: "uniform", "weight" (of the edge)
+    train.eval_every_epochs = 1
+    train.patience = 5  # evaluations without a better config.eval.metric; 0: never stop early
+    train.log_every_steps = 100
+    train.steps_per_dispatch = 50  # most steps before a signal or a NaN is noticed
+    train.checkpoint_every_seconds = 300.0
+
+    config.eval = evaluation = ConfigDict()
+    evaluation.protocol = "discovery"
+    evaluation.metric = "ndcg@20"  # chooses the best checkpoint, on the validation split
+    evaluation.ks = (10, 20, 50, 100)
+    evaluation.baselines = ("most_pop", "decay_pop", "item_knn")  # besides: "random", "item_knn_decay"
+    evaluation.min_played_pct = 50  # a listen of at least this share counts as relevant
+
+    config.retrieval = retrieval = ConfigDict()
+    retrieval.index = "auto"  # "auto", "scann", "exact"
+    retrieval.attention_temperature = 0.1  # of the playlist query; lower: closer to its most central songs
+
+    config.parallel = "none"
     return config

@@ -28,8 +28,9 @@ USER_ERROR = 2
 
 def define_config() -> flags.FlagHolder:
     """Defines `--config=FILE[:NAME]` with typed, locked overrides `--config.a.b=value`."""
-    text = "Configuration file, e.g. configs/demo.py."
-    holder = config_flags.DEFINE_config_file("config", None, text, lock_config=True)
+    holder = config_flags.DEFINE_config_file(
+        "config", None, "Configuration file, e.g. configs/demo.py.", lock_config=True
+    )
     flags.mark_flag_as_required("config")
     return holder
 
@@ -39,8 +40,15 @@ def bar(label: str, total: int | None, unit: str) -> Iterator[Callable[[int], ob
     """A music_map Progress drawn by tqdm on stderr; one line a bar where stderr is no terminal."""
     quiet = not sys.stderr.isatty()
     with tqdm(
-        total=total, desc=label, unit=unit, unit_scale=True, dynamic_ncols=True, mininterval=30 if quiet else 0.2,
-        miniters=None, leave=True, file=sys.stderr,
+        total=total,
+        desc=label,
+        unit=unit,
+        unit_scale=True,
+        dynamic_ncols=True,
+        mininterval=30 if quiet else 0.2,
+        miniters=None,
+        leave=True,
+        file=sys.stderr,
     ) as progress:
         yield progress.update
 
@@ -124,8 +132,8 @@ def path_of(text: str, flag: str) -> Path:
     return Path(text).expanduser()
 
 
-def to_dict(config: Any) -> Any:
+def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON-able values."""
-    if hasattr(config, "items"):
-        return {key: to_dict(value) for key, value in config.items()}
-    return list(config) if isinstance(config, tuple) else config
+    return {
+        k: to_dict(v) if hasattr(v, "items") else (list(v) if isinstance(v, tuple) else v) for k, v in config.items()
+    }

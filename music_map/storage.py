@@ -67,16 +67,16 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as e:
         raise DamagedFileError(f"{path}: no such file") from e
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        remedy = "delete it and run the command that wrote it again"
-        raise DamagedFileError(f"{path}: not valid JSON ({e}); {remedy}") from e
+        raise DamagedFileError(
+            f"{path}: not valid JSON ({e}); delete it and run the command that wrote it again"
+        ) from e
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder that becomes `path` when the block ends, and vanishes when the block fails.
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`, which vanishes when the block ends.
 
-    A folder already at `path` stays until the new one is whole. Temporary folders that a killed process
-    left beside `path` are removed first.
+    Temporary folders that a killed process left beside `path` are removed first.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,16 +89,25 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         try:
             yield temporary
-            if path.exists():
-                old = path.parent / f".{path.name}.old-{os.getpid()}"
-                os.replace(path, old)
-                os.replace(temporary, path)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                os.replace(temporary, path)
-        except BaseException:
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `path` when the block ends, and vanishes when the block fails.
+
+    A folder already at `path` stays until the new one is whole.
+    """
+    with scratch_folder(path) as temporary:
+        yield temporary
+        if path.exists():
+            old = path.parent / f".{path.name}.old-{os.getpid()}"
+            os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(temporary, path)
 
 
 class ArrayWriter:
@@ -123,9 +132,7 @@ class ArrayWriter:
 
     def finish(self, *, fingerprint: str, meta: Mapping[str, Any]) -> None:
         """Writes the manifest; call it last."""
-        write_json(
-            self.folder / MANIFEST, {"fingerprint": fingerprint, "meta": dict(meta), "arrays": self.arrays}
-        )
+        write_json(self.folder / MANIFEST, {"fingerprint": fingerprint, "meta": dict(meta), "arrays": self.arrays})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,15 +7,17 @@ Arrays of a processed folder (see music_map.storage), with S = shard number, fiv
     train/timestamp-S                      uint32, seconds
     train/kind-S, train/is_organic-S       uint8
     train/played_pct-S                     uint16; 0 where the event is no listen
-    train/withdrawn_user, _item, _timestamp, _kind   one shard each
+    train/withdrawn_user-S, _item-S, _timestamp-S, _kind-S   int32, int32, uint32, uint8; likewise val/, test/
     audio, audio_row, artist_*, album_*, track_seconds   see ItemFeatures
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -85,6 +87,33 @@ class ItemFeatures(NamedTuple):
     track_seconds: np.ndarray
 
 
+_Rows = TypeVar("_Rows", Events, Withdrawals)
+
+# Types of the stored columns.
+EVENT_TYPES = Events(np.int32, np.int32, np.uint32, np.uint8, np.uint8, np.uint16)
+WITHDRAWAL_TYPES = Withdrawals(np.int32, np.int32, np.uint32, np.uint8)
+
+# Written into every manifest, for readers without this module: type and meaning by array (S = shard number).
+SCHEMA: dict[str, str] = {
+    "user_ids": "uint32 [users]: original user ids, ascending; the position is the index",
+    "item_ids": "uint32 [songs]: original song ids, ascending; the position is the index",
+    "{train,val,test}/user-S": "int32: user index; rows are sorted by user, then timestamp",
+    "{train,val,test}/item-S": "int32: song index",
+    "{train,val,test}/timestamp-S": "uint32: seconds",
+    "{train,val,test}/kind-S": "uint8: 0 listen, 1 like, 2 dislike",
+    "{train,val,test}/is_organic-S": "uint8: 1 organic, 0 played by the recommender",
+    "{train,val,test}/played_pct-S": "uint16: share of the track played, percent; 0 for likes and dislikes",
+    "{train,val,test}/withdrawn_{user,item,timestamp}-S": "int32, int32, uint32: an unlike or undislike",
+    "{train,val,test}/withdrawn_kind-S": "uint8: what is withdrawn, 1 like, 2 dislike",
+    "audio": "float32 [songs with audio, 128]: unit rows",
+    "audio_row": "int32 [songs]: row of audio, -1 where there is none",
+    "artist_offsets, album_offsets": "int64 [songs + 1]: song i has entries offsets[i]:offsets[i + 1]",
+    "artists, albums": "int32: position in artist_ids, album_ids",
+    "artist_ids, album_ids": "uint32: original ids, ascending",
+    "track_seconds": "float32 [songs]: length of the track as first seen in train, 0 where unknown",
+}
+
+
 def index_of(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Positions of `wanted` in the ascending array `ids`; -1 where an id is not there. int64 [len(wanted)]."""
     wanted = np.asarray(wanted, np.int64)
@@ -129,7 +158,7 @@ class Dataset:
 
     @property
     def train_end(self) -> int:
-        """First timestamp after train, seconds: the present as far as anything learned is concerned."""
+        """Timestamp of the last train event, seconds: the present as far as anything learned is concerned."""
         return int(self.store.meta["train_end"])
 
     @property
@@ -139,24 +168,46 @@ class Dataset:
 
     def events(self, split: str) -> Events:
         """Loads the interactions of "train", "val" or "test"."""
-        shards = range(self._num_shards(split))
-        return Events(
-            *(
-                np.concatenate([self.store.load(f"{split}/{column}-{s:05d}") for s in shards])
-                for column in Events._fields
-            )
-        )
+        return _concatenate(Events, list(self.event_shards(split)))
+
+    def event_shards(self, split: str) -> Iterator[Events]:
+        """Loads the interactions of a split one shard (at most `chunk_size` rows) at a time; a user may span two."""
+        for shard in range(self._num_shards("num_shards", split)):
+            yield Events(*(self.store.load(f"{split}/{column}-{shard:05d}") for column in Events._fields))
+
+    def user_events(self, split: str, user: int) -> Events:
+        """Loads the interactions of one user, by index; reads only the pages it needs, without checksums."""
+        found = []
+        for shard in range(self._num_shards("num_shards", split)):
+            load = functools.partial(self.store.load, verify=False, mmap=True)
+            rows = slice(*np.searchsorted(load(f"{split}/user-{shard:05d}"), [user, user + 1]))
+            found.append(Events(*(np.array(load(f"{split}/{c}-{shard:05d}")[rows]) for c in Events._fields)))
+        return _concatenate(Events, found)
 
     def withdrawals(self, split: str) -> Withdrawals:
         """Loads the unlikes and undislikes of a split."""
-        self._num_shards(split)
-        return Withdrawals(*(self.store.load(f"{split}/withdrawn_{column}") for column in Withdrawals._fields))
+        shards = range(self._num_shards("num_withdrawn_shards", split))
+        return _concatenate(
+            Withdrawals,
+            [
+                Withdrawals(
+                    *(self.store.load(f"{split}/withdrawn_{column}-{shard:05d}") for column in Withdrawals._fields)
+                )
+                for shard in shards
+            ],
+        )
 
     def item_features(self) -> ItemFeatures:
         """Loads audio, artists, albums and track lengths."""
         return ItemFeatures(*(self.store.load(name) for name in ItemFeatures._fields))
 
-    def _num_shards(self, split: str) -> int:
+    def _num_shards(self, kind: str, split: str) -> int:
         if split not in SPLITS:
             raise UserError(f"split {split!r} is unknown; choose one of {', '.join(SPLITS)}")
-        return int(self.store.meta["num_shards"][split])
+        return int(self.store.meta[kind][split])
+
+
+def _concatenate(rows: Callable[..., _Rows], shards: list[_Rows]) -> _Rows:
+    if len(shards) == 1:
+        return shards[0]
+    return rows(*(np.concatenate(columns) for columns in zip(*shards, strict=True)))

@@ -1,0 +1,37 @@
+"""The demo's last step: recommendations for one song and for a playlist of a trained workdir.
+
+    python launch/demo_queries.py --workdir=checkpoints/demo
+
+Prints the two commands of launch/recommend.py and what they answer. The playlist is what the most active listener
+heard most in train.
+"""
+
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+from absl import flags
+
+from launch import app, experiment, stages
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
+
+
+def main() -> int:
+    workdir = app.path_of(_WORKDIR.value, "workdir")
+    run = experiment.open_workdir(workdir)
+    dataset = stages.dataset_of_run(run.config, run.dataset)
+    graph = stages.ensure_graph(run.config, dataset)
+    user = int(np.argmax(np.diff(graph.user_offsets)))
+    row = slice(graph.user_offsets[user], graph.user_offsets[user + 1])
+    songs = dataset.item_ids[graph.item[row][np.argsort(-graph.weight[row], kind="stable")[:5]]]
+    for title, wanted in (("one song", songs[:1]), ("a playlist", songs)):
+        args = ["launch/recommend.py", f"--workdir={workdir}", f"--songs={','.join(map(str, wanted))}", "--k=5"]
+        app.say(f"\nFor {title}: python {shlex.join(args)}")
+        subprocess.run([sys.executable, *args], check=True)
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

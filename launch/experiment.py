@@ -1,0 +1,302 @@
+"""From a configuration to the objects of the library: where ConfigDict ends and named arguments begin."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from launch import app, stages
+from music_map.errors import DamagedFileError, UserError
+from music_map.evaluation.baselines import fit_baselines
+from music_map.evaluation.evaluate import evaluate_beside_baselines, evaluate_scores
+from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
+from music_map.evaluation.ranking import ScoreBlock, embedding_scores
+from music_map.graph.bipartite import BipartiteGraph
+from music_map.losses.settings import LossSettings
+from music_map.model import fusion, lightgcn
+from music_map.model.lightgcn import Inputs, ModelSettings, Params
+from music_map.model.propagation import adjacency, choose_backend
+from music_map.preprocess.dataset import Dataset
+from music_map.retrieval.export import Export, load_export, make_export, save_export
+from music_map.storage import fingerprint, read_json, write_json
+from music_map.training.checkpoint import CheckpointStore
+from music_map.training.loop import LoopSettings, steps_per_epoch
+from music_map.training.optimizer import OptimizerSettings
+from music_map.training.step import StepSettings, create_state
+
+# Fields that may differ when a run goes on: where the data lies, and what changes no number of the training.
+_FREE = {
+    "data.raw_dir",
+    "data.path",
+    "data.processed_dir",
+    "data.chunk_size",
+    "train.patience",
+    "train.steps_per_dispatch",
+    "train.checkpoint_every_seconds",
+    "eval.ks",
+    "eval.baselines",
+    "retrieval.index",
+    "retrieval.attention_temperature",
+    "model.backend",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A configuration with its data and graph, on the device where the encoder needs them.
+
+    Attributes:
+      config: the configuration.
+      dataset: processed events and features.
+      graph: the bipartite graph, NumPy.
+      inputs: what the encoder reads, on the device.
+      settings: what a training step is compiled for.
+    """
+
+    config: ConfigDict
+    dataset: Dataset
+    graph: BipartiteGraph
+    inputs: Inputs
+    settings: StepSettings
+
+
+def load(config: ConfigDict, *, trained_on: str | None = None) -> Experiment:
+    """Runs the stages not yet done for this configuration and puts graph and features on the device.
+
+    Args:
+      config: the configuration.
+      trained_on: fingerprint of the data of an earlier run, whose data is then used; None for a new run.
+
+    Raises:
+      UserError: a field of the configuration has no meaning, or the data is wrong.
+    """
+    if config.parallel != "none":
+        raise UserError(f"config.parallel={config.parallel!r}: only 'none' (one device) is there")
+    backend = choose_backend(config.model.backend)
+    model = ModelSettings(**{**config.model, "backend": backend})
+    loss = LossSettings(**config.loss)
+    for field, value, choices in (
+        ("user_sampling", config.train.user_sampling, ("uniform", "degree")),
+        ("item_sampling", config.train.item_sampling, ("uniform", "weight")),
+    ):
+        if value not in choices:
+            raise UserError(f"config.train.{field}={value!r}: must be one of {', '.join(choices)}")
+    if config.train.batch_size < 1:
+        raise UserError(f"config.train.batch_size={config.train.batch_size}: must be at least 1")
+    find_protocol(config.eval.protocol)
+
+    dataset = stages.dataset_of_run(config, trained_on) if trained_on else stages.ensure_dataset(config)
+    graph = stages.ensure_graph(config, dataset)
+    adjacent = adjacency(graph, degree=model.degree)
+    item_degree = np.asarray(adjacent.item_degree)
+    features = fusion.features(dataset.item_features(), item_degree, audio=model.audio, metadata=model.metadata)
+    train = config.train
+    optimizer = OptimizerSettings(
+        name=train.optimizer,
+        learning_rate=train.learning_rate,
+        schedule=train.schedule,
+        warmup_steps=train.warmup_steps,
+        weight_decay=train.weight_decay,
+        clip_norm=train.clip_norm,
+        total_steps=train.num_epochs * steps_per_epoch(len(graph.item), train.batch_size),
+    )
+    step = StepSettings(model, loss, optimizer, train.batch_size)
+    return Experiment(config, dataset, graph, Inputs(adjacent, features), step)
+
+
+def loop_settings(config: ConfigDict) -> LoopSettings:
+    """The training loop's part of the configuration."""
+    names = [f.name for f in dataclasses.fields(LoopSettings) if f.name != "metric"]
+    return LoopSettings(**{name: config.train[name] for name in names}, metric=config.eval.metric)
+
+
+_encode = jax.jit(
+    lambda params, inputs, settings: lightgcn.apply(params, inputs, settings)[:2], static_argnames="settings"
+)
+
+
+def encode(experiment: Experiment, params: Params) -> tuple[jax.Array, jax.Array]:
+    """User embeddings [U, d] and song embeddings [I, d]."""
+    return _encode(params, experiment.inputs, experiment.settings.model)
+
+
+def task_for(experiment: Experiment, protocol: str, split: str) -> RankingTask:
+    """Targets, masks and candidates of a protocol on "val" or "test"."""
+    dataset = experiment.dataset
+    return build_task(
+        protocol,
+        split,
+        train=dataset.events("train"),
+        val=dataset.events("val"),
+        test=dataset.events("test"),
+        num_users=dataset.num_users,
+        num_items=dataset.num_items,
+        min_played_pct=experiment.config.eval.min_played_pct,
+    )
+
+
+def model_scores(experiment: Experiment, params: Params) -> ScoreBlock:
+    """The model as a scorer."""
+    return embedding_scores(*encode(experiment, params))
+
+
+def model_metrics(experiment: Experiment, task: RankingTask, params: Params) -> dict[str, float]:
+    """The model's metrics on a task."""
+    return evaluate_scores(model_scores(experiment, params), task, ks=tuple(experiment.config.eval.ks)).metrics
+
+
+def report(experiment: Experiment, task: RankingTask, params: Params) -> dict[str, Any]:
+    """The model beside the baselines on a task, as JSON-able values; see `evaluate_beside_baselines`."""
+    dataset, config = experiment.dataset, experiment.config
+    baselines = fit_baselines(
+        tuple(config.eval.baselines),
+        dataset.events("train"),
+        task.protocol,
+        num_users=dataset.num_users,
+        num_items=dataset.num_items,
+        train_end=dataset.train_end,
+        seed=config.train.seed,
+        min_played_pct=config.eval.min_played_pct,
+        progress=app.bar,
+    )
+    return evaluate_beside_baselines(model_scores(experiment, params), baselines, task, ks=tuple(config.eval.ks))
+
+
+def report_table(result: dict[str, Any]) -> str:
+    """What `report` gave, as text."""
+    rows = {"model": result["model"], **result["baselines"]}
+    head = f"protocol {result['protocol']}, split {result['split']}, {result['num_users']} users:"
+    return f"{head}\n{metrics_table(rows, TABLE_COLUMNS)}"
+
+
+def config_file(workdir: Path) -> Path:
+    return workdir / "config.json"
+
+
+def claim_workdir(experiment: Experiment, workdir: Path) -> None:
+    """Writes config.json into a new workdir, or checks that a used one belongs to this configuration and data.
+
+    Raises:
+      UserError: the workdir is another configuration's; names the first field that differs.
+    """
+    described = {
+        "config": app.to_dict(experiment.config),
+        "dataset": experiment.dataset.fingerprint,
+    }
+    for name in ("raw_dir", "path", "processed_dir"):
+        if described["config"]["data"][name]:
+            described["config"]["data"][name] = str(Path(described["config"]["data"][name]).expanduser().absolute())
+    path = config_file(workdir)
+    if path.exists():
+        stored = read_json(path)
+        old, new = _flat(stored["config"]), _flat(described["config"])
+        free = _FREE | ({"train.num_epochs"} if experiment.config.train.schedule == "constant" else set())
+        remedy = "choose another --workdir, or delete this one to start anew"
+        for field in sorted(old.keys() | new.keys()):
+            if field not in free and old.get(field) != new.get(field):
+                raise UserError(
+                    f"{workdir}: was trained with config.{field}={old.get(field)!r}, not {new.get(field)!r}; {remedy}"
+                )
+        if stored["dataset"] != described["dataset"]:
+            raise UserError(
+                f"{workdir}: was trained on other data than {described['config']['data']['raw_dir']}; {remedy}"
+            )
+    write_json(path, described)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What WORKDIR/config.json says: the configuration and the fingerprint of the data."""
+
+    config: ConfigDict
+    dataset: str
+
+
+def open_workdir(workdir: Path) -> Run:
+    """The run of a workdir.
+
+    Raises:
+      UserError: there is none.
+    """
+    if not config_file(workdir).exists():
+        raise UserError(
+            f"{workdir}: no config.json there; train first: launch/train.py --config=... --workdir={workdir}"
+        )
+    stored = read_json(config_file(workdir))
+    return Run(ConfigDict(stored["config"]), stored["dataset"])
+
+
+def checkpoint_store(workdir: Path) -> CheckpointStore:
+    """The checkpoints of a workdir."""
+    return CheckpointStore(workdir / "checkpoints", warn=app.warn)
+
+
+def best_params(experiment: Experiment, workdir: Path) -> tuple[int, Params]:
+    """Step and parameters of the best undamaged checkpoint.
+
+    Raises:
+      UserError: there is none.
+    """
+    store = checkpoint_store(workdir)
+    try:
+        like = create_state(experiment.settings, experiment.inputs, seed=experiment.config.train.seed)
+        found = store.restore(like, best=True)
+    finally:
+        store.close()
+    if found is None:
+        raise UserError(f"{workdir}: no checkpoint there yet; run launch/train.py again to go on training")
+    return found[0], found[1].params
+
+
+def export_model(experiment: Experiment, workdir: Path, step: int, params: Params) -> Export:
+    """Encodes everything and writes WORKDIR/embeddings."""
+    users, items = encode(experiment, params)
+    export = make_export(
+        user_ids=experiment.dataset.user_ids,
+        item_ids=experiment.dataset.item_ids,
+        user_embeddings=np.asarray(users),
+        item_embeddings=np.asarray(items),
+        item_degree=np.asarray(experiment.inputs.adjacency.item_degree),
+        features=experiment.dataset.item_features(),
+    )
+    identity = fingerprint({"dataset": experiment.dataset.fingerprint, "step": step})
+    save_export(export, workdir / "embeddings", fingerprint=identity, step=step)
+    return export
+
+
+def load_model_export(workdir: Path) -> Export:
+    """WORKDIR/embeddings; made anew from the best checkpoint where it is missing or damaged."""
+    folder = workdir / "embeddings"
+    try:
+        return load_export(folder)[0]
+    except DamagedFileError as e:
+        if folder.exists():
+            app.warn(f"{e}; made anew from the best checkpoint")
+    run = open_workdir(workdir)
+    experiment = load(run.config, trained_on=run.dataset)
+    return export_model(experiment, workdir, *best_params(experiment, workdir))
+
+
+def metrics_table(rows: dict[str, dict[str, float]], columns: tuple[str, ...]) -> str:
+    """A text table: a row a model, a column a metric; columns that no row has are left out."""
+    shown = [c for c in columns if any(c in row for row in rows.values())]
+    width = max(map(len, rows))
+    lines = [" " * width + "".join(f"{c:>14}" for c in shown)]
+    for name, row in rows.items():
+        lines.append(f"{name:<{width}}" + "".join(f"{row[c]:>14.4f}" if c in row else " " * 14 for c in shown))
+    return "\n".join(lines)
+
+
+TABLE_COLUMNS = ("recall@20", "ndcg@20", "hit_rate@20", "mrr@20", "map@20", "coverage@20", "recall@100", "ndcg@100")

@@ -1,0 +1,77 @@
+"""Generates logs in the schema and layout of Yambda: for the demo, for tests and for benchmarks of scale.
+
+    python launch/generate.py --size=demo --output=data/demo
+    python launch/generate.py --size=50m --output=/tmp/yambda-like
+    python launch/generate.py --size=50m --num_listens=1000000000 --output=/tmp/billion
+
+The same settings give the same rows. At --size=50m the marginals are those of the published Yambda-50M, which the
+summary shows beside them.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from absl import flags
+
+from launch import app
+from music_map.raw.schema import pipeline_files
+from music_map.synthetic.marginals import PUBLISHED_50M
+from music_map.synthetic.settings import PRESETS, settings_for
+from music_map.synthetic.writer import generate, read_record
+
+OUTPUT = flags.DEFINE_string("output", "data/raw", "Folder to write to, in the hub's layout.")
+SIZE = flags.DEFINE_enum("size", "demo", list(PRESETS), "Preset; also the folder's name under flat/.")
+NUM_USERS = flags.DEFINE_integer("num_users", 0, "Users; 0 keeps the preset's.")
+NUM_ITEMS = flags.DEFINE_integer("num_items", 0, "Songs; 0 keeps the preset's.")
+NUM_LISTENS = flags.DEFINE_integer("num_listens", 0, "Listens, which likes and the rest follow; 0 keeps the preset's.")
+SEED = flags.DEFINE_integer("seed", 0, "Another seed gives other rows of the same kind.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace files that are there, downloaded ones too.")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.4f}" if 0 < value < 1 else f"{value:,.0f}"
+
+
+def _report(raw_dir: Path, size: str, marginals: Mapping[str, float]) -> None:
+    published = PUBLISHED_50M if size == "50m" else {}
+    app.say(f"{'':32}{'generated':>15}" + (f"{'published':>15}" if published else ""))
+    for name, value in marginals.items():
+        beside = f"{_number(published[name]):>15}" if name in published else ""
+        app.say(f"{name.replace('_', ' '):32}{_number(value):>15}{beside}")
+    app.say()
+    for name in pipeline_files(size):
+        path = raw_dir / name
+        app.say(f"{path}  {path.stat().st_size / 2**20:,.1f} MiB")
+
+
+def main() -> None:
+    raw_dir = app.path_of(OUTPUT.value, "output")
+    settings = settings_for(
+        SIZE.value,
+        num_users=NUM_USERS.value,
+        num_items=NUM_ITEMS.value,
+        num_listens=NUM_LISTENS.value,
+        seed=SEED.value,
+    )
+    record = None if OVERWRITE.value else read_record(raw_dir, settings)
+    if record is not None:
+        app.say(f"{raw_dir}: up to date, these settings were generated before; nothing to do")
+        return
+    begin = time.monotonic()
+    marginals = generate(raw_dir, settings, overwrite=OVERWRITE.value, progress=app.bar)
+    seconds = time.monotonic() - begin
+    _report(raw_dir, settings.size, marginals)
+    events = sum(marginals[name] for name in ("listens", "likes", "dislikes", "unlikes", "undislikes"))
+    # Linux counts kilobytes, macOS bytes.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    speed = f"{events:,} events in {seconds:.1f} s, {events / seconds:,.0f} a second with the songs' files"
+    app.say(f"{speed}; peak memory {peak / 2**20:,.0f} MiB")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,146 @@
+"""The stages before training: each runs only where its result is not there yet for the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from launch import app
+from music_map.errors import UserError
+from music_map.graph.bipartite import BipartiteGraph
+from music_map.graph.build import build_graph, graph_fingerprint, graph_folder, graph_stats, load_graph, save_graph
+from music_map.graph.settings import GraphSettings
+from music_map.preprocess.build import build_dataset, dataset_folder, find_dataset, plan_dataset
+from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, index_of
+from music_map.preprocess.settings import PreprocessSettings
+from music_map.storage import write_json
+
+
+def preprocess_settings(config: ConfigDict) -> PreprocessSettings:
+    """The library's settings from `config.data`."""
+    data = config.data
+    return PreprocessSettings(
+        format=data.format,
+        size=data.size,
+        min_interactions=data.min_interactions,
+        filter=data.filter,
+        split=data.split,
+        train_fraction=data.train_fraction,
+        val_fraction=data.val_fraction,
+        train_on_val=data.train_on_val,
+        chunk_size=data.chunk_size,
+    )
+
+
+def graph_settings(config: ConfigDict) -> GraphSettings:
+    """The library's settings from `config.graph`."""
+    graph = config.graph
+    return GraphSettings(
+        edges=graph.edges,
+        half_life_days=graph.half_life_days,
+        organic_factor=graph.organic_factor,
+        like_weight=graph.like_weight,
+        dislike_weight=graph.dislike_weight,
+        log1p=graph.log1p,
+    )
+
+
+def processed_dir(config: ConfigDict) -> Path:
+    """The folder of all processed data sets and graphs."""
+    return app.path_of(config.data.processed_dir, "config.data.processed_dir")
+
+
+def ensure_dataset(config: ConfigDict, *, force: bool = False, check: bool = False) -> Dataset:
+    """The data set of this configuration: preprocessed now where that has not been done, or where `force` is set.
+
+    Args:
+      config: the configuration.
+      force: preprocess again.
+      check: where it is there already, compare every checksum now and not when an array is loaded.
+    """
+    settings = preprocess_settings(config)
+    if settings.format == "text":
+        source = app.path_of(config.data.path, "config.data.path")
+    else:
+        source = app.path_of(config.data.raw_dir, "config.data.raw_dir")
+    plan = plan_dataset(settings, source=source, processed_dir=processed_dir(config), progress=app.bar)
+    for name in plan.missing:
+        app.warn(f"{source / name}: no such file; it counts as empty")
+    dataset = None if force else find_dataset(plan)
+    if dataset is None:
+        app.say(f"preprocess: {source} -> {plan.folder}")
+        dataset = build_dataset(plan, progress=app.bar)
+    else:
+        if check:
+            with app.bar("verify shards", len(dataset.store.arrays), "file") as advance:
+                for name in dataset.store.arrays:
+                    dataset.store.load(name, mmap=True)
+                    advance(1)
+        app.say(f"preprocess: {plan.folder} is up to date")
+    write_json(processed_dir(config) / "stats.json", dataset.stats)
+    return dataset
+
+
+def dataset_of_run(config: ConfigDict, identity: str) -> Dataset:
+    """The processed data that a run was trained on; made anew from the raw logs where it is gone.
+
+    Args:
+      config: of the run.
+      identity: fingerprint of the run's data.
+
+    Raises:
+      UserError: the raw logs give other data now.
+    """
+    folder = dataset_folder(processed_dir(config), identity)
+    if folder.exists():
+        return Dataset.open(folder)
+    dataset = ensure_dataset(config)
+    if dataset.fingerprint != identity:
+        raise UserError(
+            f"{folder}: the data that this run was trained on is gone, and {config.data.raw_dir or config.data.path} "
+            "holds other data now; put it back, or train again in a new --workdir"
+        )
+    return dataset
+
+
+def ensure_graph(config: ConfigDict, dataset: Dataset, *, force: bool = False) -> BipartiteGraph:
+    """The graph of a data set under this configuration: built now where that has not been done, or `force` is set."""
+    settings = graph_settings(config)
+    identity = graph_fingerprint(dataset, settings)
+    folder = graph_folder(processed_dir(config), identity)
+    stored = None if force else load_graph(folder, identity=identity)
+    if stored is None:
+        app.say(f"build_graph: {dataset.store.folder} -> {folder}")
+        graph, counts = build_graph(dataset, settings, progress=app.bar)
+        stats = graph_stats(graph, counts)
+        save_graph(graph, stats, folder, identity=identity, settings=settings)
+    else:
+        app.say(f"build_graph: {folder} is up to date")
+        graph, stats = stored
+    write_json(processed_dir(config) / "graph_stats.json", stats)
+    return graph
+
+
+def barred_songs(dataset: Dataset, user: int, *, heard: bool) -> np.ndarray:
+    """Original ids of songs not to recommend to a user: disliked (and not taken back), and those heard if wanted.
+
+    Unlike the graph, this reads all splits: it is for use now, not for measuring.
+    """
+    at = int(index_of(dataset.user_ids, np.array([user]))[0])
+    if at < 0:
+        return np.zeros(0, np.uint32)
+    disliked_at: dict[int, int] = {}
+    taken_back: dict[int, int] = {}
+    met: set[int] = set()
+    # The splits follow each other in time, and so do the events of one user: the latest mark of a song stays.
+    for split in SPLITS:
+        events, taken = dataset.user_events(split, at), dataset.withdrawals(split)
+        mark = events.kind == DISLIKE
+        disliked_at |= zip(events.item[mark].tolist(), events.timestamp[mark].tolist(), strict=True)
+        mine = (taken.user == at) & (taken.kind == DISLIKE)
+        taken_back |= zip(taken.item[mine].tolist(), taken.timestamp[mine].tolist(), strict=True)
+        met |= set(events.item[events.kind != DISLIKE].tolist())
+    barred = {item for item, time in disliked_at.items() if time > taken_back.get(item, -1)}
+    return dataset.item_ids[np.array(sorted(barred | met if heard else barred), np.int64)]

@@ -1,0 +1,89 @@
+"""Trains a model, going on where an earlier run of the same workdir stopped.
+
+    python launch/train.py --config=configs/yambda.py --workdir=checkpoints/yambda
+    python launch/train.py --config=configs/yambda.py --workdir=checkpoints/low --config.train.learning_rate=1e-3
+
+Preprocesses and builds the graph first where that has not been done for this configuration. Writes config.json,
+metrics.jsonl, checkpoints/, embeddings/ and results.json into the workdir. SIGTERM or Ctrl-C saves a checkpoint and
+ends; the same command goes on.
+"""
+
+import signal
+import threading
+
+from absl import flags
+
+from launch import app, experiment
+from music_map.storage import write_json
+from music_map.training.loop import fit
+from music_map.training.metrics_log import MetricsLog
+from music_map.training.sampling import sample_data
+
+_CONFIG = app.define_config()
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, metrics, results.", required=True)
+
+
+def _stop_on_signal() -> threading.Event:
+    """An event that SIGTERM or the first Ctrl-C sets; a second Ctrl-C interrupts at once."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+    return asked
+
+
+def main() -> int:
+    workdir = app.path_of(_WORKDIR.value, "workdir")
+    asked = _stop_on_signal()
+    loop = experiment.loop_settings(_CONFIG.value)
+    run = experiment.load(_CONFIG.value)
+    experiment.claim_workdir(run, workdir)
+    config = run.config
+
+    validation = None if config.data.train_on_val else experiment.task_for(run, config.eval.protocol, "val")
+    store = experiment.checkpoint_store(workdir)
+    try:
+        result = fit(
+            inputs=run.inputs,
+            data=sample_data(run.graph, users=config.train.user_sampling, items=config.train.item_sampling),
+            step_settings=run.settings,
+            settings=loop,
+            store=store,
+            log=MetricsLog(workdir / "metrics.jsonl"),
+            evaluate=validation and (lambda params: experiment.model_metrics(run, validation, params)),
+            should_stop=asked.is_set,
+            progress=app.bar,
+        )
+    finally:
+        store.close()
+    if result.resumed_from is not None:
+        app.say(f"went on from step {result.resumed_from}")
+    if result.reason == "signal":
+        app.say(f"stopped by a signal at step {result.step}; checkpoint saved. Run the same command to go on.")
+        return 0
+
+    step, params = experiment.best_params(run, workdir)
+    experiment.export_model(run, workdir, step, params)
+    task = experiment.task_for(run, config.eval.protocol, "test")
+    report = experiment.report(run, task, params)
+    seconds = result.position
+    times = {name: getattr(seconds, name) for name in ("train_seconds", "eval_seconds", "compile_seconds")}
+    write_json(workdir / "results.json", {**report, "step": step, **times})
+    how = "stopped early" if result.reason == "patience" else "trained to the end"
+    app.say(
+        f"{how}: {result.step} steps, {seconds.train_seconds:.1f} s of training, {seconds.eval_seconds:.1f} s of "
+        f"evaluation, {seconds.compile_seconds:.1f} s of compilation"
+    )
+    app.say(f"best step {step} by validation {config.eval.metric}; {experiment.report_table(report)}")
+    song = run.dataset.item_ids[run.graph.item[0]]
+    app.say(f"\npython launch/evaluate.py --workdir={workdir} --output={workdir}/test.json --split=test")
+    app.say(f"python launch/recommend.py --workdir={workdir} --songs={song} --k=10 --format=table")
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

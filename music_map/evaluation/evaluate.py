@@ -1,0 +1,114 @@
+"""Evaluation of a scorer on a ranking task, alone or beside baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from music_map.evaluation.metrics import KS, bootstrap_interval, per_user_metric, ranking_metrics
+from music_map.evaluation.protocols import RankingTask
+from music_map.evaluation.ranking import ScoreBlock, rank
+from music_map.progress import Progress, silent
+
+
+class Evaluation(NamedTuple):
+    """What came out for one scorer.
+
+    Attributes:
+      metrics: "recall@20", "ndcg@20", ...; see ranking_metrics.
+      topk: int32 [U, max(ks)], the lists, in the order of the task's users; padded with -1.
+    """
+
+    metrics: dict[str, float]
+    topk: np.ndarray
+
+
+def evaluate_scores(
+    score_block: ScoreBlock,
+    task: RankingTask,
+    *,
+    ks: Sequence[int] = KS,
+    block_size: int | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Ranks the task's candidates for its users and measures the lists.
+
+    Args:
+      score_block: int32 [B] user indices -> float [B, I]; a model's is ranking.embedding_scores(user_emb, item_emb).
+      task: from protocols.build_task.
+      ks: cut-offs.
+      block_size: users scored at once; None: by memory.
+      progress: reports users.
+
+    Raises:
+      UserError: a score is NaN.
+    """
+    topk = rank(
+        score_block,
+        task.users,
+        num_items=len(task.candidates),
+        k=max(ks),
+        candidates=task.candidates,
+        masked=task.masked,
+        block_size=block_size,
+        progress=progress,
+    )
+    return Evaluation(ranking_metrics(topk, task.targets, catalogue=task.catalogue, ks=ks), topk)
+
+
+def evaluate_beside_baselines(
+    model: ScoreBlock,
+    baselines: Iterable[tuple[str, ScoreBlock]],
+    task: RankingTask,
+    *,
+    ks: Sequence[int] = KS,
+    block_size: int | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """A report, as JSON-able values, on the model and the baselines over the same users, targets and candidates.
+
+    Args:
+      model: the model's score block.
+      baselines: (name, score block), e.g. from baselines.fit_baselines; consumed one by one.
+      task, ks, block_size, progress: see evaluate_scores.
+
+    Returns:
+      {"protocol": name, "split": "val" or "test", "model": metrics, "baselines": {name: metrics}, "num_users",
+      "num_dropped_users", "num_targets", "num_candidates", "cold_target_share"}.
+    """
+    options = {"ks": ks, "block_size": block_size, "progress": progress}
+    return {
+        "protocol": task.protocol.name,
+        "split": task.split,
+        "model": evaluate_scores(model, task, **options).metrics,
+        "baselines": {name: evaluate_scores(scores, task, **options).metrics for name, scores in baselines},
+        "num_users": len(task.users),
+        "num_dropped_users": task.num_dropped_users,
+        "num_targets": task.num_targets,
+        "num_candidates": task.catalogue,
+        "cold_target_share": task.cold_target_share,
+    }
+
+
+def confidence_interval(
+    key: str, task: RankingTask, topk: np.ndarray, *, seed: int, against: np.ndarray | None = None, level: float = 0.95
+) -> tuple[float, float]:
+    """Bootstrap interval over users of a metric, or of its difference between two scorers on the same users.
+
+    Args:
+      key: e.g. "ndcg@20".
+      task: the task that the lists answer.
+      topk: int32 [U, K], Evaluation.topk.
+      seed: of the resampling.
+      against: int32 [U, K], lists of a second scorer; the interval is then of (first - second).
+      level: probability that the interval covers.
+
+    Returns:
+      (low, high).
+    """
+    values = per_user_metric(key, topk, task.targets)
+    if against is not None:
+        values = values - per_user_metric(key, against, task.targets)
+    return bootstrap_interval(values, seed=seed, level=level)

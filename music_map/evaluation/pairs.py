@@ -1,0 +1,88 @@
+"""Sets of songs by user, as compressed sparse rows: targets, masks and histories."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Pairs(NamedTuple):
+    """Distinct (row, item) pairs; row r owns items[offsets[r]:offsets[r + 1]], ascending.
+
+    Rows {7, 3}, {} and {5} are offsets [0, 2, 2, 3], items [3, 7, 5].
+
+    Attributes:
+      offsets: int64 [R + 1], from 0 to P.
+      items: int32 [P], item indices, ascending within a row.
+    """
+
+    offsets: np.ndarray
+    items: np.ndarray
+
+    @classmethod
+    def of(cls, rows: np.ndarray, items: np.ndarray, *, num_rows: int, num_items: int) -> Pairs:
+        """Collects pairs given in any order, with duplicates.
+
+        Args:
+          rows: integers [N] in [0, num_rows).
+          items: integers [N] in [0, num_items).
+          num_rows: number of rows, those without a pair included.
+          num_items: number of items.
+        """
+        keys = np.unique(np.asarray(rows, np.int64) * num_items + np.asarray(items, np.int64))
+        sizes = np.bincount(keys // num_items, minlength=num_rows)
+        return cls(_offsets(sizes), (keys % num_items).astype(np.int32))
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Number of items of each row, int64 [R]."""
+        return np.diff(self.offsets)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The row of each pair, int64 [P], ascending."""
+        return np.repeat(np.arange(self.num_rows), self.sizes)
+
+    def select(self, rows: np.ndarray) -> Pairs:
+        """The given rows, in the given order (a row may be given twice), as rows 0, 1, ... of new pairs."""
+        rows = np.asarray(rows, np.int64)
+        sizes = self.sizes[rows]
+        offsets = _offsets(sizes)
+        # Position p of the result lies p - offsets[r] into its row, which starts at self.offsets[rows[r]].
+        shift = np.repeat(self.offsets[rows] - offsets[:-1], sizes)
+        return Pairs(offsets, self.items[np.arange(offsets[-1]) + shift])
+
+    def contains(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Whether each (row, item) is among the pairs; a negative item never is.
+
+        Args:
+          rows: integers in [0, R).
+          items: integers, of a shape that broadcasts with `rows`.
+
+        Returns:
+          bool, of the common shape.
+        """
+        rows, items = np.broadcast_arrays(np.asarray(rows, np.int64), np.asarray(items, np.int64))
+        if len(self.items) == 0:
+            return np.zeros(rows.shape, bool)
+        # One ascending key per pair; `width` exceeds every item on either side, so keys of two rows never meet.
+        width = 1 + max(int(self.items.max()), int(items.max(initial=0)))
+        keys = self.rows * width + self.items
+        wanted = rows * width + items
+        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        return (keys[at] == wanted) & (items >= 0)
+
+    def minus(self, other: Pairs) -> Pairs:
+        """The pairs that `other`, with as many rows, does not hold."""
+        keep = ~other.contains(self.rows, self.items)
+        sizes = np.bincount(self.rows[keep], minlength=self.num_rows)
+        return Pairs(_offsets(sizes), self.items[keep])
+
+
+def _offsets(sizes: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])

@@ -1,0 +1,202 @@
+"""Protocols: which songs a user should have been shown, which are withheld, and which may be recommended at all.
+
+Figures of two protocols cannot be compared: masking validation songs at test, say, lifts LightGCN++'s NDCG@20 on LastFM
+by 8 %. So a protocol has a name, and whatever reports a figure reports the name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from music_map.errors import UserError
+from music_map.evaluation.pairs import Pairs
+from music_map.preprocess.dataset import DISLIKE, LIKE, LISTEN, Events
+
+Relevance = Literal["any", "positive", "listen_plus", "like", "listen_plus_or_like"]
+
+# Yambda's "Listen+": at least half of the track was played.
+MIN_PLAYED_PCT = 50
+EVALUATED_SPLITS = ("val", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How a split becomes a ranking task.
+
+    Attributes:
+      name: its key in PROTOCOLS.
+      relevance: events of the split whose songs are targets; see `relevant`.
+      history: train events that count. Users without one are left out.
+      mask: songs withheld from a user: "none"; "train": those of the user's train events, of any kind; "history": those
+        of all events before the split (train for val, train and val for test). A withheld song is no target.
+      candidates: songs that may be recommended: "all", or "train": those with a train event that counts. A target that
+        is no candidate remains a target.
+    """
+
+    name: str
+    relevance: Relevance
+    history: Relevance
+    mask: Literal["none", "train", "history"]
+    candidates: Literal["all", "train"]
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    p.name: p
+    for p in (
+        # New music: songs played at least half, or liked, that the user had never met before the split.
+        Protocol("discovery", "listen_plus_or_like", history="positive", mask="history", candidates="train"),
+        # What comes next, repeats included.
+        Protocol("next", "listen_plus_or_like", history="positive", mask="none", candidates="train"),
+        # The two tasks of the Yambda paper (arXiv 2505.22238). There train itself holds only the task's own kind of
+        # event: catalogue and users are those of Listen+ (of like) events. For data.split="global_temporal".
+        Protocol("listen_plus", "listen_plus", history="listen_plus", mask="none", candidates="train"),
+        Protocol("like", "like", history="like", mask="none", candidates="train"),
+        # LightGCN, LightGCN++ and their kin: validation songs are not masked at test, every song is a candidate.
+        Protocol("lightgcnpp", "any", history="any", mask="train", candidates="all"),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RankingTask:
+    """Whom to rank songs for, and what should come out on top.
+
+    Attributes:
+      protocol: what made the task.
+      split: "val" or "test".
+      users: int32 [U], user indices, ascending; each has a target.
+      targets: U rows, the songs that should be recommended to each of `users`.
+      masked: U rows, the songs withheld from each of `users`; no target is among them.
+      candidates: bool [I], songs that may be recommended.
+      num_dropped_users: users with targets who are left out because they have no train event that counts.
+      cold_target_share: share of the targets whose song has no train event that counts; they remain targets.
+    """
+
+    protocol: Protocol
+    split: str
+    users: np.ndarray
+    targets: Pairs
+    masked: Pairs
+    candidates: np.ndarray
+    num_dropped_users: int
+    cold_target_share: float
+
+    @property
+    def num_targets(self) -> int:
+        return len(self.targets.items)
+
+    @property
+    def catalogue(self) -> int:
+        """Number of candidates."""
+        return int(self.candidates.sum())
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name. Raises UserError where there is none."""
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    near = difflib.get_close_matches(name, PROTOCOLS, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(f"protocol {name!r} is unknown; {hint}choose one of {', '.join(PROTOCOLS)}")
+
+
+def relevant(events: Events, relevance: Relevance, *, min_played_pct: int = MIN_PLAYED_PCT) -> np.ndarray:
+    """Which events a relevance accepts, bool [E].
+
+    "any": every listen and like; "positive": likes, and listens of more than 0 %; "listen_plus": listens of at least
+    `min_played_pct` %; "like": likes; "listen_plus_or_like": either. No relevance accepts a dislike.
+    """
+    listen, like = events.kind == LISTEN, events.kind == LIKE
+    if relevance == "any":
+        return events.kind != DISLIKE
+    if relevance == "positive":
+        return like | (listen & (events.played_pct > 0))
+    if relevance == "listen_plus":
+        return listen & (events.played_pct >= min_played_pct)
+    if relevance == "like":
+        return like
+    if relevance == "listen_plus_or_like":
+        return like | (listen & (events.played_pct >= min_played_pct))
+    raise ValueError(f"relevance {relevance!r} is unknown")
+
+
+def build_task(
+    protocol: str | Protocol,
+    split: str,
+    *,
+    train: Events,
+    val: Events,
+    test: Events,
+    num_users: int,
+    num_items: int,
+    min_played_pct: int = MIN_PLAYED_PCT,
+) -> RankingTask:
+    """Builds the ranking task of a split. Nothing of the split itself, or of a later one, shapes mask or candidates.
+
+    Args:
+      protocol: a Protocol, or the name of one in PROTOCOLS.
+      split: "val" or "test".
+      train, val, test: the interactions of the three splits.
+      num_users: number of users; user indices are below it.
+      num_items: number of songs; item indices are below it.
+      min_played_pct: share of the track, in percent, from which a listen is relevant.
+
+    Raises:
+      UserError: the protocol or the split is unknown, or no user has a target.
+    """
+    protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
+    if split not in EVALUATED_SPLITS:
+        raise UserError(f"split {split!r} cannot be evaluated; choose one of {', '.join(EVALUATED_SPLITS)}")
+    held_out = val if split == "val" else test
+
+    def pairs(events: Sequence[Events], accepted: Sequence[np.ndarray]) -> Pairs:
+        return Pairs.of(
+            np.concatenate([e.user[a] for e, a in zip(events, accepted, strict=True)]),
+            np.concatenate([e.item[a] for e, a in zip(events, accepted, strict=True)]),
+            num_rows=num_users,
+            num_items=num_items,
+        )
+
+    earlier = {"none": [], "train": [train], "history": [train] if split == "val" else [train, val]}[protocol.mask]
+    # Only users of the split need a mask: train holds far more events.
+    evaluated = _flags(held_out.user, num_users)
+    masked = pairs(earlier, [evaluated[e.user] for e in earlier]) if earlier else _no_pairs(num_users)
+    wanted = relevant(held_out, protocol.relevance, min_played_pct=min_played_pct)
+    targets = pairs([held_out], [wanted]).minus(masked)
+
+    counts = relevant(train, protocol.history, min_played_pct=min_played_pct)
+    known_users, known_items = _flags(train.user[counts], num_users), _flags(train.item[counts], num_items)
+
+    has_targets = targets.sizes > 0
+    users = np.flatnonzero(has_targets & known_users).astype(np.int32)
+    if len(users) == 0:
+        raise UserError(
+            f"protocol {protocol.name!r} finds no user with both train events and a target in the {split} split; "
+            f"choose another --protocol or --split, or evaluate on more data"
+        )
+    targets = targets.select(users)
+    return RankingTask(
+        protocol=protocol,
+        split=split,
+        users=users,
+        targets=targets,
+        masked=masked.select(users),
+        candidates=known_items if protocol.candidates == "train" else np.ones(num_items, bool),
+        num_dropped_users=int((has_targets & ~known_users).sum()),
+        cold_target_share=float((~known_items[targets.items]).mean()),
+    )
+
+
+def _flags(indices: np.ndarray, size: int) -> np.ndarray:
+    flags = np.zeros(size, bool)
+    flags[indices] = True
+    return flags
+
+
+def _no_pairs(num_rows: int) -> Pairs:
+    return Pairs(np.zeros(num_rows + 1, np.int64), np.zeros(0, np.int32))

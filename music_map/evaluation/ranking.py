@@ -1,0 +1,131 @@
+"""Top-k lists from scores of all songs, user block by user block, in bounded memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from music_map.errors import UserError
+from music_map.evaluation.pairs import Pairs
+from music_map.progress import Progress, silent
+
+# users int32 [B] -> scores float [B, I], a NumPy or a JAX array; larger is better, -inf withdraws the song.
+ScoreBlock = Callable[[np.ndarray], np.ndarray | jax.Array]
+
+_SCORE_BYTES = 128 * 2**20
+_MAX_BLOCK = 2048
+_MIN_MASK = 1024
+
+
+def embedding_scores(user_emb: jax.Array | np.ndarray, item_emb: jax.Array | np.ndarray) -> ScoreBlock:
+    """Scores by dot product: score(u, i) = <user_emb[u], item_emb[i]>.
+
+    Args:
+      user_emb: float [U, D].
+      item_emb: float [I, D].
+    """
+    return functools.partial(_dot, jnp.asarray(user_emb), jnp.asarray(item_emb))
+
+
+# The embeddings are arguments: as closed-over constants XLA would fold them into the program at every compilation.
+# Full precision: accelerators would otherwise multiply in bfloat16 or TF32 and swap near ties.
+@jax.jit
+def _dot(user_emb: jax.Array, item_emb: jax.Array, users: jax.Array) -> jax.Array:
+    return jnp.matmul(user_emb[users], item_emb.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def default_block_size(num_items: int) -> int:
+    """Users per block such that a block of float32 scores takes at most 128 MiB, in [1, 2048]."""
+    return int(np.clip(_SCORE_BYTES // (4 * max(num_items, 1)), 1, _MAX_BLOCK))
+
+
+def rank(
+    score_block: ScoreBlock,
+    users: np.ndarray,
+    *,
+    num_items: int,
+    k: int,
+    candidates: np.ndarray | None = None,
+    masked: Pairs | None = None,
+    block_size: int | None = None,
+    progress: Progress = silent,
+) -> np.ndarray:
+    """The k best songs of each user, exactly.
+
+    Args:
+      score_block: int32 [B] user indices -> float [B, I] scores. A score of -inf withdraws the song.
+      users: int32 [U], user indices.
+      num_items: I, number of songs.
+      k: length of the lists.
+      candidates: bool [I], songs that may be recommended; None: all.
+      masked: U rows in the order of `users`, songs withheld from that user; None: none.
+      block_size: users scored at once; None: as default_block_size.
+      progress: reports users.
+
+    Returns:
+      int32 [U, k], item indices by descending score, equal scores by ascending index; -1 once fewer than k songs
+      remain.
+
+    Raises:
+      UserError: a score of a song that may be recommended is NaN.
+    """
+    users = np.asarray(users, np.int32)
+    if masked is not None and masked.num_rows != len(users):
+        raise ValueError(f"masked has {masked.num_rows} rows for {len(users)} users")
+    block_size = min(block_size or default_block_size(num_items), max(len(users), 1))
+    allowed = jnp.ones(num_items, bool) if candidates is None else jnp.asarray(candidates, bool)
+    found = min(k, num_items)
+    topk = np.full((len(users), k), -1, np.int32)
+    with progress("ranking", len(users), "user") as advance:
+        for start in range(0, len(users), block_size):
+            block = users[start : start + block_size]
+            # A short last block is filled up with its first user: one shape, one compilation.
+            filled = np.concatenate([block, np.full(block_size - len(block), block[0], np.int32)])
+            scores = jnp.asarray(score_block(filled))
+            if scores.shape != (block_size, num_items):
+                raise ValueError(f"score_block gave shape {scores.shape}, not {(block_size, num_items)}")
+            rows, items = _mask_indices(masked, start, len(block), out_of_range=block_size)
+            best, any_nan = _mask_and_rank(scores, allowed, rows, items, k=found)
+            if any_nan:
+                raise UserError(
+                    "a score is NaN: the model has diverged; train again, with a lower learning rate for instance"
+                )
+            topk[start : start + len(block), :found] = np.asarray(best)[: len(block)]
+            advance(len(block))
+    return topk
+
+
+# lax.top_k puts the lower index first among equals. On CPU it beat what could replace it, for 256 rows of 253,939
+# random scores and k = 100 on 2 cores: 0.10 s against 0.80 s of np.argpartition (unsorted, no tie order) and 0.19 s
+# of maxima over groups of 32 to 256 songs followed by top_k within the best groups. Rows that ascend throughout are
+# its worst case: 1.9 s.
+@functools.partial(jax.jit, static_argnames="k")
+def _mask_and_rank(
+    scores: jax.Array, allowed: jax.Array, rows: jax.Array, items: jax.Array, *, k: int
+) -> tuple[jax.Array, jax.Array]:
+    """Top-k of the scores that are neither disallowed nor at (rows, items); indices beyond the rows are ignored."""
+    scores = jnp.where(allowed[None], scores, -jnp.inf)
+    scores = scores.at[rows, items].set(-jnp.inf, mode="drop")
+    best, index = jax.lax.top_k(scores, k)
+    return jnp.where(best == -jnp.inf, -1, index), jnp.isnan(scores).any()
+
+
+def _mask_indices(
+    masked: Pairs | None, start: int, num_rows: int, *, out_of_range: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, items) of the pairs masked in a block, filled up with `out_of_range` rows to a power of two."""
+    if masked is None:
+        return np.full(_MIN_MASK, out_of_range, np.int32), np.zeros(_MIN_MASK, np.int32)
+    block = Pairs(
+        masked.offsets[start : start + num_rows + 1] - masked.offsets[start],
+        masked.items[masked.offsets[start] : masked.offsets[start + num_rows]],
+    )
+    # Lengths of 2^10, 2^11, ...: at most about twenty compilations whatever the blocks hold.
+    length = max(_MIN_MASK, 1 << max(len(block.items) - 1, 0).bit_length())
+    fill = length - len(block.items)
+    rows = np.concatenate([block.rows, np.full(fill, out_of_range)]).astype(np.int32)
+    return rows, np.concatenate([block.items, np.zeros(fill, np.int32)])

@@ -1,0 +1,151 @@
+"""Events to weighted edges: played ratio x temporal weight x organic factor, likes, withdrawals.
+
+For an event of age a (days, from the last train event), with h the half-life:
+
+    w(event) = strength x 2^(-a / h) x (1 if organic else organic_factor)
+
+where a listen's strength is clip(played_pct / 100, 0, 1) and a standing like's is like_weight. Sums are in float64.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from music_map.graph.bipartite import Edges
+from music_map.graph.settings import GraphSettings
+from music_map.preprocess.dataset import DISLIKE, LIKE, LISTEN, Events, Withdrawals
+
+SECONDS_PER_DAY = 86_400
+
+
+class EdgeCounts(NamedTuple):
+    """What became of events that are no edge.
+
+    Attributes:
+      unplayed_listens: listens of 0 %.
+      withdrawn_likes, withdrawn_dislikes: rows that a later unlike (undislike) took back.
+    """
+
+    unplayed_listens: int = 0
+    withdrawn_likes: int = 0
+    withdrawn_dislikes: int = 0
+
+
+def temporal_weight(timestamp: np.ndarray, *, now: int, half_life_days: float | None) -> np.ndarray:
+    """Decay with age: 2^(-(now - timestamp) / half-life).
+
+    Args:
+      timestamp: [E], seconds, at most `now`.
+      now: seconds; an event at `now` weighs 1.
+      half_life_days: None: 1 for all.
+    Returns:
+      float64 [E], in [0, 1].
+    """
+    if half_life_days is None:
+        return np.ones(timestamp.shape)
+    age_days = (now - timestamp.astype(np.int64)) / SECONDS_PER_DAY
+    return np.exp2(-age_days / half_life_days)
+
+
+def event_weight(events: Events, settings: GraphSettings, *, now: int) -> np.ndarray:
+    """Weight of each event, w(event) above; of a dislike |dislike_weight|, without the factors: float64 [E]."""
+    strength = np.minimum(events.played_pct / 100.0, 1.0)
+    strength[events.kind == LIKE] = settings.like_weight
+    organic = np.where(events.is_organic == 1, 1.0, settings.organic_factor)
+    weight = strength * temporal_weight(events.timestamp, now=now, half_life_days=settings.half_life_days) * organic
+    weight[events.kind == DISLIKE] = abs(settings.dislike_weight)
+    return weight
+
+
+def standing(events: Events, withdrawals: Withdrawals, kind: int, *, num_items: int) -> np.ndarray:
+    """Which events of a kind stand: those whose (user, song) has no withdrawal of that kind at their time or later.
+
+    Args:
+      events: rows of any kind.
+      withdrawals: unlikes and undislikes of the same users.
+      kind: LIKE or DISLIKE.
+      num_items: number of songs.
+    Returns:
+      bool [E], False for events of other kinds.
+    """
+    of_kind = events.kind == kind
+    revoked = withdrawals.kind == kind
+    if not revoked.any() or not of_kind.any():
+        return of_kind
+    pair = withdrawals.user[revoked].astype(np.int64) * num_items + withdrawals.item[revoked]
+    order = np.lexsort((withdrawals.timestamp[revoked], pair))
+    pair, timestamp = pair[order], withdrawals.timestamp[revoked][order]
+    last = np.append(pair[1:] != pair[:-1], True)
+    pair, timestamp = pair[last], timestamp[last]
+    rows = np.flatnonzero(of_kind)
+    wanted = events.user[rows].astype(np.int64) * num_items + events.item[rows]
+    at = np.minimum(np.searchsorted(pair, wanted), len(pair) - 1)
+    withdrawn = (pair[at] == wanted) & (timestamp[at] >= events.timestamp[rows])
+    stands = of_kind.copy()
+    stands[rows[withdrawn]] = False
+    return stands
+
+
+def chunk_edges(
+    events: Events, withdrawals: Withdrawals, settings: GraphSettings, *, now: int, num_items: int
+) -> tuple[Edges, Edges, EdgeCounts]:
+    """Edges and negative edges of a range of users, whole.
+
+    Args:
+      events: train events of these users, sorted by user, then timestamp.
+      withdrawals: train withdrawals of these users.
+      settings: weights.
+      now: timestamp of the last train event, seconds.
+      num_items: number of songs.
+    Returns:
+      edges, sorted by user, then song; negative edges, likewise; counts of the events that are neither.
+    """
+    likes = standing(events, withdrawals, LIKE, num_items=num_items)
+    dislikes = standing(events, withdrawals, DISLIKE, num_items=num_items)
+    listens = events.kind == LISTEN
+    counts = EdgeCounts(
+        unplayed_listens=int((listens & (events.played_pct == 0)).sum()),
+        withdrawn_likes=int((events.kind == LIKE).sum() - likes.sum()),
+        withdrawn_dislikes=int((events.kind == DISLIKE).sum() - dislikes.sum()),
+    )
+    pair = events.user.astype(np.int64) * num_items + events.item
+    if settings.edges == "sum":
+        # A like made twice is one like; a dislike likewise: the latest row of the pair counts.
+        likes = _last_of_pair(pair, likes)
+        dislikes = _last_of_pair(pair, dislikes)
+    weight = event_weight(events, settings, now=now)
+    edges = _edges(pair, weight, listens & (events.played_pct > 0) | likes, settings, num_items=num_items)
+    rejected = np.flatnonzero(dislikes)
+    rejected = rejected[np.argsort(pair[rejected], kind="stable")]
+    negatives = Edges(events.user[rejected], events.item[rejected], weight[rejected].astype(np.float32))
+    has_weight = negatives.weight > 0
+    return edges, Edges(*(column[has_weight] for column in negatives)), counts
+
+
+def _last_of_pair(pair: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Of the chosen rows with the same pair only the last: bool [E]."""
+    rows = np.flatnonzero(chosen)[::-1]
+    _, first = np.unique(pair[rows], return_index=True)
+    last = np.zeros_like(chosen)
+    last[rows[first]] = True
+    return last
+
+
+def _edges(
+    pair: np.ndarray, weight: np.ndarray, chosen: np.ndarray, settings: GraphSettings, *, num_items: int
+) -> Edges:
+    rows = np.flatnonzero(chosen)
+    rows = rows[np.argsort(pair[rows], kind="stable")]
+    pair, weight = pair[rows], weight[rows]
+    if settings.edges == "sum" and len(pair):
+        starts = np.flatnonzero(np.append(True, pair[1:] != pair[:-1]))
+        pair, weight = pair[starts], np.add.reduceat(weight, starts)
+    if settings.log1p:
+        weight = np.log1p(weight)
+    # A weight may be zero: organic_factor 0, or an age at which 2^-x leaves the range of float32. No edge then.
+    weight = weight.astype(np.float32)
+    pair, weight = pair[weight > 0], weight[weight > 0]
+    user, item = np.divmod(pair, num_items)
+    return Edges(user.astype(np.int32), item.astype(np.int32), weight)

@@ -1,0 +1,50 @@
+"""Which loss, and its constants."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from music_map.errors import UserError
+
+LOSSES = ("bpr", "softmax", "sampled_softmax", "debiased_contrastive")
+NEGATIVES = ("uniform", "in_batch", "mixed")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSettings:
+    """The training objective; hashable, so that jit can take it as a static argument.
+
+    Attributes:
+      name: one of LOSSES; "bpr" and "softmax" need none of the sampled negatives below.
+      temperature: t of the softmax and contrastive losses.
+      negatives: whence sampled negatives come: "uniform" over all songs, "in_batch" (the other rows' songs),
+        "mixed" (both); their sampling probability is corrected for.
+      num_negatives: uniform negatives shared by a batch.
+      positive_prior: probability that a random song is one the user would play (debiased_contrastive).
+      explicit_negative_weight: weight of the loss over disliked songs; 0 switches it off.
+      explicit_negative_margin: score above which a disliked song costs most.
+      l2: weight of half the squared norm of the batch's e^(0) rows over the batch size.
+    """
+
+    name: str
+    temperature: float
+    negatives: str
+    num_negatives: int
+    positive_prior: float
+    explicit_negative_weight: float
+    explicit_negative_margin: float
+    l2: float
+
+    def __post_init__(self) -> None:
+        checks = [
+            ("name", self.name in LOSSES, f"one of {', '.join(LOSSES)}"),
+            ("temperature", self.temperature > 0, "above 0"),
+            ("negatives", self.negatives in NEGATIVES, f"one of {', '.join(NEGATIVES)}"),
+            ("num_negatives", self.num_negatives >= 1, "at least 1"),
+            ("positive_prior", 0.0 <= self.positive_prior < 1.0, "at least 0 and below 1"),
+            ("explicit_negative_weight", self.explicit_negative_weight >= 0, "at least 0"),
+            ("l2", self.l2 >= 0, "at least 0"),
+        ]
+        for name, good, rule in checks:
+            if not good:
+                raise UserError(f"config.loss.{name}={getattr(self, name)!r}: must be {rule}")

@@ -1,0 +1,124 @@
+"""What is known of a song besides who listened, as a part of its e^(0): audio, artists, albums, track length.
+
+    content_i = A audio_i                        (or a learned vector where the song has no audio)
+              + mean of its artists' embeddings + mean of its albums' embeddings
+              + T (log-length standardised, its square)
+
+Every part is 0 where nothing is known, so a song with any of them gets a place, listened to or not.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from music_map.model.propagation import Matrix, coo_matrix, spmm
+from music_map.preprocess.dataset import ItemFeatures
+
+
+class Features(NamedTuple):
+    """Song features on the device; None where a kind is absent or switched off.
+
+    Attributes:
+      audio: float32 [A, 128], unit rows.
+      audio_row: int32 [I], row of `audio`, -1 without.
+      artists: float32 [I, number of artists], rows average a song's artists; untrained artists are left out.
+      albums: likewise.
+      track: float32 [I, 3]: known (0 or 1), log-length standardised over the known, its square.
+    """
+
+    audio: jax.Array | None
+    audio_row: jax.Array | None
+    artists: Matrix | None
+    albums: Matrix | None
+    track: jax.Array | None
+
+
+def _membership(offsets: np.ndarray, groups: np.ndarray, num_groups: int, item_degree: np.ndarray) -> Matrix | None:
+    """The averaging matrix [I, groups] over groups with a trained song; None where no song has one."""
+    num_items = len(offsets) - 1
+    item = np.repeat(np.arange(num_items, dtype=np.int32), np.diff(offsets))
+    trained = np.zeros(num_groups, bool)
+    trained[groups[item_degree[item] > 0]] = True
+    keep = trained[groups]
+    item, group = item[keep], groups[keep]
+    if not len(item):
+        return None
+    share = 1.0 / np.bincount(item, minlength=num_items)[item]
+    return coo_matrix(item, group, share, num_rows=num_items, num_columns=num_groups)
+
+
+def features(raw: ItemFeatures, item_degree: np.ndarray, *, audio: bool, metadata: bool) -> Features | None:
+    """Puts song features on the device.
+
+    Args:
+      raw: from the processed data set.
+      item_degree: float [I], 0 for songs without train edges; nothing is standardised or learned over those.
+      audio, metadata: which kinds to use.
+
+    Returns:
+      None where no kind is both present and wanted.
+    """
+    audio_table = audio_row = artists = albums = track = None
+    if audio and len(raw.audio):
+        audio_table, audio_row = jnp.asarray(raw.audio, jnp.float32), jnp.asarray(raw.audio_row, jnp.int32)
+    if metadata:
+        artists = _membership(raw.artist_offsets, raw.artists, len(raw.artist_ids), item_degree)
+        albums = _membership(raw.album_offsets, raw.albums, len(raw.album_ids), item_degree)
+        known = raw.track_seconds > 0
+        if np.any(known & (item_degree > 0)):
+            log_length = np.log(np.where(known, raw.track_seconds, 1.0))
+            seen = log_length[known & (item_degree > 0)]
+            z = np.where(known, (log_length - seen.mean()) / max(seen.std(), 1e-6), 0.0).clip(-4.0, 4.0)
+            track = jnp.asarray(np.stack([known, z, z * z], 1), jnp.float32)
+    if all(part is None for part in (audio_table, artists, albums, track)):
+        return None
+    return Features(audio_table, audio_row, artists, albums, track)
+
+
+class Fusion(nn.Module):
+    """The learned part: float32 [I, embedding_dim] from Features.
+
+    Attributes:
+      embedding_dim: d.
+      init_std: standard deviation of the initial artist and album embeddings.
+      backend: see `music_map.model.propagation.spmm`.
+    """
+
+    embedding_dim: int
+    init_std: float
+    backend: str
+
+    @nn.compact
+    def __call__(self, inputs: Features) -> jax.Array:
+        d, normal = self.embedding_dim, nn.initializers.normal(self.init_std)
+        total: Any = 0.0
+        if inputs.audio is not None:
+            projected = nn.Dense(d, use_bias=False, name="audio")(inputs.audio)
+            missing = self.param("audio_missing", nn.initializers.zeros, (1, d))
+            # Row A of the table is the learned vector of songs without audio.
+            table = jnp.concatenate([projected, missing])
+            total += table[jnp.where(inputs.audio_row < 0, len(projected), inputs.audio_row)]
+        for name, matrix in (("artist", inputs.artists), ("album", inputs.albums)):
+            if matrix is not None:
+                size = matrix.backward.offsets.shape[0] - 1
+                total += spmm(matrix, self.param(name, normal, (size, d)), self.backend)
+        if inputs.track is not None:
+            total += inputs.track @ self.param("track", nn.initializers.zeros, (inputs.track.shape[1], d))
+        return total
+
+
+def init(key: jax.Array, inputs: Features, *, embedding_dim: int, init_std: float) -> dict[str, Any]:
+    """Draws the fusion's parameters."""
+    # Only shapes matter here: no product is run.
+    return Fusion(embedding_dim, init_std, "segment").init(key, inputs)["params"]
+
+
+def apply(params: dict[str, Any], inputs: Features, *, backend: str) -> jax.Array:
+    """Content part of e^(0), float32 [I, d]."""
+    d = jax.tree.leaves(params)[0].shape[-1]
+    return Fusion(d, 1.0, backend).apply({"params": params}, inputs)

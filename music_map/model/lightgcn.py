@@ -1,0 +1,192 @@
+"""LightGCN++ (Lee, Kim, Shin: "Revisiting LightGCN", RecSys 2024, doi 10.1145/3640457.3688176) as pure functions.
+
+With N(u) the neighbours of u, w the edge weights, d the degrees and ||.|| the L2 norm:
+
+    e_u^(k+1) = sum_{i in N(u)} w_ui / (d_u^alpha * d_i^beta) * e_i^(k) / ||e_i^(k)||     (and with u, i swapped)
+    e_u       = gamma * e_u^(0) + (1 - gamma) * mean_{k=1..K} e_u^(k)
+
+The receiver's degree takes the power alpha and the neighbour's beta, so the weights are not symmetric.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from music_map.errors import UserError
+from music_map.model import fusion
+from music_map.model.propagation import Adjacency, spmm
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """What the encoder is; hashable, so that jit can take it as a static argument.
+
+    Attributes:
+      num_layers: K, propagation steps; 0 is matrix factorisation.
+      embedding_dim: d.
+      alpha: power of the receiver's degree.
+      beta: power of the neighbour's degree.
+      gamma: share of e^(0) in the final embedding.
+      adaptive: learn gamma and one weight per layer, starting from `gamma` and equal weights.
+      degree: "weighted": a node's degree is the sum of its edge weights; "count": the number of its edges.
+      score: "dot": embeddings as they are; "cosine": embeddings of unit length. Scores are dot products either way.
+      init_std: standard deviation of the initial id embeddings.
+      audio: fuse the songs' audio embeddings into e^(0).
+      metadata: fuse artist, album and track length into e^(0).
+      id_dropout: share of songs whose id embedding is left out in a training step, so that audio and metadata alone
+        must place a song: what a song never trained has.
+      backend: propagation backend, see `music_map.model.propagation.spmm`.
+    """
+
+    num_layers: int
+    embedding_dim: int
+    alpha: float
+    beta: float
+    gamma: float
+    adaptive: bool
+    degree: str
+    score: str
+    init_std: float
+    audio: bool
+    metadata: bool
+    id_dropout: float
+    backend: str
+
+    def __post_init__(self) -> None:
+        checks = [
+            ("num_layers", self.num_layers >= 0, "at least 0"),
+            ("embedding_dim", self.embedding_dim >= 1, "at least 1"),
+            ("gamma", 0.0 <= self.gamma <= 1.0, "between 0 and 1"),
+            ("init_std", self.init_std > 0, "above 0"),
+            ("id_dropout", 0.0 <= self.id_dropout < 1.0, "at least 0 and below 1"),
+            ("degree", self.degree in ("weighted", "count"), "'weighted' or 'count'"),
+            ("score", self.score in ("dot", "cosine"), "'dot' or 'cosine'"),
+        ]
+        for name, good, rule in checks:
+            if not good:
+                raise UserError(f"config.model.{name}={getattr(self, name)!r}: must be {rule}")
+
+
+class Inputs(NamedTuple):
+    """What the encoder reads besides its parameters: the graph and the songs' features, on the device.
+
+    Attributes:
+      adjacency: the bipartite graph.
+      features: the songs' features, or None where id embeddings are all there is.
+    """
+
+    adjacency: Adjacency
+    features: fusion.Features | None
+
+
+def l2_normalize(x: jax.Array) -> jax.Array:
+    """x / ||x|| along the last axis; a zero row stays zero and has a zero gradient.
+
+    The gradient of a plain norm is NaN at zero, where nodes without edges are from the first layer on.
+    """
+    squares = jnp.sum(x * x, axis=-1, keepdims=True)
+    positive = squares > 0
+    return x * jnp.where(positive, jax.lax.rsqrt(jnp.where(positive, squares, 1.0)), 0.0)
+
+
+def _power(degree: jax.Array, exponent: float) -> jax.Array:
+    """degree^exponent as a column; 0 for nodes without edges. float32 [N, 1]."""
+    positive = degree > 0
+    return jnp.where(positive, jnp.where(positive, degree, 1.0) ** exponent, 0.0)[:, None]
+
+
+def init(key: jax.Array, settings: ModelSettings, *, num_users: int, num_items: int, inputs: Inputs) -> Params:
+    """Draws the parameters.
+
+    Args:
+      key: JAX random key.
+      settings: the encoder.
+      num_users, num_items: U and I.
+      inputs: its features set the shapes of the fusion.
+
+    Returns:
+      {"user": [U, d], "item": [I, d]} ~ N(0, init_std^2), float32; "fusion" where there are features;
+      "combine" {"gamma_logit": [], "layer_logits": [K]} where gamma is learned.
+    """
+    user_key, item_key, fusion_key = jax.random.split(key, 3)
+    d = settings.embedding_dim
+    params: Params = {
+        "user": settings.init_std * jax.random.normal(user_key, (num_users, d), jnp.float32),
+        "item": settings.init_std * jax.random.normal(item_key, (num_items, d), jnp.float32),
+    }
+    if inputs.features is not None:
+        params["fusion"] = fusion.init(fusion_key, inputs.features, embedding_dim=d, init_std=settings.init_std)
+    if settings.adaptive:
+        # A sigmoid cannot start at 0 or 1: gamma is kept within [0.01, 0.99].
+        start = jnp.clip(jnp.float32(settings.gamma), 0.01, 0.99)
+        params["combine"] = {
+            "gamma_logit": jnp.log(start) - jnp.log1p(-start),
+            "layer_logits": jnp.zeros((max(settings.num_layers, 1),), jnp.float32),
+        }
+    return params
+
+
+def base_embeddings(
+    params: Params, inputs: Inputs, settings: ModelSettings, dropout_key: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """e^(0) of users [U, d] and songs [I, d]; `dropout_key` leaves out id embeddings as in training."""
+    if inputs.features is None:
+        return params["user"], params["item"]
+    # A song without a train edge never trained its id embedding: only its features speak for it.
+    keep = (inputs.adjacency.item_degree > 0).astype(jnp.float32)
+    if dropout_key is not None and settings.id_dropout > 0:
+        keep = keep * jax.random.bernoulli(dropout_key, 1.0 - settings.id_dropout, keep.shape)
+    content = fusion.apply(params["fusion"], inputs.features, backend=settings.backend)
+    return params["user"], params["item"] * keep[:, None] + content
+
+
+def combine_weights(params: Params, settings: ModelSettings) -> tuple[jax.Array, jax.Array]:
+    """gamma [] and the weights of the layers [K], which sum to 1."""
+    layers = max(settings.num_layers, 1)
+    if not settings.adaptive:
+        return jnp.float32(settings.gamma), jnp.full((layers,), 1.0 / layers, jnp.float32)
+    return jax.nn.sigmoid(params["combine"]["gamma_logit"]), jax.nn.softmax(params["combine"]["layer_logits"])
+
+
+def apply(
+    params: Params, inputs: Inputs, settings: ModelSettings, dropout_key: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
+    """Encodes all users and songs.
+
+    Args:
+      params: from `init`.
+      inputs: graph and features.
+      settings: the encoder; static under jit, with a resolved backend (not "auto").
+      dropout_key: random key of a training step, None otherwise.
+
+    Returns:
+      (user embeddings [U, d], song embeddings [I, d], (e^(0) of users [U, d], of songs [I, d])), float32.
+    """
+    user0, item0 = base_embeddings(params, inputs, settings, dropout_key)
+    adjacency = inputs.adjacency
+    matrix, backend = adjacency.users_from_items, settings.backend
+    # w_ui / (d_u^alpha d_i^beta) as two scalings about the raw product: one stored value serves both directions.
+    user_out, item_out = _power(adjacency.user_degree, -settings.alpha), _power(adjacency.item_degree, -settings.alpha)
+    user_in, item_in = _power(adjacency.user_degree, -settings.beta), _power(adjacency.item_degree, -settings.beta)
+    gamma, layer_weights = combine_weights(params, settings)
+
+    user, item = user0, item0
+    user_sum, item_sum = jnp.zeros_like(user0), jnp.zeros_like(item0)
+    for k in range(settings.num_layers):
+        next_user = user_out * spmm(matrix, item_in * l2_normalize(item), backend)
+        next_item = item_out * spmm(matrix.T, user_in * l2_normalize(user), backend)
+        user, item = next_user, next_item
+        user_sum += layer_weights[k] * user
+        item_sum += layer_weights[k] * item
+    if settings.num_layers:
+        user = gamma * user0 + (1.0 - gamma) * user_sum
+        item = gamma * item0 + (1.0 - gamma) * item_sum
+    if settings.score == "cosine":
+        user, item = l2_normalize(user), l2_normalize(item)
+    return user, item, (user0, item0)

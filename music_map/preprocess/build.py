@@ -1,0 +1,118 @@
+"""One folder per configuration: what it is called, whether it is there, how it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from music_map.preprocess.dataset import SCHEMA, Dataset
+from music_map.preprocess.inputs import Inputs, identify_inputs
+from music_map.preprocess.logs import preprocess_logs
+from music_map.preprocess.settings import PreprocessSettings
+from music_map.preprocess.text import TEXT_FILES, preprocess_text
+from music_map.progress import Progress, silent
+from music_map.raw.reader import BATCH_ROWS
+from music_map.raw.schema import event_path, pipeline_files
+from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, fingerprint, new_folder, write_json
+
+# Raised when the stored arrays change their meaning, so that folders of an older version are not taken for current.
+FORMAT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetPlan:
+    """The data set that a configuration and its inputs stand for.
+
+    Attributes:
+      settings: how the logs become a data set.
+      source: data.raw_dir, or data.path of the text format.
+      processed_dir: where data sets are kept.
+      inputs: the input files and their checksums; None where an optional file is absent.
+      fingerprint: identity of settings, inputs and format version.
+    """
+
+    settings: PreprocessSettings
+    source: Path
+    processed_dir: Path
+    inputs: Inputs
+    fingerprint: str
+
+    @property
+    def folder(self) -> Path:
+        return dataset_folder(self.processed_dir, self.fingerprint)
+
+    @property
+    def missing(self) -> list[str]:
+        """Optional input files that are absent, and count as empty."""
+        return [name for name, entry in self.inputs.items() if entry is None]
+
+
+def dataset_folder(processed_dir: Path, identity: str) -> Path:
+    """Where the data set with this fingerprint is kept."""
+    return processed_dir / f"events-{identity[:12]}"
+
+
+def plan_dataset(
+    settings: PreprocessSettings, *, source: Path, processed_dir: Path, progress: Progress = silent
+) -> DatasetPlan:
+    """Identifies the inputs and names the folder; nothing is preprocessed.
+
+    Checksums of unchanged files are remembered in `processed_dir/inputs.json`.
+
+    Args:
+      settings: how the logs become a data set.
+      source: folder in the hub's layout, or of train.txt, valid.txt and test.txt where settings.format is "text".
+      processed_dir: where data sets are kept.
+      progress: shows the bytes hashed.
+    Raises:
+      UserError: a required file is absent.
+    """
+    if settings.format == "text":
+        names, optional = list(TEXT_FILES.values()), []
+        remedy = "point --config.data.path at the folder that holds train.txt, valid.txt and test.txt"
+    else:
+        names = pipeline_files(settings.size)
+        listens = str(event_path(Path(), settings.size, "listens"))
+        optional = [name for name in names if name != listens]
+        remedy = (
+            f"fetch it with launch/download.py --size={settings.size}, or point --config.data.raw_dir at the folder "
+            "that holds flat/"
+        )
+    inputs = identify_inputs(
+        source, names, optional=optional, remedy=remedy, cache=processed_dir / "inputs.json", progress=progress
+    )
+    identity = {"version": FORMAT_VERSION, "settings": settings.identity(), "inputs": inputs}
+    return DatasetPlan(settings, source, processed_dir, inputs, fingerprint(identity))
+
+
+def find_dataset(plan: DatasetPlan) -> Dataset | None:
+    """Opens the planned data set if it has been made.
+
+    Raises:
+      DamagedFileError: it has been made, and its manifest or ids are damaged.
+    """
+    if not (plan.folder / MANIFEST).is_file() or ArrayFolder.open(plan.folder).fingerprint != plan.fingerprint:
+        return None
+    return Dataset.open(plan.folder)
+
+
+def build_dataset(plan: DatasetPlan, *, progress: Progress = silent, batch_rows: int = BATCH_ROWS) -> Dataset:
+    """Preprocesses the logs into the planned folder, which appears when it is whole.
+
+    Args:
+      plan: from plan_dataset.
+      progress: shows the rows read.
+      batch_rows: rows of Parquet in memory at a time; the result does not depend on it.
+    Raises:
+      UserError: input that cannot be used, a filter that leaves nothing, an empty split, or a full disk.
+    """
+    with new_folder(plan.folder) as folder:
+        writer = ArrayWriter(folder)
+        if plan.settings.format == "text":
+            meta = preprocess_text(plan.source, plan.settings, writer, progress=progress)
+        else:
+            meta = preprocess_logs(plan.source, plan.settings, writer, progress=progress, batch_rows=batch_rows)
+        write_json(folder / "stats.json", meta["stats"])
+        identity = {"settings": plan.settings.identity(), "inputs": plan.inputs, "schema": SCHEMA}
+        writer.finish(fingerprint=plan.fingerprint, meta=meta | identity)
+    return Dataset.open(plan.folder)

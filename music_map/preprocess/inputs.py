@@ -1,0 +1,79 @@
+"""Identities of input files: the sha256 of their content, remembered while size and modification time stay the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from music_map.errors import DamagedFileError, UserError
+from music_map.progress import Progress
+from music_map.storage import read_json, write_json
+
+_BLOCK_BYTES = 8 << 20
+
+# Per file {"size": bytes, "sha256": hex}, or None where an optional file is absent.
+Inputs = dict[str, dict[str, Any] | None]
+
+
+def identify_inputs(
+    folder: Path, names: Sequence[str], *, optional: Sequence[str], remedy: str, cache: Path, progress: Progress
+) -> Inputs:
+    """Identifies files by content.
+
+    Args:
+      folder: where the files are.
+      names: paths relative to `folder`.
+      optional: those of `names` that may be absent.
+      remedy: end of the error message for an absent file.
+      cache: JSON file that remembers sha256 sums by absolute path, size and modification time; a damaged one is
+        replaced.
+      progress: shows the bytes hashed.
+    Returns:
+      Size and sha256 by name, None where the file is absent.
+    Raises:
+      UserError: a file that is not optional is absent.
+    """
+    known = _read_cache(cache)
+    entries: dict[str, dict[str, Any]] = {}
+    for name in names:
+        path = folder / name
+        if path.is_file():
+            status = path.stat()
+            entries[name] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        elif name not in optional:
+            raise UserError(f"{path}: no such file; {remedy}")
+    unknown = []
+    for name, entry in entries.items():
+        old = known.get(str((folder / name).absolute()))
+        if old is not None and entry == {key: old.get(key) for key in entry}:
+            entry["sha256"] = old["sha256"]
+        else:
+            unknown.append(name)
+    if unknown:
+        with progress("checksums", sum(entries[name]["size"] for name in unknown), "B") as advance:
+            for name in unknown:
+                entries[name]["sha256"] = _sha256(folder / name, advance)
+        write_json(cache, {**known, **{str((folder / name).absolute()): entries[name] for name in unknown}})
+    return {
+        name: {key: entries[name][key] for key in ("size", "sha256")} if name in entries else None for name in names
+    }
+
+
+def _read_cache(cache: Path) -> Mapping[str, dict[str, Any]]:
+    try:
+        known = read_json(cache)
+    except DamagedFileError:
+        return {}
+    whole = isinstance(known, dict) and all(isinstance(entry, dict) and "sha256" in entry for entry in known.values())
+    return known if whole else {}
+
+
+def _sha256(path: Path, advance: Callable[[int], object]) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            advance(len(block))
+    return digest.hexdigest()

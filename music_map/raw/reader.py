@@ -1,0 +1,251 @@
+"""Streaming reader of the Parquet logs: checked columns as NumPy arrays, batch by batch.
+
+A file is never in memory, only one batch of the wanted columns. Every error names the file, the column and the row
+(rows count from 0) and says what to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from music_map.errors import UserError
+from music_map.raw.schema import EVENT_SCHEMAS, event_path
+
+BATCH_ROWS = 1 << 20
+# Reads a column chunk through a window. Otherwise, and with pre_buffer (on by default), pyarrow holds the chunks of a
+# whole row group: 600 MiB instead of 130 for a million embeddings in one.
+_READ_AHEAD_BYTES = 4 << 20
+
+Columns = dict[str, np.ndarray]
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Opens a Parquet file for streaming.
+
+    Raises:
+      UserError: the file is missing, empty, truncated or no Parquet.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file; fetch it with launch/download.py, or point --config.data.raw_dir at the folder "
+            "that holds flat/ and embeddings.parquet"
+        )
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: is empty (0 bytes); download or export it again")
+    with _parquet_errors(path):
+        return pq.ParquetFile(path, buffer_size=_READ_AHEAD_BYTES, pre_buffer=False)
+
+
+@contextlib.contextmanager
+def _parquet_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as e:
+        cause = " ".join(str(e).split())
+        raise UserError(f"{path}: truncated or not Parquet ({cause}); download or export it again") from e
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A Parquet file whose columns have been found to exist, with types that convert to the schema's.
+
+    Attributes:
+      path: the file.
+      schema: the columns and the integer types that batches are converted to.
+      num_rows: rows in the file.
+    """
+
+    path: Path
+    schema: pa.Schema
+    num_rows: int
+
+    @classmethod
+    def open(cls, path: Path, schema: pa.Schema) -> Table:
+        """Checks the footer against `schema`: any integer (or boolean) type will do, values are checked when read.
+
+        Raises:
+          UserError: the file cannot be read, a column is missing, or its type is no integer.
+        """
+        with open_parquet(path) as file:
+            found = file.schema_arrow
+            for field in schema:
+                wanted = f"{field.name} ({field.type})"
+                if field.name not in found.names:
+                    raise UserError(f"{path}: has no column {wanted}, only {', '.join(found.names)}; add it")
+                kind = found.field(field.name).type
+                if not (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
+                    raise UserError(f"{path}: column {field.name} is {kind}; cast it to {field.type}")
+            return cls(path, schema, file.metadata.num_rows)
+
+    def batches(self, columns: Sequence[str], *, batch_rows: int = BATCH_ROWS) -> Iterator[Columns]:
+        """Yields the columns as NumPy arrays of the schema's types, at most `batch_rows` rows at a time.
+
+        Raises:
+          UserError: a null, a value outside the type's range, or damaged bytes.
+        """
+        row = 0
+        for batch in record_batches(self.path, columns, batch_rows=batch_rows):
+            yield {name: self._convert(batch.column(name), name, row) for name in columns}
+            row += batch.num_rows
+
+    def _convert(self, column: pa.Array, name: str, first_row: int) -> np.ndarray:
+        wanted = np.dtype(self.schema.field(name).type.to_pandas_dtype())
+        reject_nulls(column, self.path, name, first_row)
+        if pa.types.is_boolean(column.type):
+            column = column.cast(pa.uint8())
+        values = column.to_numpy(zero_copy_only=False)
+        if values.dtype == wanted:
+            return values
+        limits = np.iinfo(wanted)
+        outside = (values < limits.min) | (values > limits.max)
+        if outside.any():
+            at = int(outside.argmax())
+            raise UserError(
+                f"{self.path}: column {name}, row {first_row + at}: {values[at]} does not fit {wanted.name} "
+                f"({limits.min}..{limits.max}); renumber or rescale the column"
+            )
+        return values.astype(wanted)
+
+
+def record_batches(
+    path: Path, columns: Sequence[str], *, batch_rows: int, row_groups: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yields Arrow record batches of the named columns; damaged bytes become a UserError that names the file."""
+    with open_parquet(path) as file:
+        groups = range(file.num_row_groups) if row_groups is None else row_groups
+        with _parquet_errors(path):
+            stream = file.iter_batches(batch_size=batch_rows, columns=list(columns), row_groups=list(groups))
+        while True:
+            with _parquet_errors(path):
+                batch = next(stream, None)
+            if batch is None:
+                return
+            yield batch
+
+
+def reject_nulls(column: pa.Array, path: Path, name: str, first_row: int) -> None:
+    """Raises a UserError that names the first null of the column, if there is one."""
+    if column.null_count:
+        row = first_row + int(column.is_null().to_numpy(zero_copy_only=False).argmax())
+        raise UserError(f"{path}: column {name}, row {row}: null; fill in the value or drop the row")
+
+
+@dataclasses.dataclass(frozen=True)
+class EventTable(Table):
+    """An event file: sorted by uid, then timestamp, which is checked as it is read."""
+
+    def batches(self, columns: Sequence[str], *, batch_rows: int = BATCH_ROWS) -> Iterator[Columns]:
+        """As Table.batches; `columns` must hold uid and timestamp.
+
+        Raises:
+          UserError: also where a row is before its predecessor by (uid, timestamp), or is_organic is neither 0 nor 1.
+        """
+        row, previous = 0, np.uint64(0)
+        for batch in super().batches(columns, batch_rows=batch_rows):
+            order = batch["uid"].astype(np.uint64) << np.uint64(32) | batch["timestamp"]
+            if len(order):
+                falls = np.flatnonzero(order[1:] < order[:-1]) + 1
+                at = 0 if order[0] < previous else int(falls[0]) if len(falls) else -1
+                if at >= 0:
+                    raise UserError(
+                        f"{self.path}: row {row + at} (uid {batch['uid'][at]}, timestamp {batch['timestamp'][at]}) "
+                        "comes before the row above it; sort the file by uid, then timestamp"
+                    )
+                previous = order[-1]
+            if "is_organic" in batch and len(order) and batch["is_organic"].max() > 1:
+                at = int((batch["is_organic"] > 1).argmax())
+                raise UserError(
+                    f"{self.path}: column is_organic, row {row + at}: {batch['is_organic'][at]}; it must be 1 "
+                    "(organic) or 0 (played by the recommender)"
+                )
+            yield batch
+            row += len(order)
+
+
+def open_events(raw_dir: Path, size: str) -> dict[str, EventTable]:
+    """Opens the event files of a log in the hub's layout; all but the listens may be absent.
+
+    Args:
+      raw_dir: folder that holds flat/<size>/.
+      size: "50m", "500m", "5b" or the name of the log's folder.
+    Returns:
+      The files found, by name ("listens", "likes", ...), in the order of EVENT_SCHEMAS.
+    Raises:
+      UserError: the listens are missing or have no row, or a file is no such table.
+    """
+    tables = {}
+    for name, schema in EVENT_SCHEMAS.items():
+        path = event_path(raw_dir, size, name)
+        if name == "listens" or path.is_file():
+            tables[name] = EventTable.open(path, schema)
+    if tables["listens"].num_rows == 0:
+        raise UserError(f"{tables['listens'].path}: has no rows; download or export it again")
+    return tables
+
+
+def user_chunks(tables: dict[str, EventTable], *, batch_rows: int = BATCH_ROWS) -> Iterator[dict[str, Columns]]:
+    """Walks several event files side by side, a range of users at a time.
+
+    Args:
+      tables: event files, each sorted by uid.
+      batch_rows: rows to read of a file at a time; a chunk is larger only where one user has more events.
+    Yields:
+      Per file its columns for a range of users. A user is in one chunk, whole; the ranges ascend.
+    """
+    cursors = {name: _Cursor(table, batch_rows) for name, table in tables.items()}
+    while True:
+        for cursor in cursors.values():
+            if len(cursor) < batch_rows:
+                cursor.read()
+        # The last user of an unfinished buffer may go on in its file, so every chunk stops before that user.
+        unfinished = [c for c in cursors.values() if not c.finished]
+        stop = min((c.last_user for c in unfinished), default=None)
+        chunk = {name: cursor.take_before(stop) for name, cursor in cursors.items()}
+        if any(len(columns["uid"]) for columns in chunk.values()):
+            yield chunk
+        elif stop is None:
+            return
+        else:
+            for cursor in unfinished:
+                if cursor.last_user == stop:
+                    cursor.read()
+
+
+class _Cursor:
+    """The rows of one event file that were read and not yet handed out."""
+
+    def __init__(self, table: EventTable, batch_rows: int):
+        self._stream = table.batches(table.schema.names, batch_rows=batch_rows)
+        self._rows = {f.name: np.empty(0, f.type.to_pandas_dtype()) for f in table.schema}
+        self.finished = False
+
+    def __len__(self) -> int:
+        return len(self._rows["uid"])
+
+    @property
+    def last_user(self) -> int:
+        return int(self._rows["uid"][-1])
+
+    def read(self) -> None:
+        """Appends the next rows of the file; the cursor of an unfinished file is never empty afterwards."""
+        while not self.finished:
+            batch = next(self._stream, None)
+            if batch is None:
+                self.finished = True
+            elif len(batch["uid"]):
+                self._rows = {k: np.concatenate([v, batch[k]]) if len(v) else batch[k] for k, v in self._rows.items()}
+                return
+
+    def take_before(self, stop: int | None) -> Columns:
+        """Removes and returns the rows of users before `stop`, all rows where it is None."""
+        end = len(self) if stop is None else int(np.searchsorted(self._rows["uid"], stop))
+        taken = {k: v[:end] for k, v in self._rows.items()}
+        self._rows = {k: v[end:] for k, v in self._rows.items()}
+        return taken

@@ -1,0 +1,243 @@
+"""The training loop: dispatches of many steps, a log line, an evaluation, a checkpoint; resumable at any moment."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from music_map.errors import UserError
+from music_map.model.lightgcn import Inputs, Params
+from music_map.progress import Progress, silent
+from music_map.training.checkpoint import CheckpointStore
+from music_map.training.metrics_log import MetricsLog
+from music_map.training.sampling import SampleData
+from music_map.training.step import MEASURES, StepSettings, create_state, empty_window, rate_at, train_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopSettings:
+    """How long to train and what to do in between.
+
+    Attributes:
+      num_epochs: passes; an epoch is ceil(edges / batch size) steps.
+      seed: of parameters, batches and dropout.
+      eval_every_epochs: epochs between evaluations.
+      patience: evaluations without improvement after which training stops; 0 never stops early.
+      log_every_steps: steps between lines of metrics.jsonl.
+      steps_per_dispatch: most steps run before the host looks up: how soon a signal or a NaN is noticed.
+      checkpoint_every_seconds: seconds between checkpoints besides those of evaluations; 0: after every dispatch.
+      metric: validation metric to maximise, e.g. "ndcg@20".
+    """
+
+    num_epochs: int
+    seed: int
+    eval_every_epochs: int
+    patience: int
+    log_every_steps: int
+    steps_per_dispatch: int
+    checkpoint_every_seconds: float
+    metric: str
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "eval_every_epochs", "log_every_steps", "steps_per_dispatch"):
+            if getattr(self, name) < 1:
+                raise UserError(f"config.train.{name}={getattr(self, name)}: must be at least 1")
+        for name in ("patience", "checkpoint_every_seconds"):
+            if getattr(self, name) < 0:
+                raise UserError(f"config.train.{name}={getattr(self, name)}: must be at least 0")
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run stands, besides its TrainState; stored with each checkpoint as JSON.
+
+    Attributes:
+      best_metric, best_step: of the best evaluation so far; None before the first.
+      improvements: how many evaluations were the best so far.
+      stale_evals: evaluations since the best.
+      train_seconds, eval_seconds, compile_seconds: wall-clock seconds, kept apart.
+    """
+
+    best_metric: float | None = None
+    best_step: int | None = None
+    improvements: int = 0
+    stale_evals: int = 0
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    compile_seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class FitResult:
+    """How training ended: "epochs", "patience" or "signal"; `resumed_from` is the step it went on from."""
+
+    reason: str
+    step: int
+    steps_per_epoch: int
+    position: Position
+    resumed_from: int | None
+
+
+def steps_per_epoch(num_edges: int, batch_size: int) -> int:
+    """ceil(edges / batch size)."""
+    return math.ceil(num_edges / batch_size)
+
+
+def _next_stop(step: int, last: int, boundaries: list[int], most: int) -> int:
+    """Steps to the nearest boundary: a multiple of any of `boundaries`, the end, or `most`."""
+    return min(last - step, most, *(b - step % b for b in boundaries))
+
+
+def fit(
+    *,
+    inputs: Inputs,
+    data: SampleData,
+    step_settings: StepSettings,
+    settings: LoopSettings,
+    store: CheckpointStore,
+    log: MetricsLog,
+    evaluate: Callable[[Params], dict[str, float]] | None,
+    should_stop: Callable[[], bool] = lambda: False,
+    progress: Progress = silent,
+) -> FitResult:
+    """Trains, or goes on training, to the end.
+
+    Args:
+      inputs, data: graph, features and sampling tables on the device.
+      step_settings: what the step is compiled for.
+      settings: how long, and what to do in between.
+      store: checkpoints; the latest good one is where training goes on.
+      log: metrics.jsonl.
+      evaluate: validation metrics of parameters; None where there is no validation split (the last step is the best).
+      should_stop: asked between dispatches; True saves and returns.
+      progress: bar over steps.
+
+    Raises:
+      UserError: loss or gradients are not finite (says the step; the last good checkpoint stays), or the disk is full.
+    """
+    num_edges = inputs.adjacency.users_from_items.forward.columns.shape[0]
+    epoch = steps_per_epoch(num_edges, step_settings.batch_size)
+    last, eval_every = settings.num_epochs * epoch, settings.eval_every_epochs * epoch
+
+    # Resuming: 1. the state as a fresh run would make it, 2. the latest whole checkpoint over it, 3. later
+    # checkpoints (damaged ones) set aside, 4. log lines after that step dropped. Batches follow from (seed, step).
+    state = create_state(step_settings, inputs, seed=settings.seed)
+    position, resumed_from = Position(), None
+    found = store.restore(state)
+    if found is not None:
+        resumed_from, state, stored = found
+        position = Position(**stored)
+    store.discard_after(resumed_from)
+    log.resume(resumed_from or 0)
+    step = int(state.step)
+
+    def save(improvement: int = -1) -> None:
+        store.save(step, state, dataclasses.asdict(position), improvement=improvement)
+
+    def stale() -> bool:
+        return bool(settings.patience) and position.stale_evals >= settings.patience
+
+    if step < last and not stale():
+        started = time.perf_counter()
+        run = train_steps.lower(state, inputs, data, jnp.int32(1), settings=step_settings).compile()
+        position.compile_seconds += time.perf_counter() - started
+
+    reason, saved_at = "epochs", time.perf_counter()
+    boundaries = [settings.log_every_steps, eval_every]
+    with progress("training", last, "step") as advance:
+        advance(step)
+        while step < last and not stale():
+            ahead = _next_stop(step, last, boundaries, settings.steps_per_dispatch)
+            started = time.perf_counter()
+            state, finite = run(state, inputs, data, jnp.int32(ahead))
+            finite = bool(finite)
+            position.train_seconds += time.perf_counter() - started
+            if not finite:
+                store.wait()
+                kept = store.steps()
+                raise UserError(
+                    f"loss or gradients are not finite at step {int(state.step)}; "
+                    + (f"the checkpoint of step {kept[-1]} is kept. " if kept else "")
+                    + "Lower config.train.learning_rate or set config.train.clip_norm, and train in a new --workdir"
+                )
+            step += ahead
+            advance(ahead)
+            if step % settings.log_every_steps == 0 or step == last:
+                log.write(_train_line(step, epoch, state.window, step_settings, position))
+                state = state._replace(window=empty_window())
+            if step % eval_every == 0 or step == last:
+                improved = _evaluate(state.params, step, epoch, evaluate, settings.metric, position, log)
+                save(position.improvements if improved else -1)
+                saved_at = time.perf_counter()
+            elif time.perf_counter() - saved_at >= settings.checkpoint_every_seconds:
+                save()
+                saved_at = time.perf_counter()
+            if should_stop():
+                reason = "signal"
+                if step not in store.steps():
+                    save()
+                break
+    store.wait()
+    if reason != "signal" and step < last:
+        reason = "patience"
+    return FitResult(reason, step, epoch, position, resumed_from)
+
+
+def _train_line(
+    step: int, epoch: int, window: dict[str, jax.Array], settings: StepSettings, position: Position
+) -> dict[str, Any]:
+    sums = {name: float(value) for name, value in window.items()}
+    return {
+        "step": step,
+        "epoch": step / epoch,
+        **{f"train/{name}": sums[name] / sums["count"] for name in MEASURES},
+        "train/learning_rate": rate_at(settings.optimizer, step - 1),
+        "steps_per_second": step / position.train_seconds,
+        **_seconds(position),
+    }
+
+
+def _seconds(position: Position) -> dict[str, float]:
+    return {
+        "seconds/train": round(position.train_seconds, 3),
+        "seconds/eval": round(position.eval_seconds, 3),
+        "seconds/compile": round(position.compile_seconds, 3),
+    }
+
+
+def _evaluate(
+    params: Params,
+    step: int,
+    epoch: int,
+    evaluate: Callable[[Params], dict[str, float]] | None,
+    metric: str,
+    position: Position,
+    log: MetricsLog,
+) -> bool:
+    """Evaluates, logs, and updates `position`; whether this is the best so far."""
+    if evaluate is None:
+        position.best_step, position.improvements = step, position.improvements + 1
+        return True
+    started = time.perf_counter()
+    metrics = evaluate(params)
+    position.eval_seconds += time.perf_counter() - started
+    if metric not in metrics:
+        raise UserError(f"config.eval.metric={metric!r} is unknown; choose one of {', '.join(metrics)}")
+    value = metrics[metric]
+    log.write(
+        {"step": step, "epoch": step / epoch, **{f"val/{k}": v for k, v in metrics.items()}, **_seconds(position)}
+    )
+    improved = position.best_metric is None or value > position.best_metric
+    if improved:
+        position.best_metric, position.best_step = value, step
+        position.improvements += 1
+        position.stale_evals = 0
+    else:
+        position.stale_evals += 1
+    return improved

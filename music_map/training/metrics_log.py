@@ -1,0 +1,39 @@
+"""metrics.jsonl: one JSON object per logged step, appended, and cut back on resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from music_map.errors import disk_errors
+from music_map.storage import write_text
+
+
+class MetricsLog:
+    """Appends to a file of JSON lines; each line has a "step"."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole lines; a last line that a killed process left half written is passed over."""
+        if not self.path.exists():
+            return []
+        lines = []
+        for line in self.path.read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    def resume(self, step: int) -> None:
+        """Drops the lines after `step`: the resumed run writes them again."""
+        kept = [line for line in self.read() if line["step"] <= step]
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Appends one line."""
+        with disk_errors(self.path), open(self.path, "a") as f:
+            f.write(json.dumps(line) + "\n")

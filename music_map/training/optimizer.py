@@ -1,0 +1,63 @@
+"""The optimizer and its learning rate, by name."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import optax
+
+from music_map.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+    """How parameters move; hashable, so that jit can take it as a static argument.
+
+    Attributes:
+      name: "adam" or "adamw".
+      learning_rate: the peak.
+      schedule: "constant", or "cosine" down to 0 at `total_steps`.
+      warmup_steps: linear from 0 to the peak over the first steps.
+      weight_decay: adamw's.
+      clip_norm: gradients are scaled to this global norm at most; 0 switches it off.
+      total_steps: length of the schedule.
+    """
+
+    name: str
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    weight_decay: float
+    clip_norm: float
+    total_steps: int
+
+    def __post_init__(self) -> None:
+        checks = [
+            ("optimizer", "name", self.name in ("adam", "adamw"), "'adam' or 'adamw'"),
+            ("schedule", "schedule", self.schedule in ("constant", "cosine"), "'constant' or 'cosine'"),
+            ("learning_rate", "learning_rate", self.learning_rate > 0, "above 0"),
+            ("warmup_steps", "warmup_steps", self.warmup_steps >= 0, "at least 0"),
+            ("clip_norm", "clip_norm", self.clip_norm >= 0, "at least 0"),
+        ]
+        for field, attribute, good, rule in checks:
+            if not good:
+                raise UserError(f"config.train.{field}={getattr(self, attribute)!r}: must be {rule}")
+
+
+def learning_rate(settings: OptimizerSettings) -> optax.Schedule:
+    """The schedule: step -> learning rate."""
+    peak, warmup = settings.learning_rate, settings.warmup_steps
+    if settings.schedule == "constant":
+        after = optax.constant_schedule(peak)
+    else:
+        after = optax.cosine_decay_schedule(peak, max(settings.total_steps - warmup, 1))
+    if warmup == 0:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+
+
+def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
+    """Clipping, then Adam or AdamW with the schedule."""
+    rate = learning_rate(settings)
+    update = optax.adam(rate) if settings.name == "adam" else optax.adamw(rate, weight_decay=settings.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), update) if settings.clip_norm else update

@@ -1,0 +1,83 @@
+"""Sparse products against float64 dense algebra, forward and backward, on every backend."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from graphs import make_graph, random_graph
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from music_map.errors import UserError
+from music_map.model import propagation
+from music_map.model.propagation import BACKENDS, adjacency, choose_backend, coo_matrix, spmm
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("seed", range(4))
+def test_products_and_gradients_equal_dense_algebra(backend, seed):
+    graph, dense = random_graph(seed)
+    matrix = adjacency(graph, degree="weighted").users_from_items
+    rng = np.random.default_rng(seed)
+    x_items, x_users = rng.normal(size=(dense.shape[1], 5)), rng.normal(size=(dense.shape[0], 5))
+
+    for m, a, x in ((matrix, dense, x_items), (matrix.T, dense.T, x_users)):
+        g = rng.normal(size=(a.shape[0], 5))
+        y, pull = jax.vjp(lambda x, m=m: spmm(m, x, backend), jnp.asarray(x, jnp.float32))
+        np.testing.assert_allclose(y, a @ x, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(pull(jnp.asarray(g, jnp.float32))[0], a.T @ g, rtol=1e-5, atol=1e-5)
+        assert np.all(np.asarray(y)[-1] == 0.0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_edge(backend):
+    graph = make_graph([0], [0], [2.5], 1, 1)
+    matrix = adjacency(graph, degree="weighted").users_from_items
+    np.testing.assert_array_equal(spmm(matrix, jnp.array([[2.0, 4.0]]), backend), [[5.0, 10.0]])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_parallel_edges_add_up(backend):
+    graph = make_graph([0, 0, 1], [1, 1, 0], [1.0, 2.0, 4.0], 2, 2)
+    matrix = adjacency(graph, degree="weighted").users_from_items
+    np.testing.assert_array_equal(spmm(matrix, jnp.array([[1.0], [10.0]]), backend), [[30.0], [4.0]])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.floats(-3, 3)), min_size=1, max_size=20))
+def test_backends_agree(entries):
+    rows, columns, values = map(np.array, zip(*entries, strict=True))
+    matrix = coo_matrix(rows, columns, values, num_rows=5, num_columns=4)
+    x = jnp.arange(8.0).reshape(4, 2)
+    dense = np.zeros((5, 4))
+    np.add.at(dense, (rows, columns), values)
+    for backend in BACKENDS:
+        np.testing.assert_allclose(spmm(matrix, x, backend), dense @ np.asarray(x), rtol=1e-4, atol=1e-4)
+
+
+def test_degrees():
+    graph, dense = random_graph(0)
+    weighted, counted = adjacency(graph, degree="weighted"), adjacency(graph, degree="count")
+    np.testing.assert_allclose(weighted.user_degree, dense.sum(1), rtol=1e-6)
+    np.testing.assert_allclose(weighted.item_degree, dense.sum(0), rtol=1e-6)
+    np.testing.assert_array_equal(counted.user_degree, (dense > 0).sum(1))
+    np.testing.assert_array_equal(counted.item_degree, (dense > 0).sum(0))
+
+
+def test_backend_names():
+    assert choose_backend("auto") == "csr"  # the tests run on CPU
+    with pytest.raises(UserError, match=r"config\.model\.backend='cuda'"):
+        choose_backend("cuda")
+
+
+def test_the_gradient_does_not_scatter(monkeypatch):
+    """The backward product runs through the same kernel as the forward one, with the transpose."""
+    seen = []
+    product = propagation._product
+    monkeypatch.setattr(
+        propagation, "_product", lambda m, x, b: (seen.append(m.offsets.shape[0] - 1), product(m, x, b))[1]
+    )
+    graph, dense = random_graph(1)
+    matrix = adjacency(graph, degree="weighted").users_from_items
+    jax.grad(lambda x: spmm(matrix, x, "csr").sum())(jnp.ones((dense.shape[1], 2)))
+    assert seen == [dense.shape[0], dense.shape[1]]

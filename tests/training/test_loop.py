@@ -1,0 +1,243 @@
+"""The loop: resume equals uninterrupted, early stopping, NaN, damaged checkpoints, a full disk."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from graphs import random_graph
+
+from music_map.errors import DamagedFileError, UserError
+from music_map.losses.settings import LossSettings
+from music_map.model.lightgcn import Inputs, ModelSettings
+from music_map.model.propagation import adjacency
+from music_map.training.checkpoint import CheckpointStore
+from music_map.training.loop import LoopSettings, fit
+from music_map.training.metrics_log import MetricsLog
+from music_map.training.optimizer import OptimizerSettings, learning_rate
+from music_map.training.sampling import sample_data
+from music_map.training.step import StepSettings, create_state, train_steps
+
+GRAPH, DENSE = random_graph(0, num_users=20, num_items=15, negatives=[(0, 3, 3.0), (2, 5, 3.0)])
+STEP = StepSettings(
+    ModelSettings(2, 8, 0.6, -0.1, 0.2, True, "weighted", "cosine", 0.1, False, False, 0.0, "csr"),
+    LossSettings("debiased_contrastive", 0.2, "mixed", 8, 0.01, 0.1, 0.0, 1e-4),
+    OptimizerSettings("adamw", 1e-2, "cosine", 3, 1e-3, 1.0, 40),
+    16,
+)
+LOOP = LoopSettings(
+    num_epochs=5, seed=0, eval_every_epochs=1, patience=0, log_every_steps=4, steps_per_dispatch=3,
+    checkpoint_every_seconds=0.0, metric="ndcg@20",
+)  # fmt: skip
+
+
+def inputs_and_data():
+    return Inputs(adjacency(GRAPH, degree="weighted"), None), sample_data(GRAPH, users="uniform", items="weight")
+
+
+def score(params):
+    """Any deterministic function of the parameters will do for a validation metric."""
+    return {"ndcg@20": float(jnp.mean(jnp.tanh(params["user"])))}
+
+
+def run(workdir, *, step=STEP, loop=LOOP, evaluate=score, should_stop=lambda: False, warnings=None):
+    inputs, data = inputs_and_data()
+    store = CheckpointStore(workdir / "checkpoints", warn=(warnings if warnings is not None else []).append)
+    try:
+        result = fit(
+            inputs=inputs, data=data, step_settings=step, settings=loop, store=store,
+            log=MetricsLog(workdir / "metrics.jsonl"), evaluate=evaluate, should_stop=should_stop,
+        )  # fmt: skip
+        like = create_state(step, inputs, seed=0)
+        return result, store.restore(like), store.restore(like, best=True), store.steps()
+    finally:
+        store.close()
+
+
+def lines(workdir):
+    """metrics.jsonl without what depends on the clock."""
+    read = MetricsLog(workdir / "metrics.jsonl").read()
+    return [{k: v for k, v in line.items() if "seconds" not in k and k != "steps_per_second"} for line in read]
+
+
+def assert_same_state(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def stop_after(n):
+    calls = iter(range(10**6))
+    return lambda: next(calls) >= n
+
+
+def test_resume_equals_uninterrupted(tmp_path):
+    whole, latest, best, _ = run(tmp_path / "whole")
+    for stop in (0, 2, 4):
+        workdir = tmp_path / f"stop{stop}"
+        first, *_ = run(workdir, should_stop=stop_after(stop))
+        assert first.reason == "signal" and first.step < whole.step
+        second, latest2, best2, _ = run(workdir)
+        assert second.resumed_from == first.step and second.step == whole.step
+        assert_same_state(latest[1], latest2[1])
+        assert_same_state(best[1], best2[1])
+        assert lines(workdir) == lines(tmp_path / "whole")
+
+
+def test_the_last_step_is_evaluated_and_saved(tmp_path):
+    loop = dataclasses.replace(LOOP, eval_every_epochs=2)
+    result, latest, *_ = run(tmp_path, loop=loop)
+    assert latest[0] == result.step == 5 * result.steps_per_epoch
+    assert [line["step"] for line in lines(tmp_path) if "val/ndcg@20" in line][-1] == result.step
+
+
+def test_best_checkpoint_is_kept_and_a_finished_run_does_nothing(tmp_path):
+    values = iter([0.1, 0.9, 0.2, 0.9, 0.3])
+    result, latest, best, steps = run(tmp_path, evaluate=lambda p: {"ndcg@20": next(values)})
+    epoch = result.steps_per_epoch
+    assert result.position.best_step == best[0] == 2 * epoch  # the tie at epoch 4 is no improvement
+    assert latest[0] == 5 * epoch and best[0] in steps
+    before = (tmp_path / "metrics.jsonl").read_text()
+    again, *_ = run(tmp_path, evaluate=lambda p: pytest.fail("nothing is left to evaluate"))
+    assert again.step == result.step and (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_early_stopping(tmp_path):
+    values = iter([0.5, 0.4, 0.3, 0.2, 0.1])
+    result, *_ = run(tmp_path, loop=dataclasses.replace(LOOP, patience=2), evaluate=lambda p: {"ndcg@20": next(values)})
+    assert result.reason == "patience" and result.step == 3 * result.steps_per_epoch
+
+
+def test_nan_stops_with_the_step_and_keeps_the_checkpoint(tmp_path):
+    run(tmp_path, should_stop=stop_after(1))
+    good = MetricsLog(tmp_path / "metrics.jsonl").read()
+    # A checkpoint whose parameters are about to overflow: the gradients of the next step are not finite.
+    inputs, _ = inputs_and_data()
+    store = CheckpointStore(tmp_path / "checkpoints")
+    step, state, progress = store.restore(create_state(STEP, inputs, seed=0))
+    poisoned = state._replace(step=state.step + 1, params=jax.tree.map(lambda x: x * jnp.float32(1e30), state.params))
+    store.save(step + 1, poisoned, progress)
+    store.close()
+    with pytest.raises(UserError, match=rf"not finite at step {step + 2}; the checkpoint of step {step + 1} is kept"):
+        run(tmp_path)
+    assert MetricsLog(tmp_path / "metrics.jsonl").read() == good
+
+
+def test_finite_flag_and_step_count():
+    inputs, data = inputs_and_data()
+    state = create_state(STEP, inputs, seed=0)
+    bad = state._replace(params=jax.tree.map(lambda x: x * jnp.nan, state.params))
+    after, finite = train_steps(bad, inputs, data, jnp.int32(5), settings=STEP)
+    assert not bool(finite) and int(after.step) == 1
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+def biggest_file(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def test_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path):
+    _, latest, *_ = run(tmp_path / "whole")
+    run(tmp_path / "hurt", should_stop=stop_after(4))
+    folder = tmp_path / "hurt" / "checkpoints"
+    steps = sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    victim = biggest_file(folder / str(steps[-1]))
+    damage(victim)
+    warnings = []
+    again, latest2, *_ = run(tmp_path / "hurt", warnings=warnings)
+    assert again.resumed_from == steps[-2]
+    assert any(str(victim) in w and "damaged" in w for w in warnings)
+    assert (folder / f"damaged-{steps[-1]}").is_dir()  # nothing is deleted
+    assert_same_state(latest[1], latest2[1])
+    assert lines(tmp_path / "hurt") == lines(tmp_path / "whole")
+
+
+def test_all_checkpoints_damaged_is_an_error(tmp_path):
+    run(tmp_path, should_stop=stop_after(2))
+    folder = tmp_path / "checkpoints"
+    for step in (p for p in folder.iterdir() if p.name.isdigit()):
+        damage(biggest_file(step))
+    with pytest.raises(DamagedFileError, match="no other checkpoint is whole"):
+        run(tmp_path)
+
+
+def test_a_checkpoint_without_checksums_is_accepted_if_it_loads(tmp_path):
+    """A process killed between the end of a save and its checksums leaves such a one."""
+    first, *_ = run(tmp_path, should_stop=stop_after(2))
+    for path in (tmp_path / "checkpoints" / "sha256").iterdir():
+        path.unlink()
+    again, *_ = run(tmp_path)
+    assert again.resumed_from == first.step
+
+
+def test_half_written_log_line_is_dropped(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 3):
+        log.write({"step": step})
+    with open(log.path, "a") as f:
+        f.write('{"step": 4, "tra')
+    log.resume(2)
+    assert [json.loads(line)["step"] for line in log.path.read_text().splitlines()] == [1, 2]
+
+
+def test_unknown_metric_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"config\.eval\.metric='ndcg@21' is unknown; choose one of ndcg@20"):
+        run(tmp_path, loop=dataclasses.replace(LOOP, metric="ndcg@21"))
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r}); sys.path.insert(0, {here!r})
+from test_loop import run, stop_after
+from music_map.errors import UserError
+workdir = Path({workdir!r})
+run(workdir, should_stop=stop_after(1))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))  # the writes of the next checkpoint fail, as on a full disk
+try:
+    run(workdir)
+except UserError as e:
+    print(e)
+"""
+
+
+def test_full_disk_at_save_keeps_what_is_there(tmp_path):
+    workdir = tmp_path / "run"
+    here = os.path.dirname(__file__)
+    code = FULL_DISK.format(tests=os.path.dirname(here), here=here, workdir=str(workdir))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert "no space left" in done.stdout, done.stdout + done.stderr
+    again, *_ = run(workdir)
+    assert again.resumed_from is not None and again.reason == "epochs"
+
+
+def test_schedules():
+    base = OptimizerSettings("adam", 1.0, "cosine", 10, 0.0, 0.0, 110)
+    rate = learning_rate(base)
+    np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(60), rate(110)], [0, 0.5, 1, 0.5, 0], atol=1e-6)
+    constant = learning_rate(dataclasses.replace(base, schedule="constant", warmup_steps=0))
+    np.testing.assert_allclose([constant(0), constant(1000)], [1, 1])
+
+
+def test_training_lowers_the_loss_for_every_loss():
+    inputs, data = inputs_and_data()
+    for name in ("bpr", "softmax", "sampled_softmax", "debiased_contrastive"):
+        settings = dataclasses.replace(STEP, loss=dataclasses.replace(STEP.loss, name=name))
+        settings = dataclasses.replace(settings, optimizer=OptimizerSettings("adam", 1e-2, "constant", 0, 0.0, 0.0, 1))
+        first, _ = train_steps(create_state(settings, inputs, seed=0), inputs, data, jnp.int32(10), settings=settings)
+        early = float(first.window["ranking_loss"]) / 10
+        later, _ = train_steps(first._replace(window=jax.tree.map(jnp.zeros_like, first.window)), inputs, data,
+                               jnp.int32(150), settings=settings)  # fmt: skip
+        later, _ = train_steps(later._replace(window=jax.tree.map(jnp.zeros_like, later.window)), inputs, data,
+                               jnp.int32(10), settings=settings)  # fmt: skip
+        assert float(later.window["ranking_loss"]) / 10 < 0.95 * early, name
