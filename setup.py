@@ -10,8 +10,9 @@ setup(
     packages=find_packages(include=["music_map", "music_map.*", "launch", "configs"]),
     install_requires=[
         "absl-py",  # flags and application start-up of launch/
+        "filelock",  # one download at a time into a folder
         "flax",  # linen modules of the item fusion
-        "huggingface_hub",  # launch/download.py: resumable transfers from the hub
+        "huggingface_hub>=1.0",  # launch/download.py: file metadata, authentication and HTTP session of the hub
         "jax>=0.10",
         "jaxlib>=0.10",
         "jraph",  # segment operations: the portable propagation backend

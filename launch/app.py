@@ -93,13 +93,16 @@ def _parse(argv: Sequence[str]) -> list[str]:
     raise AssertionError
 
 
-def _exit(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+def _exit(message: str, notes: Sequence[str] = ()) -> None:
+    print(f"error: {' '.join(message.split())}", *notes, sep="\n", file=sys.stderr, flush=True)
     sys.exit(USER_ERROR)
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Parses the flags and runs `main()`; a UserError becomes one line on stderr and exit status 2."""
+    """Parses the flags and runs `main()`; a UserError becomes one line on stderr and exit status 2.
+
+    Notes added to the error (`add_note`), a list of files say, follow on lines of their own.
+    """
 
     def guarded(_: Sequence[str]) -> None:
         absl_logging.set_verbosity(absl_logging.ERROR)
@@ -109,7 +112,7 @@ def run(main: Callable[[], int | None]) -> None:
         try:
             status = main()
         except UserError as e:
-            _exit(str(e))
+            _exit(str(e), getattr(e, "__notes__", ()))
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)

@@ -1,0 +1,412 @@
+"""Transfer of the data set from the Hugging Face hub: resumed, checked against the hub's hashes, never overwriting.
+
+The hub library's `hf_hub_download` starts a file anew after an interruption (its partial files carry a random name, and
+Xet transfers start from nothing too), which is no option for the 13.8 GB of audio embeddings. So its parts are used: a
+HEAD request per file for size and hash, then its HTTP session, with a range request where bytes are there already:
+
+    OUTPUT/flat/50m/listens.parquet           in place only once its hash is right
+    OUTPUT/.download/NAME.HASH.part           bytes received so far
+    OUTPUT/.download/verified.json            size, mtime and hash of files checked before, so that none is read twice
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
+from huggingface_hub import constants, get_hf_file_metadata, get_session, hf_hub_url
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+from music_map.errors import DamagedFileError, UserError, disk_errors
+from music_map.progress import Progress, silent
+from music_map.storage import read_json, write_json
+
+REPO = "yandex/yambda"
+
+_T = TypeVar("_T")
+_WORK_FOLDER = ".download"
+_BLOCK = 1 << 20
+
+# Releases of huggingface_hub differ in their HTTP client (httpx, httpx2). A base of HfHubHTTPError is the root of that
+# client's errors; with OSError they cover failed connections, timeouts and broken-off bodies of each.
+_TRANSPORT_ERRORS: tuple[type[BaseException], ...] = (OSError, *HfHubHTTPError.__bases__)
+# Answers that a second try may mend, besides 5xx: timeout, too early, too many requests.
+_TRANSIENT_STATUS = {408, 425, 429}
+
+
+class HubError(UserError):
+    """The hub could not be reached, refused, or sent something else than it announced."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where files come from, and how patiently.
+
+    Attributes:
+      repo: data set repository on the hub.
+      revision: branch, tag or commit.
+      endpoint: address of the hub; None: the environment's HF_ENDPOINT, else https://huggingface.co.
+      attempts: tries of one request in a row that bring nothing new before giving up.
+      wait_seconds: pause before the second try; it doubles with every further one.
+    """
+
+    repo: str = REPO
+    revision: str = "main"
+    endpoint: str | None = None
+    attempts: int = 3
+    wait_seconds: float = 1.0
+
+    @property
+    def address(self) -> str:
+        """The hub's address in use. Raises UserError where it is no http(s) URL."""
+        address = (self.endpoint or constants.ENDPOINT).rstrip("/")
+        try:
+            parts = urlsplit(address)
+            valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        except ValueError:
+            valid = False
+        if not valid:
+            raise UserError(f"HF_ENDPOINT={address!r} is no address of a hub; write e.g. https://huggingface.co")
+        return address
+
+    def url(self, path: str, revision: str | None = None) -> str:
+        """Download address of a file of the repository."""
+        return hf_hub_url(
+            self.repo, path, repo_type="dataset", revision=revision or self.revision, endpoint=self.address
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class HubFile:
+    """What the hub says of one file.
+
+    Attributes:
+      path: in the repository, and below the output folder.
+      size: bytes.
+      digest: hex sha256 of the content (64 digits) or, for small files kept in git itself, the blob's sha1 (40 digits).
+      commit: the revision that size and digest belong to.
+    """
+
+    path: str
+    size: int
+    digest: str
+    commit: str
+
+
+def list_files(source: Source, paths: Sequence[str]) -> list[HubFile]:
+    """Asks the hub for size, hash and commit of each file; all belong to one commit.
+
+    Raises:
+      HubError: no connection, access refused, no such revision or file, or the answer lacks size or hash.
+    """
+    files: list[HubFile] = []
+    for path in paths:
+        # The first answer pins the commit: a push to the branch meanwhile must not mix two versions.
+        url = source.url(path, files[0].commit if files else None)
+        meta = _retry(source, path, lambda url=url: get_hf_file_metadata(url))
+        if meta.size is None or not meta.commit_hash or not re.fullmatch("[0-9a-f]{64}|[0-9a-f]{40}", meta.etag or ""):
+            raise HubError(
+                f"{source.address}: its answer for {path} lacks commit, size or hash, so this is no hub; "
+                "check HF_ENDPOINT and the proxy, or put the files in place by hand"
+            )
+        files.append(HubFile(path, meta.size, meta.etag, meta.commit_hash))
+    return files
+
+
+def download(
+    source: Source, files: Sequence[HubFile], output: Path, *, progress: Progress = silent
+) -> list[HubFile]:
+    """Brings `files` into `output`, each in place only when its size and hash are the hub's.
+
+    Files that are there already with the right content are left alone, and partial files of an interrupted run are gone
+    on with. A file that this function fetched before and that has changed since is fetched again; any other file in the
+    way is never touched.
+
+    Args:
+      source: where from.
+      files: what `list_files` returned.
+      output: folder to fill, in the repository's layout.
+      progress: reports the bytes received, those of an earlier run included.
+
+    Returns:
+      The files that were transferred.
+
+    Raises:
+      HubError: the transfer failed, or the bytes received have another hash (they are removed).
+      UserError: the disk is full or read-only, another download is at work, or a different file is in the way.
+    """
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file; name a folder for the downloads")
+    work = output / _WORK_FOLDER
+    with disk_errors(output):
+        work.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(work / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as e:
+            raise UserError(f"{output}: another download writes there; wait for it or choose another folder") from e
+    try:
+        record = _Record(work / "verified.json")
+        wanted = [file for file in files if not _is_present(file, output, record, progress)]
+        _remove_stale_parts(work, files)
+        _require_space(wanted, output, work)
+        if not wanted:
+            return []
+        with progress("download", sum(file.size for file in wanted), "B") as advance:
+            for file in wanted:
+                _fetch(source, file, _part_path(work, file), output / file.path, advance)
+                record.add(file, output / file.path)
+        return wanted
+    finally:
+        lock.release()
+
+
+def by_hand(source: Source, paths: Sequence[str], output: Path) -> list[str]:
+    """Lines that say which missing file to fetch from which address and where to put it."""
+    missing = [path for path in paths if not (output / path).is_file()]
+    return [f"{source.url(path)} -> {output / path}" for path in missing]
+
+
+class _Record:
+    """Which files were found right, by size and modification time; lost or damaged, files are simply read again."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        try:
+            entries = read_json(path)
+        except DamagedFileError:
+            entries = None
+        self._entries: dict[str, Any] = entries if isinstance(entries, dict) else {}
+
+    @staticmethod
+    def _entry(file: HubFile, path: Path) -> dict[str, Any]:
+        stat = path.stat()
+        return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "digest": file.digest}
+
+    def knows(self, file: HubFile) -> bool:
+        """Whether this path was fetched or found right before, in whatever version."""
+        return file.path in self._entries
+
+    def confirms(self, file: HubFile, path: Path) -> bool:
+        """Whether the file is as it was when its hash was found right."""
+        return self._entries.get(file.path) == self._entry(file, path)
+
+    def add(self, file: HubFile, path: Path) -> None:
+        self._entries[file.path] = self._entry(file, path)
+        write_json(self._path, self._entries)
+
+
+class _PartFile(io.BufferedWriter):
+    """A partial file opened to append: counts and hashes every byte once, those of earlier runs included."""
+
+    def __init__(self, path: Path, file: HubFile, advance: Callable[[int], object]):
+        super().__init__(io.FileIO(path, "a"))
+        self._path, self._file, self._advance = path, file, advance
+        self._hash, self._count = _new_hash(file), 0
+        for block in _blocks(path):
+            self._take(block)
+
+    def _take(self, data: bytes) -> None:
+        self._hash.update(data)
+        self._count += len(data)
+        self._advance(len(data))
+
+    def write(self, data: bytes) -> int:
+        # A UserError, so that a full disk is not taken for a broken connection and tried again.
+        with disk_errors(self._path):
+            written = super().write(data)
+        self._take(data)
+        return written
+
+    def restart(self) -> None:
+        """Drops everything received so far."""
+        self.seek(0)
+        self.truncate()
+        self._advance(-self._count)
+        self._hash, self._count = _new_hash(self._file), 0
+
+    def finish(self) -> str:
+        """Flushes to the disk and returns the digest of the content."""
+        with disk_errors(self._path):
+            self.flush()
+            os.fsync(self.fileno())
+        return self._hash.hexdigest()
+
+
+def _new_hash(file: HubFile) -> Any:
+    if len(file.digest) == 64:
+        return hashlib.sha256()
+    return hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as f:
+        while block := f.read(_BLOCK):
+            yield block
+
+
+def _part_path(work: Path, file: HubFile) -> Path:
+    return work / f"{file.path.replace('/', '-')}.{file.digest[:16]}.part"
+
+
+def _remove_stale_parts(work: Path, files: Sequence[HubFile]) -> None:
+    """Drops partial files of versions of these files that are no longer wanted."""
+    for file in files:
+        for part in work.glob(f"{file.path.replace('/', '-')}.*.part"):
+            if part != _part_path(work, file):
+                part.unlink(missing_ok=True)
+
+
+def _is_present(file: HubFile, output: Path, record: _Record, progress: Progress) -> bool:
+    """Whether the file is in place; hashes it where that is not on record. Raises UserError on a foreign file."""
+    path = output / file.path
+    if not os.path.lexists(path):
+        return False
+    if not path.is_file():
+        raise UserError(f"{path}: is in the way of a file of that name; move it away or choose another folder")
+    if record.confirms(file, path):
+        return True
+    difference = f"{path.stat().st_size} bytes, the hub's has {file.size}"
+    if path.stat().st_size == file.size:
+        difference = "another hash"
+        digest = _new_hash(file)
+        with progress(f"check {file.path}", file.size, "B") as advance:
+            for block in _blocks(path):
+                digest.update(block)
+                advance(len(block))
+        if digest.hexdigest() == file.digest:
+            record.add(file, path)
+            return True
+    if record.knows(file):
+        return False
+    raise UserError(
+        f"{path}: differs from the hub's file ({difference}) and was not fetched from there; "
+        "move it away or choose another folder"
+    )
+
+
+def _require_space(files: Sequence[HubFile], output: Path, work: Path) -> None:
+    parts = [_part_path(work, file) for file in files]
+    needed = sum(file.size for file in files) - sum(part.stat().st_size for part in parts if part.exists())
+    free = shutil.disk_usage(output).free
+    if needed > free:
+        raise UserError(
+            f"{output}: {needed / 1e9:.2f} GB are to come but {free / 1e9:.2f} GB of disk are free; "
+            "free some space or choose another folder"
+        )
+
+
+def _fetch(source: Source, file: HubFile, part: Path, target: Path, advance: Callable[[int], object]) -> None:
+    """Transfers one file and moves it in place."""
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    resumed = part.exists()
+    digest = _transfer(source, file, part, advance)
+    if digest != file.digest and resumed:
+        # Bytes left by an earlier run may have been damaged (by a power cut, say): try once without them.
+        _discard(part, advance)
+        digest = _transfer(source, file, part, advance)
+    if digest != file.digest:
+        size = part.stat().st_size
+        _discard(part, advance)
+        kind = "sha256" if len(file.digest) == 64 else "git sha1"
+        raise HubError(
+            f"{file.path}: the {size} bytes received have {kind} {digest[:12]}..., the hub announced {file.size} bytes "
+            f"with {file.digest[:12]}...; they were removed; run the command again or put the file in place by hand"
+        )
+    with disk_errors(target):
+        os.replace(part, target)
+
+
+def _discard(part: Path, advance: Callable[[int], object]) -> None:
+    advance(-part.stat().st_size)
+    part.unlink()
+
+
+def _transfer(source: Source, file: HubFile, part: Path, advance: Callable[[int], object]) -> str:
+    """Appends what is missing of the partial file; returns the digest of the whole."""
+    with disk_errors(part), _PartFile(part, file, advance) as f:
+
+        def receive() -> None:
+            # A body may also end early without an error, where the server does not announce its length.
+            while (start := f.tell()) < file.size:
+                _receive(source.url(file.path, file.commit), f)
+                if f.tell() <= start:
+                    raise ConnectionError(f"the server sent nothing beyond byte {start}")
+
+        _retry(source, file.path, receive, position=f.tell)
+        return f.finish()
+
+
+def _receive(url: str, f: _PartFile) -> None:
+    """One GET request for what is missing of the file."""
+    # Offsets count bytes of the file itself, not of a compressed body.
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    if f.tell():
+        headers["Range"] = f"bytes={f.tell()}-"
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
+        hf_raise_for_status(response)
+        if response.status_code != 206 and f.tell():
+            f.restart()  # the server knows no ranges and sends the whole
+        for data in response.iter_bytes():
+            f.write(data)
+
+
+def _retry(source: Source, path: str, request: Callable[[], _T], position: Callable[[], int] = lambda: 0) -> _T:
+    """Runs a request until it succeeds; gives up after `source.attempts` failures that did not move `position`."""
+    reached, failures = position(), 0
+    while True:
+        try:
+            return request()
+        except _TRANSPORT_ERRORS as e:
+            failures = failures + 1 if position() <= reached else 1
+            reached = max(reached, position())
+            if failures >= source.attempts or not _is_transient(e):
+                raise _hub_error(source, path, e) from e
+        time.sleep(source.wait_seconds * 2 ** (failures - 1))
+
+
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        return status >= 500 or status in _TRANSIENT_STATUS
+    return not isinstance(error, OfflineModeIsEnabled)
+
+
+def _hub_error(source: Source, path: str, error: BaseException) -> HubError:
+    """One line for what the HTTP client and the hub report."""
+    where = f"{source.address}: {path}"
+    by_hand = "put the files in place by hand"
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
+    if isinstance(error, OfflineModeIsEnabled):
+        return HubError(f"{where}: HF_HUB_OFFLINE forbids the network; unset it or {by_hand}")
+    if isinstance(error, RevisionNotFoundError):
+        return HubError(f"{where}: {source.repo} has no revision {source.revision!r}; --revision=main is the newest")
+    if isinstance(error, EntryNotFoundError):
+        return HubError(f"{where}: {source.repo} has no such file at {source.revision!r}; try another --revision")
+    if isinstance(error, GatedRepoError) or status in (401, 403):
+        return HubError(f"{where}: access refused ({status}); set HF_TOKEN to a valid token, or {by_hand}")
+    if status == 404:
+        return HubError(f"{where}: not found (404); check HF_ENDPOINT, or {by_hand}")
+    if status:
+        return HubError(f"{where}: the hub answered {status}; try again later, or {by_hand}")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return HubError(f"{where}: the connection failed ({reason}); check the network and HF_ENDPOINT, or {by_hand}")
