@@ -130,9 +130,7 @@ def list_files(source: Source, paths: Sequence[str]) -> list[HubFile]:
     return files
 
 
-def download(
-    source: Source, files: Sequence[HubFile], output: Path, *, progress: Progress = silent
-) -> list[HubFile]:
+def download(source: Source, files: Sequence[HubFile], output: Path, *, progress: Progress = silent) -> list[HubFile]:
     """Brings `files` into `output`, each in place only when its size and hash are the hub's.
 
     Files that are there already with the right content are left alone, and partial files of an interrupted run are gone
