@@ -238,9 +238,9 @@ def open_workdir(workdir: Path) -> Run:
     return Run(ConfigDict(stored["config"]), stored["dataset"])
 
 
-def checkpoint_store(workdir: Path) -> CheckpointStore:
+def checkpoint_store(workdir: Path, *, read_only: bool) -> CheckpointStore:
     """The checkpoints of a workdir."""
-    return CheckpointStore(workdir / "checkpoints", warn=app.warn)
+    return CheckpointStore(workdir / "checkpoints", warn=app.warn, read_only=read_only)
 
 
 def best_params(experiment: Experiment, workdir: Path) -> tuple[int, Params]:
@@ -249,7 +249,9 @@ def best_params(experiment: Experiment, workdir: Path) -> tuple[int, Params]:
     Raises:
       UserError: there is none.
     """
-    store = checkpoint_store(workdir)
+    if not (workdir / "checkpoints").is_dir():
+        raise UserError(f"{workdir}: no checkpoint there yet; run launch/train.py to train")
+    store = checkpoint_store(workdir, read_only=True)
     try:
         like = create_state(experiment.settings, experiment.inputs, seed=experiment.config.train.seed)
         found = store.restore(like, best=True)

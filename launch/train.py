@@ -8,8 +8,10 @@ metrics.jsonl, checkpoints/, embeddings/ and results.json into the workdir. SIGT
 ends; the same command goes on.
 """
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 
 from absl import flags
 
@@ -23,7 +25,8 @@ _CONFIG = app.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, metrics, results.", required=True)
 
 
-def _stop_on_signal() -> threading.Event:
+@contextlib.contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
     """An event that SIGTERM or the first Ctrl-C sets; a second Ctrl-C interrupts at once."""
     asked = threading.Event()
 
@@ -31,22 +34,26 @@ def _stop_on_signal() -> threading.Event:
         asked.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
-    return asked
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main() -> int:
     workdir = app.path_of(_WORKDIR.value, "workdir")
-    asked = _stop_on_signal()
     loop = experiment.loop_settings(_CONFIG.value)
     run = experiment.load(_CONFIG.value)
     experiment.claim_workdir(run, workdir)
     config = run.config
 
     validation = None if config.data.train_on_val else experiment.task_for(run, config.eval.protocol, "val")
-    store = experiment.checkpoint_store(workdir)
-    try:
+    with (
+        contextlib.closing(experiment.checkpoint_store(workdir, read_only=False)) as store,
+        _stop_on_signal() as asked,
+    ):
         result = fit(
             inputs=run.inputs,
             data=sample_data(run.graph, users=config.train.user_sampling, items=config.train.item_sampling),
@@ -58,8 +65,6 @@ def main() -> int:
             should_stop=asked.is_set,
             progress=app.bar,
         )
-    finally:
-        store.close()
     if result.resumed_from is not None:
         app.say(f"went on from step {result.resumed_from}")
     if result.reason == "signal":

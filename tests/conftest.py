@@ -1,8 +1,19 @@
-"""Strict tests: warnings are errors, rank promotion raises, eight virtual CPU devices."""
+"""Strict tests: warnings are errors, rank promotion raises, eight virtual CPU devices; one compilation cache a run."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Before jax is imported anywhere in the process.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# Launchers run as subprocesses many times over: a program is compiled once. Workers inherit the folder.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _cache = tempfile.mkdtemp(prefix="music-map-xla-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    atexit.register(shutil.rmtree, _cache, ignore_errors=True)

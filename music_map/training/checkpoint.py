@@ -33,15 +33,20 @@ class CheckpointStore:
       folder: where they are; made on the first save.
       keep: how many of the latest to keep besides the best.
       warn: called with one line for each damaged checkpoint that is passed over.
+      read_only: nothing in the folder is touched: for reading beside a run that may still be training.
     """
 
-    def __init__(self, folder: Path, *, keep: int = 2, warn: Callable[[str], None] = _note_nothing):
+    def __init__(
+        self, folder: Path, *, keep: int = 2, warn: Callable[[str], None] = _note_nothing, read_only: bool = False
+    ):
         self.folder = folder.absolute()
         self._keep = keep
+        self._read_only = read_only
         self._warn = warn
         self._unsealed: int | None = None
-        with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        if not read_only:
+            with disk_errors(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -58,7 +63,10 @@ class CheckpointStore:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policy,
             best_fn=lambda m: m["improvement"],  # without it Orbax does not store the metrics that the policy reads
-            cleanup_tmp_directories=True,
+            create=False,
+            read_only=self._read_only,
+            # What a killed save left behind; another process's save in flight looks the same.
+            cleanup_tmp_directories=not self._read_only,
             enable_async_checkpointing=True,
         )
         return ocp.CheckpointManager(self.folder, options=options)

@@ -145,7 +145,8 @@ def fit(
 
     if step < last and not stale():
         started = time.perf_counter()
-        run = train_steps.lower(state, inputs, data, jnp.int32(1), settings=step_settings).compile()
+        # No step is run: what this takes is compilation.
+        state, _ = jax.block_until_ready(train_steps(state, inputs, data, jnp.int32(0), settings=step_settings))
         position.compile_seconds += time.perf_counter() - started
 
     reason, saved_at = "epochs", time.perf_counter()
@@ -155,7 +156,7 @@ def fit(
         while step < last and not stale():
             ahead = _next_stop(step, last, boundaries, settings.steps_per_dispatch)
             started = time.perf_counter()
-            state, finite = run(state, inputs, data, jnp.int32(ahead))
+            state, finite = train_steps(state, inputs, data, jnp.int32(ahead), settings=step_settings)
             finite = bool(finite)
             position.train_seconds += time.perf_counter() - started
             if not finite:
