@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +22,13 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 from tqdm import tqdm
 
+from launch import config_file
 from music_map.errors import UserError
 
 USER_ERROR = 2
+
+# Flags defined here are listed by --help as the launcher's own.
+flags.disclaim_key_flags()
 
 
 def define_config() -> flags.FlagHolder:
@@ -68,27 +73,22 @@ def _flag_error(error: Exception) -> str:
     if isinstance(error, flags.UnrecognizedFlagError):
         near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=1)
         return f"unknown flag --{error.flagname}" + (f"; did you mean --{near[0]}?" if near else "; see --help")
-    if isinstance(error, KeyError | AttributeError):
-        text = str(error.args[0] if error.args else error).strip("'\"").replace("\\n", "\n").replace("\\'", "'")
-        field, _, hint = text.partition("\n")
-        return f"--config has no field {field.strip()}" + (f". {hint.strip()}" if hint else "")
-    return " ".join(str(error).split()).removeprefix("FATAL ")
+    text = " ".join(str(error).split()).removeprefix("FATAL ")
+    missing = re.findall(r"Flag --(\w+) must have a value other than None", text)
+    return f"--{' and --'.join(missing)} missing; see --help" if missing else text
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
     try:
+        if "config" in flags.FLAGS and not any(re.fullmatch(r"--?(h|\?|help\w*)(=.*)?", arg) for arg in argv):
+            config_file.check(argv)
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise UserError(f"unexpected argument {rest[1]!r}; flags are written --name=value")
-        if "config" in flags.FLAGS:
-            holder = flags.FLAGS["config"]
-            value = holder.value
-            # ml_collections defers an error in the file to the first use of the value.
-            _ = value.keys() if value is not None else None
         return rest
     except UserError as e:
         _exit(str(e))
-    except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError, ImportError) as e:
+    except (flags.Error, KeyError, AttributeError, TypeError, ValueError) as e:
         _exit(_flag_error(e))
     raise AssertionError
 

@@ -23,12 +23,14 @@ class DamagedFileError(UserError):
 
 @contextlib.contextmanager
 def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns a full disk, or a folder that may not be written, into a UserError that names `path`."""
+    """Turns a full disk, or refused access to a file or folder, into a UserError that names it, or else `path`."""
     try:
         yield
     except OSError as e:
         if e.errno in _DISK_FULL:
             raise UserError(f"{path}: no space left on the disk; free some space or choose another folder") from e
         if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise UserError(f"{path}: may not be written ({os.strerror(e.errno)}); choose another folder") from e
+            # Inside the block an input may be what cannot be opened.
+            name = e.filename or path
+            raise UserError(f"{name}: no access ({os.strerror(e.errno)}); change its permissions or the folder") from e
         raise

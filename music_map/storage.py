@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -66,6 +67,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError as e:
         raise DamagedFileError(f"{path}: no such file") from e
+    except OSError as e:
+        raise DamagedFileError(f"{path}: cannot be read ({e.strerror}); check its permissions and the disk") from e
     except (json.JSONDecodeError, UnicodeDecodeError) as e:
         raise DamagedFileError(
             f"{path}: not valid JSON ({e}); delete it and run the command that wrote it again"
@@ -80,10 +83,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in path.parent.glob(f".{path.name}.tmp-*"):
-            pid = stale.name.rpartition("-")[2]
-            if not (pid.isdigit() and os.path.exists(f"/proc/{pid}")):
-                shutil.rmtree(stale, ignore_errors=True)
+        _sweep(path)
         temporary = path.parent / f".{path.name}.tmp-{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -91,6 +91,33 @@ def scratch_folder(path: Path) -> Iterator[Path]:
             yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sweep(path: Path) -> None:
+    """Removes what killed processes left beside `path`, and puts back a folder that one had just moved aside."""
+    name = glob.escape(path.name)
+    for stale in path.parent.glob(f".{name}.tmp-*"):
+        if not _is_running(stale):
+            shutil.rmtree(stale, ignore_errors=True)
+    for old in path.parent.glob(f".{name}.old-*"):
+        if not _is_running(old) and not path.exists():
+            os.replace(old, path)
+        elif not _is_running(old):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_running(folder: Path) -> bool:
+    """Whether the process whose id ends the folder's name runs (on this machine)."""
+    pid = folder.name.rpartition("-")[2]
+    if not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 @contextlib.contextmanager
@@ -121,7 +148,7 @@ class ArrayWriter:
         """Writes `NAME.npy`; the name may hold folders ("train/user-00000")."""
         path = self.folder / f"{name}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+        np.save(path, np.asarray(array, order="C"), allow_pickle=False)
         self.register(name)
 
     def register(self, name: str) -> None:
@@ -133,6 +160,15 @@ class ArrayWriter:
     def finish(self, *, fingerprint: str, meta: Mapping[str, Any]) -> None:
         """Writes the manifest; call it last."""
         write_json(self.folder / MANIFEST, {"fingerprint": fingerprint, "meta": dict(meta), "arrays": self.arrays})
+
+
+def _is_manifest(value: Any) -> bool:
+    """Whether the JSON value has the form that ArrayWriter.finish writes."""
+    types = {"fingerprint": str, "meta": dict, "arrays": dict}
+    if not (isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in types.items())):
+        return False
+    entries = value["arrays"].values()
+    return all(isinstance(entry, dict) and {"dtype", "shape", "sha256"} <= entry.keys() for entry in entries)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,10 +191,11 @@ class ArrayFolder:
     def open(cls, folder: Path) -> ArrayFolder:
         """Reads the manifest. Raises DamagedFileError where it is missing or not a manifest."""
         manifest = read_json(folder / MANIFEST)
-        try:
-            return cls(folder, manifest["fingerprint"], manifest["meta"], manifest["arrays"])
-        except (KeyError, TypeError) as e:
-            raise DamagedFileError(f"{folder / MANIFEST}: not a manifest (lacks {e}); delete the folder") from e
+        if not _is_manifest(manifest):
+            raise DamagedFileError(
+                f"{folder / MANIFEST}: not a manifest; delete {folder} and run the command again to rebuild it"
+            )
+        return cls(folder, manifest["fingerprint"], manifest["meta"], manifest["arrays"])
 
     def load(self, name: str, *, verify: bool = True, mmap: bool = False) -> np.ndarray:
         """Loads one array; with `verify` its sha256 is compared first.

@@ -1,0 +1,38 @@
+"""Disk errors as one line."""
+
+import errno
+
+import pytest
+
+from music_map.errors import DamagedFileError, UserError, disk_errors
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_names_the_path_and_the_remedy(number):
+    with pytest.raises(UserError, match=r"^a\.npy: no space left on the disk; free some space"), disk_errors("a.npy"):
+        raise OSError(number, "full")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
+def test_a_folder_without_access_is_named(number):
+    with pytest.raises(UserError, match=r"^out: no access \(.+\); change its permissions"), disk_errors("out"):
+        raise OSError(number, "refused")
+
+
+def test_the_file_that_could_not_be_opened_is_named_rather_than_the_output():
+    with pytest.raises(UserError, match=r"^in\.parquet: no access"), disk_errors("out"):
+        raise PermissionError(errno.EACCES, "refused", "in.parquet")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "broken"), FileNotFoundError(errno.ENOENT, "gone"), ConnectionError(), KeyError("x")]
+)
+def test_other_errors_pass_unchanged(error):
+    with pytest.raises(type(error)) as caught, disk_errors("out"):
+        raise error
+    assert caught.value is error
+
+
+def test_a_user_error_inside_passes_unchanged():
+    with pytest.raises(DamagedFileError, match=r"^a\.npy: damaged$"), disk_errors("out"):
+        raise DamagedFileError("a.npy: damaged")
