@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     config.data.raw_dir = "data/demo"
     config.data.size = "demo"
     config.data.processed_dir = "data/processed/demo"
-    config.train.batch_size = 4096
+    config.train.batch_size = 2048
     config.train.num_epochs = 10
     config.train.patience = 3
     return config

@@ -30,6 +30,7 @@ def get_config(name: str = "default") -> ConfigDict:
     config.data.size = name
     config.data.processed_dir = f"data/processed/{name}"
     config.graph.half_life_days = None
+    config.graph.log1p = False
     config.model.num_layers = 2
     config.model.alpha, config.model.beta, config.model.gamma = PUBLISHED.get(name, (0.6, -0.1, 0.2))
     config.model.degree = "count"

@@ -35,14 +35,14 @@ def get_config() -> ConfigDict:
     graph.organic_factor = 0.5  # weight of what the recommender played; organic events count 1
     graph.like_weight = 5.0
     graph.dislike_weight = -3.0
-    graph.log1p = False  # log(1 + weight) in place of the weight
+    graph.log1p = True  # log(1 + weight) in place of the weight
 
     config.model = model = ConfigDict()
     model.num_layers = 3
     model.embedding_dim = 64
     model.alpha = 0.6  # power of the receiver's degree
     model.beta = -0.1  # power of the neighbour's degree
-    model.gamma = 0.2  # share of e^(0) in the final embedding
+    model.gamma = 0.35  # share of e^(0) in the final embedding
     model.adaptive = False  # learn gamma and the layers' weights
     model.degree = "weighted"  # "weighted": sum of edge weights; "count": number of edges
     model.score = "cosine"  # "cosine": unit embeddings; "dot"
@@ -54,10 +54,10 @@ def get_config() -> ConfigDict:
 
     config.loss = loss = ConfigDict()
     loss.name = "debiased_contrastive"  # "bpr", "softmax", "sampled_softmax", "debiased_contrastive"
-    loss.temperature = 0.15
-    loss.negatives = "mixed"  # "uniform", "in_batch", "mixed"
-    loss.num_negatives = 2048  # uniform negatives shared by a batch
-    loss.positive_prior = 0.001  # probability that a random song is one the user would play
+    loss.temperature = 0.2
+    loss.negatives = "uniform"  # "uniform", "in_batch", "mixed"
+    loss.num_negatives = 1024  # uniform negatives shared by a batch
+    loss.positive_prior = 0.01  # probability that a random song is one the user would play
     loss.explicit_negative_weight = 0.1  # 0: dislikes are not trained on
     loss.explicit_negative_margin = 0.0
     loss.l2 = 0.0
