@@ -1,4 +1,4 @@
-"""Transfer of the data set from the Hugging Face hub: resumed, checked against the hub's hashes, never overwriting.
+"""Transfer of the data set from the Hugging Face hub: resumed, hashes checked, own files never overwritten.
 
 The hub library's `hf_hub_download` starts a file anew after an interruption (its partial files carry a random name, and
 Xet transfers start from nothing too), which is no option for the 13.8 GB of audio embeddings. So its parts are used: a
