@@ -89,7 +89,8 @@ class ScannIndex:
         )
         # ScaNN fills short answers with NaN scores.
         missing = ~np.isfinite(scores)
-        return _pad(np.where(missing, -1, items).astype(np.int32), np.where(missing, -np.inf, scores), k)
+        # Signed before -1 goes in: ScaNN's indices are unsigned.
+        return _pad(np.where(missing, -1, items.astype(np.int32)), np.where(missing, -np.inf, scores), k)
 
 
 def build_index(embeddings: np.ndarray, *, backend: str) -> Index:
