@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from launch import app, stages
-from music_map.errors import DamagedFileError, UserError
+from music_map.errors import DamagedFileError, UserError, require
 from music_map.evaluation.baselines import fit_baselines
 from music_map.evaluation.evaluate import evaluate_beside_baselines, evaluate_scores
 from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
@@ -75,19 +75,14 @@ def load(config: ConfigDict, *, trained_on: str | None = None) -> Experiment:
     Raises:
       UserError: a field of the configuration has no meaning, or the data is wrong.
     """
-    if config.parallel != "none":
-        raise UserError(f"config.parallel={config.parallel!r}: only 'none' (one device) is there")
+    require(config.parallel == "none", "config.parallel", config.parallel, "'none': one device is all there is so far")
     backend = choose_backend(config.model.backend)
     model = ModelSettings(**{**config.model, "backend": backend})
     loss = LossSettings(**config.loss)
-    for field, value, choices in (
-        ("user_sampling", config.train.user_sampling, ("uniform", "degree")),
-        ("item_sampling", config.train.item_sampling, ("uniform", "weight")),
-    ):
-        if value not in choices:
-            raise UserError(f"config.train.{field}={value!r}: must be one of {', '.join(choices)}")
-    if config.train.batch_size < 1:
-        raise UserError(f"config.train.batch_size={config.train.batch_size}: must be at least 1")
+    train = config.train
+    for field, choices in (("user_sampling", ("uniform", "degree")), ("item_sampling", ("uniform", "weight"))):
+        require(train[field] in choices, f"config.train.{field}", train[field], f"one of {', '.join(choices)}")
+    require(train.batch_size >= 1, "config.train.batch_size", train.batch_size, "at least 1")
     find_protocol(config.eval.protocol)
 
     dataset = stages.dataset_of_run(config, trained_on) if trained_on else stages.ensure_dataset(config)
@@ -95,7 +90,6 @@ def load(config: ConfigDict, *, trained_on: str | None = None) -> Experiment:
     adjacent = adjacency(graph, degree=model.degree)
     item_degree = np.asarray(adjacent.item_degree)
     features = fusion.features(dataset.item_features(), item_degree, audio=model.audio, metadata=model.metadata)
-    train = config.train
     optimizer = OptimizerSettings(
         name=train.optimizer,
         learning_rate=train.learning_rate,

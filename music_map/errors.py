@@ -21,6 +21,12 @@ class DamagedFileError(UserError):
     """A stored file is not what was written: missing, truncated, or its checksum differs."""
 
 
+def require(good: bool, field: str, value: object, rule: str) -> None:
+    """Raises UserError "FIELD=VALUE: must be RULE" unless `good`: how settings check themselves."""
+    if not good:
+        raise UserError(f"{field}={value!r}: must be {rule}")
+
+
 @contextlib.contextmanager
 def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turns a full disk, or refused access to a file or folder, into a UserError that names it, or else `path`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from music_map.errors import UserError
+from music_map.errors import require
 
 LOSSES = ("bpr", "softmax", "sampled_softmax", "debiased_contrastive")
 NEGATIVES = ("uniform", "in_batch", "mixed")
@@ -36,7 +36,7 @@ class LossSettings:
     l2: float
 
     def __post_init__(self) -> None:
-        checks = [
+        for name, good, rule in (
             ("name", self.name in LOSSES, f"one of {', '.join(LOSSES)}"),
             ("temperature", self.temperature > 0, "above 0"),
             ("negatives", self.negatives in NEGATIVES, f"one of {', '.join(NEGATIVES)}"),
@@ -44,7 +44,5 @@ class LossSettings:
             ("positive_prior", 0.0 <= self.positive_prior < 1.0, "at least 0 and below 1"),
             ("explicit_negative_weight", self.explicit_negative_weight >= 0, "at least 0"),
             ("l2", self.l2 >= 0, "at least 0"),
-        ]
-        for name, good, rule in checks:
-            if not good:
-                raise UserError(f"config.loss.{name}={getattr(self, name)!r}: must be {rule}")
+        ):
+            require(good, f"config.loss.{name}", getattr(self, name), rule)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from music_map.errors import UserError
+from music_map.errors import require
 from music_map.model import fusion
 from music_map.model.propagation import Adjacency, spmm
 
@@ -59,7 +59,7 @@ class ModelSettings:
     backend: str
 
     def __post_init__(self) -> None:
-        checks = [
+        for name, good, rule in (
             ("num_layers", self.num_layers >= 0, "at least 0"),
             ("embedding_dim", self.embedding_dim >= 1, "at least 1"),
             ("gamma", 0.0 <= self.gamma <= 1.0, "between 0 and 1"),
@@ -67,10 +67,8 @@ class ModelSettings:
             ("id_dropout", 0.0 <= self.id_dropout < 1.0, "at least 0 and below 1"),
             ("degree", self.degree in ("weighted", "count"), "'weighted' or 'count'"),
             ("score", self.score in ("dot", "cosine"), "'dot' or 'cosine'"),
-        ]
-        for name, good, rule in checks:
-            if not good:
-                raise UserError(f"config.model.{name}={getattr(self, name)!r}: must be {rule}")
+        ):
+            require(good, f"config.model.{name}", getattr(self, name), rule)
 
 
 class Inputs(NamedTuple):

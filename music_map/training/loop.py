@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from music_map.errors import UserError
+from music_map.errors import UserError, require
 from music_map.model.lightgcn import Inputs, Params
 from music_map.progress import Progress, silent
 from music_map.training.checkpoint import CheckpointStore
@@ -46,11 +46,9 @@ class LoopSettings:
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "eval_every_epochs", "log_every_steps", "steps_per_dispatch"):
-            if getattr(self, name) < 1:
-                raise UserError(f"config.train.{name}={getattr(self, name)}: must be at least 1")
+            require(getattr(self, name) >= 1, f"config.train.{name}", getattr(self, name), "at least 1")
         for name in ("patience", "checkpoint_every_seconds"):
-            if getattr(self, name) < 0:
-                raise UserError(f"config.train.{name}={getattr(self, name)}: must be at least 0")
+            require(getattr(self, name) >= 0, f"config.train.{name}", getattr(self, name), "at least 0")
 
 
 @dataclasses.dataclass

@@ -6,7 +6,7 @@ import dataclasses
 
 import optax
 
-from music_map.errors import UserError
+from music_map.errors import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,16 +32,14 @@ class OptimizerSettings:
     total_steps: int
 
     def __post_init__(self) -> None:
-        checks = [
+        for field, attribute, good, rule in (
             ("optimizer", "name", self.name in ("adam", "adamw"), "'adam' or 'adamw'"),
             ("schedule", "schedule", self.schedule in ("constant", "cosine"), "'constant' or 'cosine'"),
             ("learning_rate", "learning_rate", self.learning_rate > 0, "above 0"),
             ("warmup_steps", "warmup_steps", self.warmup_steps >= 0, "at least 0"),
             ("clip_norm", "clip_norm", self.clip_norm >= 0, "at least 0"),
-        ]
-        for field, attribute, good, rule in checks:
-            if not good:
-                raise UserError(f"config.train.{field}={getattr(self, attribute)!r}: must be {rule}")
+        ):
+            require(good, f"config.train.{field}", getattr(self, attribute), rule)
 
 
 def learning_rate(settings: OptimizerSettings) -> optax.Schedule:
