@@ -20,6 +20,8 @@ def main() -> int:
     workdir, output = app.path_of(_WORKDIR.value, "workdir"), app.path_of(_OUTPUT.value, "output")
     if _SPLIT.value not in ("val", "test"):
         raise UserError(f"--split={_SPLIT.value}: must be val or test")
+    if output.is_dir():
+        raise UserError(f"--output={output}: is a folder; give a file")
     opened = experiment.open_workdir(workdir)
     config = opened.config
     protocol = _PROTOCOL.value if _PROTOCOL.value is not None else config.eval.protocol

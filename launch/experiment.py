@@ -10,10 +10,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs import yambda
 from launch import app, stages
 from music_map.errors import DamagedFileError, UserError, require
-from music_map.evaluation.baselines import fit_baselines
+from music_map.evaluation.baselines import BASELINES, fit_baselines
 from music_map.evaluation.evaluate import evaluate_beside_baselines, evaluate_scores
+from music_map.evaluation.metrics import METRICS
 from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
 from music_map.evaluation.ranking import ScoreBlock, embedding_scores
 from music_map.graph.bipartite import BipartiteGraph
@@ -23,6 +25,7 @@ from music_map.model.lightgcn import Inputs, ModelSettings, Params
 from music_map.model.propagation import adjacency, choose_backend
 from music_map.preprocess.dataset import Dataset
 from music_map.retrieval.export import Export, load_export, make_export, save_export
+from music_map.retrieval.index import BACKENDS as INDEXES
 from music_map.storage import fingerprint, read_json, write_json
 from music_map.training.checkpoint import CheckpointStore
 from music_map.training.loop import LoopSettings, steps_per_epoch
@@ -65,6 +68,27 @@ class Experiment:
     settings: StepSettings
 
 
+def check(config: ConfigDict) -> None:
+    """Raises UserError for a value without meaning, before anything that takes long."""
+    require(config.parallel == "none", "config.parallel", config.parallel, "'none': one device is all there is so far")
+    for field, choices in (("user_sampling", ("uniform", "degree")), ("item_sampling", ("uniform", "weight"))):
+        value = config.train[field]
+        require(value in choices, f"config.train.{field}", value, f"one of {', '.join(choices)}")
+    require(config.train.batch_size >= 1, "config.train.batch_size", config.train.batch_size, "at least 1")
+    find_protocol(config.eval.protocol)
+    ks = tuple(config.eval.ks)
+    require(bool(ks) and all(isinstance(k, int) and k >= 1 for k in ks), "config.eval.ks", ks, "numbers of at least 1")
+    name, at, k = config.eval.metric.partition("@")
+    metrics = f"NAME@K with NAME one of {', '.join(METRICS)} and K in config.eval.ks"
+    require(at == "@" and name in METRICS and k in map(str, ks), "config.eval.metric", config.eval.metric, metrics)
+    for baseline in config.eval.baselines:
+        require(baseline in BASELINES, "config.eval.baselines", baseline, f"of {', '.join(BASELINES)}")
+    indexes = f"one of {', '.join(INDEXES)}"
+    require(config.retrieval.index in INDEXES, "config.retrieval.index", config.retrieval.index, indexes)
+    temperature = config.retrieval.attention_temperature
+    require(temperature > 0, "config.retrieval.attention_temperature", temperature, "above 0")
+
+
 def load(config: ConfigDict, *, trained_on: str | None = None) -> Experiment:
     """Runs the stages not yet done for this configuration and puts graph and features on the device.
 
@@ -75,16 +99,11 @@ def load(config: ConfigDict, *, trained_on: str | None = None) -> Experiment:
     Raises:
       UserError: a field of the configuration has no meaning, or the data is wrong.
     """
-    require(config.parallel == "none", "config.parallel", config.parallel, "'none': one device is all there is so far")
+    check(config)
     backend = choose_backend(config.model.backend)
     model = ModelSettings(**{**config.model, "backend": backend})
     loss = LossSettings(**config.loss)
     train = config.train
-    for field, choices in (("user_sampling", ("uniform", "degree")), ("item_sampling", ("uniform", "weight"))):
-        require(train[field] in choices, f"config.train.{field}", train[field], f"one of {', '.join(choices)}")
-    require(train.batch_size >= 1, "config.train.batch_size", train.batch_size, "at least 1")
-    find_protocol(config.eval.protocol)
-
     dataset = stages.dataset_of_run(config, trained_on) if trained_on else stages.ensure_dataset(config)
     graph = stages.ensure_graph(config, dataset)
     adjacent = adjacency(graph, degree=model.degree)
@@ -187,8 +206,8 @@ def claim_workdir(experiment: Experiment, workdir: Path) -> None:
             described["config"]["data"][name] = str(Path(described["config"]["data"][name]).expanduser().absolute())
     path = config_file(workdir)
     if path.exists():
-        stored = read_json(path)
-        old, new = _flat(stored["config"]), _flat(described["config"])
+        config, dataset = _read_config(workdir)
+        old, new = _flat(config), _flat(described["config"])
         free = _FREE | ({"train.num_epochs"} if experiment.config.train.schedule == "constant" else set())
         remedy = "choose another --workdir, or delete this one to start anew"
         for field in sorted(old.keys() | new.keys()):
@@ -196,7 +215,7 @@ def claim_workdir(experiment: Experiment, workdir: Path) -> None:
                 raise UserError(
                     f"{workdir}: was trained with config.{field}={old.get(field)!r}, not {new.get(field)!r}; {remedy}"
                 )
-        if stored["dataset"] != described["dataset"]:
+        if dataset != described["dataset"]:
             raise UserError(
                 f"{workdir}: was trained on other data than {described['config']['data']['raw_dir']}; {remedy}"
             )
@@ -228,8 +247,26 @@ def open_workdir(workdir: Path) -> Run:
         raise UserError(
             f"{workdir}: no config.json there; train first: launch/train.py --config=... --workdir={workdir}"
         )
-    stored = read_json(config_file(workdir))
-    return Run(ConfigDict(stored["config"]), stored["dataset"])
+    config, dataset = _read_config(workdir)
+    missing = sorted(_flat(app.to_dict(yambda.get_config())).keys() - _flat(config).keys())
+    if missing:
+        raise UserError(
+            f"{config_file(workdir)}: has no config.{missing[0]}: another version of this project wrote it; "
+            "train again in a new --workdir"
+        )
+    return Run(ConfigDict(config), dataset)
+
+
+def _read_config(workdir: Path) -> tuple[dict[str, Any], str]:
+    """Configuration and data fingerprint of config.json. Raises DamagedFileError where it is none."""
+    path = config_file(workdir)
+    stored = read_json(path)
+    try:
+        return dict(stored["config"]), str(stored["dataset"])
+    except (KeyError, TypeError, ValueError) as e:
+        raise DamagedFileError(
+            f"{path}: is no configuration of a run; delete it and give the launch/train.py command again"
+        ) from e
 
 
 def checkpoint_store(workdir: Path, *, read_only: bool) -> CheckpointStore:

@@ -29,12 +29,17 @@ def require(good: bool, field: str, value: object, rule: str) -> None:
 
 @contextlib.contextmanager
 def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns a full disk, or refused access to a file or folder, into a UserError that names it, or else `path`."""
+    """Turns a full disk, refused access or a path that cannot be made into a UserError that names it (or `path`)."""
     try:
         yield
     except OSError as e:
         if e.errno in _DISK_FULL:
             raise UserError(f"{path}: no space left on the disk; free some space or choose another folder") from e
+        if e.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EISDIR):
+            name = e.filename or path
+            raise UserError(
+                f"{path}: cannot be written here ({name}: {os.strerror(e.errno)}); choose another path"
+            ) from e
         if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             # Inside the block an input may be what cannot be opened.
             name = e.filename or path

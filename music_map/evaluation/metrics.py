@@ -118,6 +118,9 @@ PER_USER: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
     "map": average_precision,
 }
 
+# Names of all metrics that `ranking_metrics` gives.
+METRICS = (*PER_USER, "ndcg_pooled", "coverage")
+
 
 def per_user_metric(key: str, topk: np.ndarray, targets: Pairs) -> np.ndarray:
     """One metric of each user, for confidence intervals and paired comparisons.

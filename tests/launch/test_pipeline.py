@@ -208,6 +208,25 @@ def test_workdir_of_another_configuration(trained, raw):
     )
 
 
+def test_workdir_that_cannot_be_or_is_no_run(trained, raw, tmp_path):
+    base, _ = trained
+    (tmp_path / "file").touch()
+    args = flags(raw, base)[:-1]
+    fails("train", *args, f"--workdir={tmp_path}/file", says=[f"{tmp_path}/file", "choose another path"])
+    fails("evaluate", f"--workdir={base}/work", f"--output={tmp_path}", says=["--output", "is a folder"])
+    work = tmp_path / "work"
+    shutil.copytree(base / "work", work)
+    config = json.loads((work / "config.json").read_text())
+    del config["config"]["model"]["alpha"]
+    for content, says in (
+        ("{", "not valid JSON"),
+        ('{"a": 1}', "is no configuration"),
+        (json.dumps(config), "config.model.alpha"),
+    ):
+        (work / "config.json").write_text(content)
+        fails("evaluate", f"--workdir={work}", f"--output={tmp_path}/o.json", says=[f"{work}/config.json", says])
+
+
 def test_damaged_embeddings_are_made_anew(trained, raw, tmp_path):
     base, _ = trained
     shutil.copytree(base / "work", tmp_path / "work")
@@ -273,6 +292,10 @@ def test_filter_that_leaves_nothing(raw, tmp_path):
         ("--config.graph.half_life_days=-1.0", ["half_life_days", "-1"]),
         ("--config.parallel=pmapp", ["config.parallel", "pmapp"]),
         ("--config.train.num_epochs=0", ["config.train.num_epochs"]),
+        ("--config.eval.metric=ndcg@7", ["config.eval.metric", "ndcg@7"]),
+        ("--config.eval.ks=(0, 5)", ["config.eval.ks"]),
+        ("--config.eval.baselines=('foo',)", ["config.eval.baselines", "foo", "item_knn"]),
+        ("--config.retrieval.index=foo", ["config.retrieval.index", "scann"]),
         ("--confg=x", ["confg"]),
     ],
 )
