@@ -35,11 +35,8 @@ def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as e:
         if e.errno in _DISK_FULL:
             raise UserError(f"{path}: no space left on the disk; free some space or choose another folder") from e
-        if e.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EISDIR):
-            name = e.filename or path
-            raise UserError(
-                f"{path}: cannot be written here ({name}: {os.strerror(e.errno)}); choose another path"
-            ) from e
+        if e.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+            raise UserError(f"{e.filename or path}: {os.strerror(e.errno)}; choose another path") from e
         if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             # Inside the block an input may be what cannot be opened.
             name = e.filename or path

@@ -33,6 +33,14 @@ def test_other_errors_pass_unchanged(error):
     assert caught.value is error
 
 
+def test_a_file_where_a_folder_should_be_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file: File exists; choose another path"), disk_errors("out"):
+        (tmp_path / "file").mkdir()
+    with pytest.raises(UserError, match=r"new: Not a directory; choose another path"), disk_errors("out"):
+        (tmp_path / "file" / "new").mkdir()
+
+
 def test_a_user_error_inside_passes_unchanged():
     with pytest.raises(DamagedFileError, match=r"^a\.npy: damaged$"), disk_errors("out"):
         raise DamagedFileError("a.npy: damaged")
