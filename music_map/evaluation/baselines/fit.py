@@ -1,0 +1,110 @@
+"""Baselines by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+
+from music_map.errors import UserError
+from music_map.evaluation.baselines.history import History
+from music_map.evaluation.baselines.item_knn import item_knn, item_knn_decay
+from music_map.evaluation.baselines.matrix_factorization import bpr_mf, ials, require_implicit
+from music_map.evaluation.baselines.popularity import decayed_popularity, most_popular, random_scores
+from music_map.evaluation.baselines.sasrec import sasrec
+from music_map.evaluation.baselines.settings import SETTINGS, Settings
+from music_map.evaluation.protocols import MIN_PLAYED_PCT, Protocol
+from music_map.evaluation.ranking import ScoreBlock
+from music_map.preprocess.dataset import Events
+from music_map.progress import Progress, silent
+
+BASELINES = ("random", "most_pop", "decay_pop", "item_knn", "item_knn_decay", "ials", "bpr_mf", "sasrec")
+
+# Trained by epochs: `training` gives a score block every so many.
+TRAINED = ("ials", "bpr_mf", "sasrec")
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises UserError for a name that is no baseline, and for one whose library is not installed."""
+    for name in names:
+        if name not in BASELINES:
+            near = difflib.get_close_matches(name, BASELINES, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(f"baseline {name!r} is unknown; {hint}choose from {', '.join(BASELINES)}")
+        if name in ("ials", "bpr_mf"):
+            require_implicit(name)
+
+
+def fit_baselines(
+    names: Sequence[str],
+    train: Events,
+    protocol: Protocol,
+    *,
+    num_users: int,
+    num_items: int,
+    train_end: int,
+    seed: int,
+    min_played_pct: int = MIN_PLAYED_PCT,
+    settings: Mapping[str, Settings] | None = None,
+    progress: Progress = silent,
+) -> Iterator[tuple[str, ScoreBlock]]:
+    """Fits baselines by name, each when the iterator reaches it, on the train events that the protocol counts.
+
+    Args:
+      names: of BASELINES.
+      train: train events.
+      protocol: its `history` says which of them count.
+      num_users, num_items: of the data set.
+      train_end: seconds, the last train event.
+      seed: of those with randomness.
+      min_played_pct: share of the track, in percent, from which a listen is relevant.
+      settings: by name, as `tuning.tune_baselines` chooses them; the defaults where a name is not there.
+      progress: reports the fit.
+
+    Returns:
+      Iterator of (name, score block).
+
+    Raises:
+      UserError: a name is unknown, or its library is not installed; at once, before anything is fitted.
+    """
+    check_names(names)
+    history = History.of(
+        train,
+        protocol.history,
+        num_users=num_users,
+        num_items=num_items,
+        train_end=train_end,
+        min_played_pct=min_played_pct,
+    )
+    chosen = {name: kind() for name, kind in SETTINGS.items()} | dict(settings or {})
+    return ((name, fit(name, history, chosen.get(name), seed=seed, progress=progress)) for name in names)
+
+
+def fit(
+    name: str, history: History, settings: Settings | None, *, seed: int, progress: Progress = silent
+) -> ScoreBlock:
+    """Fits one baseline; `settings` are those of its kind, None where it has none."""
+    if name == "random":
+        return random_scores(history.num_items, seed=seed)
+    if name == "most_pop":
+        return most_popular(history)
+    if name == "decay_pop":
+        return decayed_popularity(history, half_life_days=settings.half_life_days)
+    if name == "item_knn":
+        return item_knn(history, settings, progress=progress)
+    if name == "item_knn_decay":
+        return item_knn_decay(history, settings)
+    *_, (_, scores) = training(
+        name, history, settings, seed=seed, every=settings.num_epochs, progress=progress
+    )
+    return scores
+
+
+def training(
+    name: str, history: History, settings: Settings, *, seed: int, every: int, progress: Progress = silent
+) -> Iterator[tuple[int, ScoreBlock]]:
+    """Trains one of TRAINED: (epochs done, score block), every so many epochs and after the last."""
+    if name == "ials":
+        return ials(history, settings, seed=seed, every=every)
+    if name == "bpr_mf":
+        return bpr_mf(history, settings, seed=seed, every=every)
+    return sasrec(history, settings, seed=seed, every=every, progress=progress)

@@ -1,0 +1,64 @@
+"""What a baseline is fitted on."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from music_map.evaluation.pairs import Pairs
+from music_map.evaluation.protocols import Relevance, relevant
+from music_map.preprocess.dataset import Events
+
+
+@dataclass(frozen=True)
+class History:
+    """The train events that count, sorted by user, then time.
+
+    Attributes:
+      users, items: int32 [E].
+      timestamps: uint32 [E], seconds.
+      num_users, num_items: of the data set, those without an event included.
+      train_end: seconds, the last train event of any kind.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    timestamps: np.ndarray
+    num_users: int
+    num_items: int
+    train_end: int
+
+    @classmethod
+    def of(
+        cls,
+        train: Events,
+        relevance: Relevance,
+        *,
+        num_users: int,
+        num_items: int,
+        train_end: int,
+        min_played_pct: int,
+    ) -> History:
+        """The events of train that `relevance` accepts, see protocols.relevant."""
+        counts = relevant(train, relevance, min_played_pct=min_played_pct)
+        return cls(train.user[counts], train.item[counts], train.timestamp[counts], num_users, num_items, train_end)
+
+    @functools.cached_property
+    def pairs(self) -> Pairs:
+        """The distinct songs of each user."""
+        return Pairs.of(self.users, self.items, num_rows=self.num_users, num_items=self.num_items)
+
+
+def binary_matrix(pairs: Pairs, num_items: int) -> sparse.csr_array:
+    """The pairs as a matrix of zeros and ones, float32 [R, I]."""
+    return sparse.csr_array(
+        (np.ones(len(pairs.items), np.float32), pairs.items, pairs.offsets), (pairs.num_rows, num_items)
+    )
+
+
+def decay(now: np.ndarray | int, timestamps: np.ndarray, half_life_days: float) -> np.ndarray:
+    """2^(-(now - t) / half-life), float64; `timestamps` are unsigned, so the difference is taken in float64."""
+    return np.exp2((timestamps.astype(np.float64) - now) / (half_life_days * 86_400.0))

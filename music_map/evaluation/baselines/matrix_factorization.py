@@ -1,0 +1,123 @@
+"""Matrix factorization by the library `implicit`: weighted alternating least squares and BPR.
+
+`implicit` is an extra and imported only when one of the two is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import sparse
+
+from music_map.errors import UserError
+from music_map.evaluation.baselines.history import History, binary_matrix
+from music_map.evaluation.baselines.settings import BprSettings, IalsSettings
+from music_map.evaluation.ranking import ScoreBlock, embedding_scores
+
+
+def require_implicit(name: str) -> None:
+    """Raises UserError where `implicit` is not installed."""
+    if importlib.util.find_spec("implicit") is None:
+        raise UserError(
+            f"baseline {name!r} needs the package implicit, which is not installed; "
+            "pip install -e '.[baselines]', or leave the baseline out"
+        )
+
+
+def ials(history: History, settings: IalsSettings, *, seed: int, every: int) -> Iterator[tuple[int, ScoreBlock]]:
+    """Matrix factorization of the binary matrix R by weighted alternating least squares.
+
+        minimise  sum_{u, i} c_ui (r_ui - <x_u, y_i>)^2 + regularization * (sum_u ||x_u||^2 + sum_i ||y_i||^2)
+
+    with c_ui = alpha where r_ui = 1, else 1.
+
+    Args:
+      history: its distinct pairs are R.
+      settings: see IalsSettings.
+      seed: of the initial factors.
+      every: epochs between two score blocks.
+
+    Returns:
+      Iterator of (epochs done, score block).
+
+    Reference:
+      Hu, Koren and Volinsky, Collaborative filtering for implicit feedback datasets, ICDM 2008.
+    """
+    require_implicit("ials")
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    ratings = _csr(history)
+    # The library runs its own threads; those of BLAS beside them make it slower, and it warns of that.
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            factors=settings.factors,
+            regularization=settings.regularization,
+            alpha=settings.alpha,
+            random_state=seed,
+        )
+    for done, step in _stops(settings.num_epochs, every):
+        model.iterations = step
+        with threadpool_limits(1, "blas"):
+            # Factors that are there already are gone on with.
+            model.fit(ratings, show_progress=False)
+        yield done, _scores(model)
+
+
+def bpr_mf(history: History, settings: BprSettings, *, seed: int, every: int) -> Iterator[tuple[int, ScoreBlock]]:
+    """Matrix factorization by Bayesian personalized ranking, with a bias per song.
+
+        minimise  -mean log sigmoid(s_ui - s_uj) + regularization * squared norms,    s_ui = <x_u, y_i> + b_i
+
+    over songs i of user u and uniform songs j that are none, by stochastic gradient descent on one thread: several
+    would race for the same rows, and no two runs would agree.
+
+    Args:
+      history: its distinct pairs are the positives.
+      settings: see BprSettings.
+      seed: of the initial factors and the draws.
+      every: epochs between two score blocks.
+
+    Returns:
+      Iterator of (epochs done, score block).
+
+    Reference:
+      Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, UAI 2009.
+    """
+    require_implicit("bpr_mf")
+    from implicit.cpu.bpr import BayesianPersonalizedRanking
+
+    ratings = _csr(history)
+    model = BayesianPersonalizedRanking(
+        factors=settings.factors,
+        learning_rate=settings.learning_rate,
+        regularization=settings.regularization,
+        num_threads=1,
+        # A generator, not a number: fit() would seed its draws anew and draw the same triples after every stop.
+        random_state=np.random.default_rng(seed),
+    )
+    for done, step in _stops(settings.num_epochs, every):
+        model.iterations = step
+        model.fit(ratings, show_progress=False)
+        yield done, _scores(model)
+
+
+def _csr(history: History) -> sparse.csr_matrix:
+    """`implicit` knows scipy's matrices, not its arrays."""
+    return sparse.csr_matrix(binary_matrix(history.pairs, history.num_items))
+
+
+def _scores(model: object) -> ScoreBlock:
+    # Copies: the next fit() changes the factors in place.
+    return embedding_scores(np.array(model.user_factors), np.array(model.item_factors))
+
+
+def _stops(num_epochs: int, every: int) -> Iterator[tuple[int, int]]:
+    """(epochs done, epochs since the stop before): every so many, and at the end."""
+    done = 0
+    while done < num_epochs:
+        step = min(every, num_epochs - done)
+        done += step
+        yield done, step

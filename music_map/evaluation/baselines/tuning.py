@@ -1,0 +1,132 @@
+"""Settings of the baselines, chosen on the validation split."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from music_map.evaluation.baselines.fit import TRAINED, check_names, fit, training
+from music_map.evaluation.baselines.history import History
+from music_map.evaluation.baselines.settings import SETTINGS, Settings
+from music_map.evaluation.evaluate import evaluate_scores
+from music_map.evaluation.protocols import MIN_PLAYED_PCT, RankingTask
+from music_map.evaluation.ranking import ScoreBlock
+from music_map.preprocess.dataset import Events
+from music_map.progress import Progress, silent
+
+# Values tried, field by field in this order, the others at the best found so far. Half-lives reach from the seconds
+# that suit a stream of listens (Yambda's grid: 0.001 to 24 h x 6.58) to popularity that hardly ages.
+GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "decay_pop": {"half_life_days": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)},
+    "item_knn": {"shrinkage": (0.0, 3.0, 10.0, 30.0, 100.0), "num_neighbours": (25, 50, 100, 200, 400)},
+    "item_knn_decay": {"half_life_days": (1e-5, 3e-4, 3e-3, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)},
+    "ials": {"alpha": (2.0, 5.0, 10.0, 20.0, 50.0), "regularization": (0.1, 1.0, 3.0, 10.0, 30.0, 100.0)},
+    "bpr_mf": {"learning_rate": (0.01, 0.03, 0.1), "regularization": (0.001, 0.003, 0.01, 0.03, 0.1)},
+    "sasrec": {"first_only": (False, True), "dropout": (0.2, 0.5), "max_length": (50, 100)},
+}
+
+
+class _Epochs(NamedTuple):
+    """How long a trained baseline is tried: evaluated `every` epochs, up to `most`, until `patience` bring nothing."""
+
+    every: int
+    most: int
+    patience: int
+
+
+_EPOCHS = {"ials": _Epochs(3, 30, 2), "bpr_mf": _Epochs(10, 300, 3), "sasrec": _Epochs(2, 60, 3)}
+
+
+class Tuned(NamedTuple):
+    """What came out for one baseline.
+
+    Attributes:
+      settings: the best by validation.
+      value: the metric there.
+      trials: all that was tried: (settings, value).
+    """
+
+    settings: Settings
+    value: float
+    trials: list[tuple[Settings, float]]
+
+
+def tune_baselines(
+    names: Sequence[str],
+    train: Events,
+    validation: RankingTask,
+    *,
+    num_users: int,
+    num_items: int,
+    train_end: int,
+    seed: int,
+    metric: str,
+    min_played_pct: int = MIN_PLAYED_PCT,
+    grids: Mapping[str, Mapping[str, Sequence[Any]]] = GRIDS,
+    progress: Progress = silent,
+) -> Iterator[tuple[str, Tuned]]:
+    """Chooses settings by the validation split alone: one field after the other, and the epoch of those with epochs.
+
+    Args:
+      names: of BASELINES; those without settings are passed over.
+      train: train events.
+      validation: the task of the validation split under the protocol at hand.
+      num_users, num_items, train_end, seed, min_played_pct: see fit.fit_baselines.
+      metric: what the best has most of, e.g. "ndcg@20".
+      grids: values by field by baseline.
+      progress: reports fits.
+
+    Returns:
+      Iterator of (name, what came out), each tuned when the iterator reaches it.
+
+    Raises:
+      UserError: a name is unknown, or its library is not installed; at once.
+    """
+    check_names(names)
+    history = History.of(
+        train,
+        validation.protocol.history,
+        num_users=num_users,
+        num_items=num_items,
+        train_end=train_end,
+        min_played_pct=min_played_pct,
+    )
+    k = int(metric.partition("@")[2])
+
+    def value_of(scores: ScoreBlock) -> float:
+        return evaluate_scores(scores, validation, ks=(k,)).metrics[metric]
+
+    def attempt(name: str, settings: Settings) -> tuple[Settings, float]:
+        if name not in TRAINED:
+            return settings, value_of(fit(name, history, settings, seed=seed, progress=progress))
+        epochs = _EPOCHS[name]
+        best, without = (settings, -1.0), 0
+        longest = dataclasses.replace(settings, num_epochs=epochs.most)
+        for done, scores in training(name, history, longest, seed=seed, every=epochs.every, progress=progress):
+            value = value_of(scores)
+            if value > best[1]:
+                best, without = (dataclasses.replace(settings, num_epochs=done), value), 0
+            else:
+                without += 1
+            if without == epochs.patience:
+                break
+        return best
+
+    def tune(name: str) -> Tuned:
+        trials: list[tuple[Settings, float]] = []
+        tried = set()
+        best: tuple[Settings, float] = (SETTINGS[name](), -1.0)
+        for field, values in grids[name].items():
+            for value in values:
+                settings = dataclasses.replace(best[0], **{field: value})
+                # The epochs are chosen within each trial.
+                key = tuple((f, v) for f, v in dataclasses.asdict(settings).items() if f != "num_epochs")
+                if key in tried:
+                    continue
+                tried.add(key)
+                trials.append(attempt(name, settings))
+                best = max(best, trials[-1], key=lambda trial: trial[1])
+        return Tuned(*best, trials)
+
+    return ((name, tune(name)) for name in names if name in SETTINGS)
