@@ -27,8 +27,12 @@ setup(
         "tqdm",  # progress bars of launch/
     ],
     extras_require={
+        "baselines": ["implicit"],  # the baselines "ials" and "bpr_mf"
         "dev": [
             "hypothesis",  # property tests
+            # The baselines "ials" and "bpr_mf". Wheels exist for CPython up to 3.14 on Linux x86-64; elsewhere it would
+            # have to be compiled, and its tests are skipped.
+            "implicit; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.15'",
             "pytest",
             "pytest-xdist",  # the suite on all cores
             "ruff",  # lint

@@ -84,7 +84,8 @@ def get_config() -> ConfigDict:
     evaluation.protocol = "discovery"
     evaluation.metric = "ndcg@20"  # chooses the best checkpoint, on the validation split
     evaluation.ks = (10, 20, 50, 100)
-    evaluation.baselines = ("most_pop", "decay_pop", "item_knn")  # besides: "random", "item_knn_decay"
+    # Besides: "random", "item_knn_decay", "ials", "bpr_mf", "sasrec".
+    evaluation.baselines = ("most_pop", "decay_pop", "item_knn")
     evaluation.min_played_pct = 50  # a listen of at least this share counts as relevant
 
     config.retrieval = retrieval = ConfigDict()

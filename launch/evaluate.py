@@ -1,18 +1,27 @@
 """Evaluates a trained model beside the baselines.
 
-python launch/evaluate.py --workdir=checkpoints/demo --output=test.json --split=test
+    python launch/evaluate.py --workdir=checkpoints/demo --output=test.json --split=test
+    python launch/evaluate.py --workdir=checkpoints/demo --output=test.json --baselines=all --tune_baselines
+
+With --tune_baselines their settings are chosen on the validation split, once for a workdir and protocol, and kept in
+WORKDIR/baselines-PROTOCOL.json. A run on train and validation (data.train_on_val) has no validation split left: give
+it the file of the run before by --baseline_settings.
 """
 
 from absl import flags
 
 from launch import app, experiment
 from music_map.errors import UserError
+from music_map.evaluation.baselines import BASELINES, settings_to_json
 from music_map.evaluation.protocols import find_protocol
 from music_map.storage import write_json
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.", required=True)
 _PROTOCOL = flags.DEFINE_string("protocol", None, "Protocol, by default that of the configuration (eval.protocol).")
+_BASELINES = flags.DEFINE_list("baselines", None, "Baselines, or 'all'; by default those of the configuration.")
+_TUNE = flags.DEFINE_bool("tune_baselines", False, "Choose the baselines' settings on the validation split first.")
+_SETTINGS = flags.DEFINE_string("baseline_settings", None, "JSON file of settings that --tune_baselines has written.")
 _SPLIT = flags.DEFINE_string("split", "test", "Split to evaluate on: val or test.")
 
 
@@ -22,14 +31,32 @@ def main() -> int:
         raise UserError(f"--split={_SPLIT.value}: must be val or test")
     if output.is_dir():
         raise UserError(f"--output={output}: is a folder; give a file")
+    if _TUNE.value and _SETTINGS.value is not None:
+        raise UserError("--tune_baselines and --baseline_settings exclude each other; give one of them")
     opened = experiment.open_workdir(workdir)
     config = opened.config
+    names = tuple(config.eval.baselines) if _BASELINES.value is None else tuple(_BASELINES.value)
+    names = BASELINES if names == ("all",) else names
+    experiment.check_baselines(names, "--baselines")
+    settings = None
+    if _SETTINGS.value is not None:
+        settings = experiment.read_baseline_settings(app.path_of(_SETTINGS.value, "baseline_settings"))
+    if _TUNE.value and config.data.train_on_val:
+        raise UserError(
+            "--tune_baselines: this run was trained on train and validation, no split is left to choose by; "
+            "tune in the workdir of a run without data.train_on_val and give its file by --baseline_settings"
+        )
     protocol = _PROTOCOL.value if _PROTOCOL.value is not None else config.eval.protocol
     find_protocol(protocol)
     run = experiment.load(config, trained_on=opened.dataset)
     step, params = experiment.best_params(run, workdir)
     task = experiment.task_for(run, protocol, _SPLIT.value)
-    result = experiment.report(run, task, params)
+    if _TUNE.value:
+        validation = experiment.task_for(run, protocol, "val")
+        kept = workdir / f"baselines-{protocol}.json"
+        settings = experiment.tuned_baselines(config, run.dataset, validation, kept, names=names)
+    result = experiment.report(run, task, params, baselines=names, settings=settings)
+    result["baseline_settings"] = settings_to_json({n: s for n, s in (settings or {}).items() if n in names})
     write_json(output, {**result, "step": step, "config": app.to_dict(config)})
     app.say(f"checkpoint of step {step}, {experiment.report_table(result)}")
     app.say(f"all metrics in {output}")

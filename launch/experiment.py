@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ from ml_collections import ConfigDict
 from configs import yambda
 from launch import app, stages
 from music_map.errors import DamagedFileError, UserError, require
-from music_map.evaluation.baselines import BASELINES, fit_baselines
+from music_map.evaluation.baselines import (
+    check_names,
+    fit_baselines,
+    settings_from_json,
+    settings_to_json,
+    tune_baselines,
+)
+from music_map.evaluation.baselines.settings import SETTINGS, Settings
 from music_map.evaluation.evaluate import evaluate_beside_baselines, evaluate_scores
 from music_map.evaluation.metrics import METRICS
 from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
@@ -81,12 +89,19 @@ def check(config: ConfigDict) -> None:
     name, at, k = config.eval.metric.partition("@")
     metrics = f"NAME@K with NAME one of {', '.join(METRICS)} and K in config.eval.ks"
     require(at == "@" and name in METRICS and k in map(str, ks), "config.eval.metric", config.eval.metric, metrics)
-    for baseline in config.eval.baselines:
-        require(baseline in BASELINES, "config.eval.baselines", baseline, f"of {', '.join(BASELINES)}")
+    check_baselines(config.eval.baselines, "--config.eval.baselines")
     indexes = f"one of {', '.join(INDEXES)}"
     require(config.retrieval.index in INDEXES, "config.retrieval.index", config.retrieval.index, indexes)
     temperature = config.retrieval.attention_temperature
     require(temperature > 0, "config.retrieval.attention_temperature", temperature, "above 0")
+
+
+def check_baselines(names: Sequence[str], flag: str) -> None:
+    """Raises UserError, with the flag's name, for a baseline that is unknown or whose library is not installed."""
+    try:
+        check_names(names)
+    except UserError as e:
+        raise UserError(f"{flag}: {e}") from e
 
 
 def load(config: ConfigDict, *, trained_on: str | None = None) -> Experiment:
@@ -163,21 +178,88 @@ def model_metrics(experiment: Experiment, task: RankingTask, params: Params) -> 
     return evaluate_scores(model_scores(experiment, params), task, ks=tuple(experiment.config.eval.ks)).metrics
 
 
-def report(experiment: Experiment, task: RankingTask, params: Params) -> dict[str, Any]:
-    """The model beside the baselines on a task, as JSON-able values; see `evaluate_beside_baselines`."""
-    dataset, config = experiment.dataset, experiment.config
-    baselines = fit_baselines(
-        tuple(config.eval.baselines),
-        dataset.events("train"),
+def report(
+    experiment: Experiment,
+    task: RankingTask,
+    params: Params,
+    *,
+    baselines: Sequence[str] | None = None,
+    settings: Mapping[str, Settings] | None = None,
+) -> dict[str, Any]:
+    """The model beside the baselines on a task, as JSON-able values; see `evaluate_beside_baselines`.
+
+    Args:
+      experiment, task, params: of the model.
+      baselines: names; None: those of the configuration.
+      settings: of the baselines, by name; the defaults where a name is not there.
+    """
+    config = experiment.config
+    names = tuple(config.eval.baselines) if baselines is None else tuple(baselines)
+    fitted = fit_baselines(
+        names,
+        experiment.dataset.events("train"),
         task.protocol,
-        num_users=dataset.num_users,
-        num_items=dataset.num_items,
-        train_end=dataset.train_end,
-        seed=config.train.seed,
-        min_played_pct=config.eval.min_played_pct,
+        **baseline_inputs(config, experiment.dataset),
+        settings=settings,
         progress=app.bar,
     )
-    return evaluate_beside_baselines(model_scores(experiment, params), baselines, task, ks=tuple(config.eval.ks))
+    return evaluate_beside_baselines(model_scores(experiment, params), fitted, task, ks=tuple(config.eval.ks))
+
+
+def baseline_inputs(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
+    """Arguments that fitting and tuning baselines share."""
+    return {
+        "num_users": dataset.num_users,
+        "num_items": dataset.num_items,
+        "train_end": dataset.train_end,
+        "seed": config.train.seed,
+        "min_played_pct": config.eval.min_played_pct,
+    }
+
+
+def read_baseline_settings(path: Path) -> dict[str, Settings]:
+    """The settings in a file of `tuned_baselines`. Raises UserError where there are none."""
+    stored = read_json(path)
+    return settings_from_json(stored.get("settings") if isinstance(stored, dict) else None, source=str(path))
+
+
+def tuned_baselines(
+    config: ConfigDict, dataset: Dataset, validation: RankingTask, path: Path, *, names: Sequence[str]
+) -> dict[str, Settings]:
+    """Settings of the baselines chosen by config.eval.metric on the validation split, kept in a JSON file.
+
+    Args:
+      config: eval.metric chooses.
+      dataset: train is fitted on.
+      validation: the validation task of the protocol at hand.
+      path: the file; what it has already for this data, protocol and metric is not tuned again.
+      names: baselines; those without settings are passed over.
+    """
+    identity = {"dataset": dataset.fingerprint, "protocol": validation.protocol.name, "metric": config.eval.metric}
+    kept = {"settings": {}, "trials": {}}
+    if path.exists():
+        stored = read_json(path)
+        if isinstance(stored, dict) and {key: stored.get(key) for key in identity} == identity:
+            kept = {key: stored.get(key, {}) for key in kept}
+    found = settings_from_json(kept["settings"], source=str(path))
+    missing = [name for name in names if name in SETTINGS and name not in found]
+    tuning = tune_baselines(
+        missing,
+        dataset.events("train"),
+        validation,
+        **baseline_inputs(config, dataset),
+        metric=config.eval.metric,
+        progress=app.bar,
+    )
+    for name, tuned in tuning:
+        found[name] = tuned.settings
+        kept["trials"][name] = [
+            settings_to_json({name: settings})[name] | {config.eval.metric: value} for settings, value in tuned.trials
+        ]
+        # After each baseline: some take minutes, and a stop should cost no more than the one at hand.
+        write_json(path, identity | {"settings": settings_to_json(found), "trials": kept["trials"]})
+        app.say(f"{name}: validation {config.eval.metric} {tuned.value:.4f} with {tuned.settings}")
+    return found
 
 
 def report_table(result: dict[str, Any]) -> str:

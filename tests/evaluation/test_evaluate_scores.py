@@ -2,11 +2,11 @@ import json
 
 import numpy as np
 import pytest
+from checkerboard import history
 
-from music_map.evaluation.baselines import most_popular
+from music_map.evaluation.baselines.popularity import most_popular
 from music_map.evaluation.evaluate import confidence_interval, evaluate_beside_baselines, evaluate_scores
 from music_map.evaluation.metrics import per_user_metric
-from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.protocols import build_task
 from music_map.evaluation.ranking import embedding_scores
 from music_map.preprocess.dataset import LISTEN, Events
@@ -61,7 +61,7 @@ def test_report_is_json_with_the_fixed_keys(data):
     rng = np.random.default_rng(0)
     model = embedding_scores(rng.normal(size=(USERS, 4)), rng.normal(size=(ITEMS, 4)))
     train = data[0]["train"]
-    popular = most_popular(Pairs.of(train.user, train.item, num_rows=USERS, num_items=ITEMS), ITEMS)
+    popular = most_popular(history(train.user, train.item, train.timestamp, num_users=USERS, num_items=ITEMS))
     report = evaluate_beside_baselines(model, [("most_pop", popular)], task, ks=(10, 20))
     assert json.loads(json.dumps(report)) == report
     assert report["protocol"] == "discovery" and report["split"] == "val"

@@ -110,6 +110,38 @@ def test_evaluate_with_another_protocol(trained):
     assert json.loads((base / "next.json").read_text())["protocol"] == "next"
 
 
+def test_evaluate_with_tuned_baselines(trained, tmp_path):
+    base, _ = trained
+    work = tmp_path / "work"
+    shutil.copytree(base / "work", work)
+    args = [f"--workdir={work}", f"--output={tmp_path}/out.json", "--baselines=most_pop,decay_pop,item_knn_decay"]
+    first = launch("evaluate", *args, "--tune_baselines")
+    assert "decay_pop: validation ndcg@20" in first.stdout and "item_knn_decay: validation" in first.stdout
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert list(result["baselines"]) == ["most_pop", "decay_pop", "item_knn_decay"]
+    kept = work / "baselines-discovery.json"
+    trials = json.loads(kept.read_text())["trials"]["decay_pop"]
+    best = max(trials, key=lambda trial: trial["ndcg@20"])
+    chosen = json.loads(kept.read_text())["settings"]["decay_pop"]
+    assert chosen == {"half_life_days": best["half_life_days"]} == result["baseline_settings"]["decay_pop"]
+    # Tuned once: the second time the file is read.
+    again = launch("evaluate", *args, "--tune_baselines")
+    assert "validation ndcg@20" not in again.stdout
+    assert json.loads((tmp_path / "out.json").read_text()) == result
+    launch("evaluate", *args, f"--baseline_settings={kept}")
+    assert json.loads((tmp_path / "out.json").read_text()) == result
+
+
+def test_evaluate_with_baselines_that_cannot_be(trained, tmp_path):
+    base, _ = trained
+    args = [f"--workdir={base}/work", f"--output={tmp_path}/out.json"]
+    fails("evaluate", *args, "--baselines=most_popp", says=["--baselines", "most_pop"])
+    fails("evaluate", *args, f"--baseline_settings={tmp_path}/no.json", says=[f"{tmp_path}/no.json", "no such file"])
+    (tmp_path / "s.json").write_text('{"settings": {"ials": {"alfa": 1}}}')
+    fails("evaluate", *args, f"--baseline_settings={tmp_path}/s.json", says=["s.json", "alfa", "alpha"])
+    fails("evaluate", *args, "--tune_baselines", "--baseline_settings=x", says=["--tune_baselines", "exclude"])
+
+
 def heard(raw):
     table = pq.read_table(raw / "flat/tiny/listens.parquet").to_pydict()
     songs = sorted(set(table["item_id"]), key=table["item_id"].count, reverse=True)

@@ -93,9 +93,7 @@ def fit(
         return item_knn(history, settings, progress=progress)
     if name == "item_knn_decay":
         return item_knn_decay(history, settings)
-    *_, (_, scores) = training(
-        name, history, settings, seed=seed, every=settings.num_epochs, progress=progress
-    )
+    *_, (_, scores) = training(name, history, settings, seed=seed, every=settings.num_epochs, progress=progress)
     return scores
 
 

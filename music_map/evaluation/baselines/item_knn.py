@@ -60,9 +60,7 @@ def item_similarity(
     return sparse.csr_array(sparse.vstack(parts, format="csr"))
 
 
-def item_knn(
-    history: History, settings: ItemKnnSettings = ItemKnnSettings(), *, progress: Progress = silent
-) -> ScoreBlock:
+def item_knn(history: History, settings: ItemKnnSettings, *, progress: Progress = silent) -> ScoreBlock:
     """Item-kNN: score(u, j) = sum over the songs i of u's history of sim(i, j); see item_similarity.
 
     A song is no neighbour of itself: where repeats are targets, item_knn_decay is the one to compare with. A user
@@ -86,7 +84,7 @@ def item_knn(
     return score_block
 
 
-def item_knn_decay(history: History, settings: ItemKnnDecaySettings = ItemKnnDecaySettings()) -> ScoreBlock:
+def item_knn_decay(history: History, settings: ItemKnnDecaySettings) -> ScoreBlock:
     """Time-decayed item-kNN of the Yambda paper, the strongest of its baselines on Listen+.
 
         score(u, j) = sum_{events (u, i, t)} 2^(-(t_u - t) / half-life) * <c_i, c_j> / ||c_j||

@@ -161,7 +161,8 @@ def _window_rows(start: np.ndarray, stop: np.ndarray, length: int) -> tuple[np.n
     return rows, rows >= start[:, None]
 
 
-@functools.partial(jax.jit, static_argnames="model", donate_argnums=(0, 1))
+# The parameters are not donated: score blocks of earlier epochs hold them.
+@functools.partial(jax.jit, static_argnames="model", donate_argnums=1)
 def _train_step(
     params: Any, opt_state: Any, songs: jax.Array, targets: jax.Array, key: jax.Array, *, model: SasRec
 ) -> tuple[Any, Any]:

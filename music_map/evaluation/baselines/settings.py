@@ -117,7 +117,7 @@ class SasRecSettings:
     first_only: bool = False
     num_negatives: int = 4096
     learning_rate: float = 1e-3
-    batch_size: int = 128
+    batch_size: int = 64
     num_epochs: int = 20
 
     def __post_init__(self) -> None:
@@ -127,9 +127,7 @@ class SasRecSettings:
         require(self.dim % self.num_heads == 0, "sasrec.dim", self.dim, f"a multiple of num_heads={self.num_heads}")
 
 
-Settings = (
-    DecayPopSettings | ItemKnnSettings | ItemKnnDecaySettings | IalsSettings | BprSettings | SasRecSettings
-)
+Settings = DecayPopSettings | ItemKnnSettings | ItemKnnDecaySettings | IalsSettings | BprSettings | SasRecSettings
 
 # Baselines that can be tuned.
 SETTINGS: dict[str, type[Settings]] = {

@@ -1,0 +1,94 @@
+import sys
+
+import numpy as np
+import pytest
+from checkerboard import brings_the_diagonal_first, checkerboard_history, history_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from music_map.errors import UserError
+from music_map.evaluation.baselines import fit_baselines
+from music_map.evaluation.baselines.matrix_factorization import bpr_mf, ials
+from music_map.evaluation.baselines.settings import BprSettings, IalsSettings
+from music_map.evaluation.protocols import PROTOCOLS
+from music_map.preprocess.dataset import Events
+
+
+def last(baseline, history, chosen, *, seed=0, every=1000):
+    *_, (epochs, scores) = baseline(history, chosen, seed=seed, every=every)
+    assert epochs == chosen.num_epochs
+    return scores
+
+
+@pytest.mark.parametrize("baseline", ["ials", "bpr_mf"])
+def test_without_implicit_the_error_names_the_extra(monkeypatch, baseline):
+    monkeypatch.setitem(sys.modules, "implicit", None)
+    empty = Events(*(np.zeros(0, np.int64) for _ in Events._fields))
+    with pytest.raises(UserError, match=rf"'{baseline}' needs the package implicit.*\.\[baselines\]"):
+        fit_baselines([baseline], empty, PROTOCOLS["lightgcnpp"], num_users=1, num_items=1, train_end=0, seed=0)
+
+
+class TestWithImplicit:
+    @pytest.fixture(autouse=True)
+    def _implicit(self):
+        pytest.importorskip("implicit")
+
+    def test_checkerboard_brings_the_withheld_diagonal_first(self):
+        played = checkerboard_history(30)
+        assert brings_the_diagonal_first(last(ials, played, IalsSettings(factors=8)), played)
+        chosen = BprSettings(factors=8, learning_rate=0.1, num_epochs=100)
+        assert brings_the_diagonal_first(last(bpr_mf, played, chosen), played)
+
+    def test_same_seed_same_scores(self):
+        played, users = checkerboard_history(20), np.arange(20)
+        for baseline, chosen in ((ials, IalsSettings(num_epochs=3)), (bpr_mf, BprSettings(num_epochs=5))):
+            first, second, other = (np.asarray(last(baseline, played, chosen, seed=seed)(users)) for seed in (3, 3, 4))
+            np.testing.assert_array_equal(first, second)
+            assert not np.array_equal(first, other)
+
+    def test_stops_on_the_way_change_nothing(self):
+        """A score block keeps the epoch that it was given at, and alternation goes on from there."""
+        played, users = checkerboard_history(20), np.arange(20)
+        chosen = IalsSettings(num_epochs=5)
+        stops = [(n, np.asarray(s(users))) for n, s in ials(played, chosen, seed=0, every=2)]
+        assert [n for n, _ in stops] == [2, 4, 5]
+        later = [np.asarray(s(users)) for _, s in list(ials(played, chosen, seed=0, every=2))]
+        for (_, at_once), afterwards in zip(stops, later, strict=True):
+            np.testing.assert_array_equal(at_once, afterwards)
+        np.testing.assert_allclose(stops[-1][1], np.asarray(last(ials, played, chosen)(users)), rtol=1e-5)
+
+    def test_bpr_draws_other_triples_after_a_stop(self):
+        played, users = checkerboard_history(20), np.arange(20)
+        blocks = [np.asarray(s(users)) for _, s in bpr_mf(played, BprSettings(num_epochs=2), seed=0, every=1)]
+        assert not np.array_equal(blocks[0], blocks[1])
+
+    @settings(deadline=None, max_examples=3)
+    @given(st.integers(0, 2**32 - 1))
+    def test_ials_reaches_the_loss_of_plain_least_squares(self, seed):
+        """From the same objective, solved in NumPy by exact alternation from many starts: no worse than the best."""
+        rng = np.random.default_rng(seed)
+        dense = (rng.random((12, 9)) < 0.4).astype(float)
+        dense[0, 0] = 1.0
+        chosen = IalsSettings(factors=3, alpha=4.0, regularization=0.5, num_epochs=60)
+        confidence = np.where(dense > 0, chosen.alpha, 1.0)
+
+        def solve(fixed, ratings, weights):
+            eye, rows = chosen.regularization * np.eye(3), zip(ratings, weights, strict=True)
+            return np.stack([np.linalg.solve(fixed.T * w @ fixed + eye, fixed.T * w @ r) for r, w in rows])
+
+        def loss(x, y):
+            fit = (confidence * (dense - x @ y.T) ** 2).sum()
+            return fit + chosen.regularization * ((x**2).sum() + (y**2).sum())
+
+        ours, scores = [], np.asarray(last(ials, history_of(dense), chosen)(np.arange(12)))
+        for start in range(4):
+            y = np.random.default_rng(start).random((9, 3)) * 0.1
+            for _ in range(100):
+                x = solve(y, dense, confidence)
+                y = solve(x, dense.T, confidence.T)
+            ours.append(loss(x, y))
+        # The library's factors, up to the scale that the objective settles: recovered from its scores.
+        u, s, v = np.linalg.svd(scores.astype(float))
+        x, y = u[:, :3] * np.sqrt(s[:3]), v[:3].T * np.sqrt(s[:3])
+        np.testing.assert_allclose(x @ y.T, scores, atol=1e-4)
+        assert loss(x, y) <= max(ours) * 1.01
