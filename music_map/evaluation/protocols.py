@@ -95,6 +95,15 @@ class RankingTask:
         """Number of candidates."""
         return int(self.candidates.sum())
 
+    def select(self, rows: np.ndarray) -> RankingTask:
+        """The task for some of its users: positions in `users`, ascending. What describes the whole task stays."""
+        return dataclasses.replace(
+            self,
+            users=self.users[rows],
+            targets=self.targets.select(rows),
+            masked=self.masked.select(rows),
+        )
+
 
 def find_protocol(name: str) -> Protocol:
     """The protocol of that name. Raises UserError where there is none."""

@@ -62,6 +62,17 @@ def test_epochs_are_chosen_where_a_baseline_has_them(drifting):
     assert evaluate_scores(scores, task, ks=(10,)).metrics["recall@10"] == pytest.approx(found.value)
 
 
+def test_many_users_are_compared_on_a_sample(drifting):
+    train, task, inputs = drifting
+    grids = {"decay_pop": {"half_life_days": (1.0,)}}
+
+    def value(**options):
+        ((_, found),) = tune_baselines(["decay_pop"], train, task, **inputs, metric="recall@10", grids=grids, **options)
+        return found.value
+
+    assert value(max_users=1000) == value() and value(max_users=3) == value(max_users=3) != value()
+
+
 def test_what_a_grid_names_can_be_set():
     assert GRIDS.keys() == SETTINGS.keys()
     for name, grid in GRIDS.items():

@@ -65,6 +65,8 @@ def test_similarity_worked_example():
     np.testing.assert_allclose(similarity, expected, rtol=1e-6)
     shrunk = item_similarity(pairs(dense), 4, shrinkage=10.0).toarray()
     assert shrunk[0, 1] == pytest.approx(2 / (np.sqrt(6) + 10))
+    common = item_similarity(pairs(dense), 4, shrinkage=0.0, power=0.0).toarray()
+    assert common.tolist() == [[0, 2, 1, 0], [2, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
     # One neighbour a row: song 0 keeps song 1.
     assert item_similarity(pairs(dense), 4, num_neighbours=1, shrinkage=0.0).toarray()[0].nonzero()[0].tolist() == [1]
     # User c knows songs 0 and 2: song 1 by way of song 0, and each of the two by way of the other.
@@ -90,7 +92,7 @@ def test_item_knn_agrees_with_dense_arithmetic_whatever_the_blocks(seed, num_nei
         item_knn_module._BLOCK_PRODUCTS = keep
     sizes = dense.sum(axis=0)
     # float32 as in the product, so that ties are the same ties.
-    norms = np.sqrt(sizes).astype(np.float32)
+    norms = (sizes**0.5).astype(np.float32)
     common = dense.T.astype(np.float32) @ dense.astype(np.float32)
     similarity = common / (norms[:, None] * norms[None] + np.float32(0.5))
     np.fill_diagonal(similarity, 0)

@@ -175,3 +175,11 @@ def test_no_targets_is_an_error_that_names_split_and_protocol():
 def test_a_protocol_of_ones_own():
     own = Protocol("fresh", "like", history="positive", mask="train", candidates="all")
     assert rows(*(lambda t: (t.users, t.targets))(build_task(own, "test", **DATA))) == {0: [3], 1: [0]}
+
+
+def test_a_task_for_some_of_its_users():
+    task = build_task("discovery", "test", **DATA)
+    part = task.select(np.array([1]))
+    assert part.users.tolist() == [1]
+    assert rows(part.users, part.targets) == {1: [0]} and rows(part.users, part.masked) == {1: [1, 2, 3, 7]}
+    assert part.catalogue == task.catalogue and part.protocol == task.protocol

@@ -35,15 +35,17 @@ class ItemKnnSettings:
     """Attributes:
     num_neighbours: songs kept per song, the most similar.
     shrinkage: lowers similarities that rest on few users.
+    power: of the two songs' popularity in the denominator; 0.5 makes cosines, 0 counts common users.
     max_history: similarities use each user's last so many songs; scores use the whole history.
     """
 
     num_neighbours: int = 100
     shrinkage: float = 10.0
+    power: float = 0.5
     max_history: int = 500
 
     def __post_init__(self) -> None:
-        _check(self, "item_knn", num_neighbours=1, shrinkage=0, max_history=1)
+        _check(self, "item_knn", num_neighbours=1, shrinkage=0, power=0, max_history=1)
 
 
 @dataclasses.dataclass(frozen=True)

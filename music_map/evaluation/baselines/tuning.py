@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from music_map.evaluation.baselines.fit import TRAINED, check_names, fit, training
 from music_map.evaluation.baselines.history import History
 from music_map.evaluation.baselines.settings import SETTINGS, Settings
@@ -19,10 +21,14 @@ from music_map.progress import Progress, silent
 # that suit a stream of listens (Yambda's grid: 0.001 to 24 h x 6.58) to popularity that hardly ages.
 GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
     "decay_pop": {"half_life_days": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)},
-    "item_knn": {"shrinkage": (0.0, 3.0, 10.0, 30.0, 100.0), "num_neighbours": (25, 50, 100, 200, 400)},
+    "item_knn": {
+        "power": (0.0, 0.25, 0.4, 0.5),
+        "shrinkage": (0.0, 3.0, 10.0, 30.0, 100.0),
+        "num_neighbours": (25, 50, 100, 200, 400),
+    },
     "item_knn_decay": {"half_life_days": (1e-5, 3e-4, 3e-3, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)},
-    "ials": {"alpha": (2.0, 5.0, 10.0, 20.0, 50.0), "regularization": (0.1, 1.0, 3.0, 10.0, 30.0, 100.0)},
-    "bpr_mf": {"learning_rate": (0.01, 0.03, 0.1), "regularization": (0.001, 0.003, 0.01, 0.03, 0.1)},
+    "ials": {"alpha": (1.0, 2.0, 5.0, 10.0, 20.0, 50.0), "regularization": (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)},
+    "bpr_mf": {"learning_rate": (0.003, 0.01, 0.03, 0.1), "regularization": (0.001, 0.003, 0.01, 0.03, 0.1)},
     "sasrec": {"first_only": (False, True), "dropout": (0.2, 0.5), "max_length": (50, 100)},
 }
 
@@ -64,6 +70,7 @@ def tune_baselines(
     metric: str,
     min_played_pct: int = MIN_PLAYED_PCT,
     grids: Mapping[str, Mapping[str, Sequence[Any]]] = GRIDS,
+    max_users: int = 5000,
     progress: Progress = silent,
 ) -> Iterator[tuple[str, Tuned]]:
     """Chooses settings by the validation split alone: one field after the other, and the epoch of those with epochs.
@@ -75,6 +82,7 @@ def tune_baselines(
       num_users, num_items, train_end, seed, min_played_pct: see fit.fit_baselines.
       metric: what the best has most of, e.g. "ndcg@20".
       grids: values by field by baseline.
+      max_users: where the task has more, the settings are compared on so many of them, drawn by the seed.
       progress: reports fits.
 
     Returns:
@@ -93,6 +101,9 @@ def tune_baselines(
         min_played_pct=min_played_pct,
     )
     k = int(metric.partition("@")[2])
+    if len(validation.users) > max_users:
+        drawn = np.random.default_rng(seed).choice(len(validation.users), max_users, replace=False)
+        validation = validation.select(np.sort(drawn))
 
     def value_of(scores: ScoreBlock) -> float:
         return evaluate_scores(scores, validation, ks=(k,)).metrics[metric]
