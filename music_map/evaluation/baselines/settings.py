@@ -117,7 +117,7 @@ class SasRecSettings:
     max_length: int = 50
     dropout: float = 0.2
     first_only: bool = False
-    num_negatives: int = 4096
+    num_negatives: int = 512
     learning_rate: float = 1e-3
     batch_size: int = 64
     num_epochs: int = 20

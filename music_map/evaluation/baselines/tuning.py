@@ -29,7 +29,7 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
     "item_knn_decay": {"half_life_days": (1e-5, 3e-4, 3e-3, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)},
     "ials": {"alpha": (1.0, 2.0, 5.0, 10.0, 20.0, 50.0), "regularization": (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)},
     "bpr_mf": {"learning_rate": (0.003, 0.01, 0.03, 0.1), "regularization": (0.001, 0.003, 0.01, 0.03, 0.1)},
-    "sasrec": {"first_only": (False, True), "dropout": (0.2, 0.5), "max_length": (50, 100)},
+    "sasrec": {"first_only": (False, True), "dropout": (0.2, 0.5)},
 }
 
 
@@ -41,7 +41,7 @@ class _Epochs(NamedTuple):
     patience: int
 
 
-_EPOCHS = {"ials": _Epochs(3, 30, 2), "bpr_mf": _Epochs(10, 300, 3), "sasrec": _Epochs(2, 60, 3)}
+_EPOCHS = {"ials": _Epochs(3, 30, 2), "bpr_mf": _Epochs(10, 300, 3), "sasrec": _Epochs(2, 40, 3)}
 
 
 class Tuned(NamedTuple):
