@@ -115,11 +115,20 @@ def load(config: ConfigDict, *, trained_on: str | None = None) -> Experiment:
       UserError: a field of the configuration has no meaning, or the data is wrong.
     """
     check(config)
+    _settings(config)
+    return build(config, stages.dataset_of_run(config, trained_on) if trained_on else stages.ensure_dataset(config))
+
+
+def _settings(config: ConfigDict) -> tuple[ModelSettings, LossSettings]:
+    """Encoder and loss. Raises UserError for a value without meaning."""
     backend = choose_backend(config.model.backend)
-    model = ModelSettings(**{**config.model, "backend": backend})
-    loss = LossSettings(**config.loss)
+    return ModelSettings(**{**config.model, "backend": backend}), LossSettings(**config.loss)
+
+
+def build(config: ConfigDict, dataset: Dataset) -> Experiment:
+    """Builds the graph of a data set where that has not been done, and puts it and the features on the device."""
+    model, loss = _settings(config)
     train = config.train
-    dataset = stages.dataset_of_run(config, trained_on) if trained_on else stages.ensure_dataset(config)
     graph = stages.ensure_graph(config, dataset)
     adjacent = adjacency(graph, degree=model.degree)
     item_degree = np.asarray(adjacent.item_degree)

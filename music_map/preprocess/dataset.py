@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from music_map.errors import UserError
-from music_map.storage import ArrayFolder
+from music_map.storage import ArrayFolder, fingerprint
 
 LISTEN, LIKE, DISLIKE = 0, 1, 2
 SPLITS = ("train", "val", "test")
@@ -131,11 +131,13 @@ class Dataset:
       store: the folder and its manifest.
       user_ids: uint32 [U], original user ids, ascending.
       item_ids: uint32 [I], original song ids, ascending.
+      before: None, or seconds: train then ends before this time; see `as_of`.
     """
 
     store: ArrayFolder
     user_ids: np.ndarray
     item_ids: np.ndarray
+    before: int | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Dataset:
@@ -153,13 +155,28 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the inputs and the configuration that the folder was made from."""
-        return self.store.fingerprint
+        """Identity of the inputs and the configuration that the folder was made from, and of `before`."""
+        if self.before is None:
+            return self.store.fingerprint
+        return fingerprint({"dataset": self.store.fingerprint, "before": self.before})
+
+    def as_of(self, before: int) -> Dataset:
+        """The data set as it was known at a time in train: train events and withdrawals from `before` on are hidden.
+
+        Ids and item features stay: they say what exists, not who listened when.
+
+        Args:
+          before: seconds.
+        """
+        return dataclasses.replace(self, before=before)
 
     @property
     def train_end(self) -> int:
         """Timestamp of the last train event, seconds: the present as far as anything learned is concerned."""
-        return int(self.store.meta["train_end"])
+        if self.before is None:
+            return int(self.store.meta["train_end"])
+        latest = [int(e.timestamp.max()) for e in self.event_shards("train") if len(e.timestamp)]
+        return max(latest, default=0)
 
     @property
     def stats(self) -> dict[str, Any]:
@@ -173,7 +190,8 @@ class Dataset:
     def event_shards(self, split: str) -> Iterator[Events]:
         """Loads the interactions of a split one shard (at most `chunk_size` rows) at a time; a user may span two."""
         for shard in range(self._num_shards("num_shards", split)):
-            yield Events(*(self.store.load(f"{split}/{column}-{shard:05d}") for column in Events._fields))
+            events = Events(*(self.store.load(f"{split}/{column}-{shard:05d}") for column in Events._fields))
+            yield self._known(events, split)
 
     def user_events(self, split: str, user: int) -> Events:
         """Loads the interactions of one user, by index; reads only the pages it needs, without checksums."""
@@ -181,25 +199,30 @@ class Dataset:
         for shard in range(self._num_shards("num_shards", split)):
             load = functools.partial(self.store.load, verify=False, mmap=True)
             rows = slice(*np.searchsorted(load(f"{split}/user-{shard:05d}"), [user, user + 1]))
-            found.append(Events(*(np.array(load(f"{split}/{c}-{shard:05d}")[rows]) for c in Events._fields)))
+            events = Events(*(np.array(load(f"{split}/{c}-{shard:05d}")[rows]) for c in Events._fields))
+            found.append(self._known(events, split))
         return _concatenate(Events, found)
 
     def withdrawals(self, split: str) -> Withdrawals:
         """Loads the unlikes and undislikes of a split."""
         shards = range(self._num_shards("num_withdrawn_shards", split))
-        return _concatenate(
-            Withdrawals,
-            [
-                Withdrawals(
-                    *(self.store.load(f"{split}/withdrawn_{column}-{shard:05d}") for column in Withdrawals._fields)
-                )
-                for shard in shards
-            ],
-        )
+        found = [
+            Withdrawals(
+                *(self.store.load(f"{split}/withdrawn_{column}-{shard:05d}") for column in Withdrawals._fields)
+            )
+            for shard in shards
+        ]
+        return _concatenate(Withdrawals, [self._known(rows, split) for rows in found])
 
     def item_features(self) -> ItemFeatures:
         """Loads audio, artists, albums and track lengths."""
         return ItemFeatures(*(self.store.load(name) for name in ItemFeatures._fields))
+
+    def _known(self, rows: _Rows, split: str) -> _Rows:
+        if self.before is None or split != "train":
+            return rows
+        known = rows.timestamp < self.before
+        return type(rows)(*(column[known] for column in rows))
 
     def _num_shards(self, kind: str, split: str) -> int:
         if split not in SPLITS:
