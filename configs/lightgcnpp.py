@@ -46,6 +46,7 @@ def get_config(name: str = "default") -> ConfigDict:
     config.loss.l2 = 1e-4
     config.loss.explicit_negative_weight = 0.0
     config.loss.temperature = 1.0
+    config.recency.enabled = False  # these files have no times
     config.eval.protocol = "lightgcnpp"
     config.eval.baselines = ("most_pop", "item_knn")
     if name == "default":

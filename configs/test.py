@@ -24,4 +24,5 @@ def get_config() -> ConfigDict:
     config.train.log_every_steps = 7
     config.train.steps_per_dispatch = 5
     config.train.checkpoint_every_seconds = 0.0
+    config.recency.enabled = False  # it trains a second encoder
     return config

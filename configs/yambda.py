@@ -88,6 +88,12 @@ def get_config() -> ConfigDict:
     evaluation.baselines = ("most_pop", "decay_pop", "item_knn")
     evaluation.min_played_pct = 50  # a listen of at least this share counts as relevant
 
+    config.recency = recency = ConfigDict()
+    recency.enabled = True  # what a user plays now: latest songs, familiar songs, trends; needs timestamps
+    recency.latest_songs = 100  # events of a user that the attention sees
+    recency.num_users = 1000  # users of past windows to fit on
+    recency.strength = 1.0  # of the fit's regularization
+
     config.retrieval = retrieval = ConfigDict()
     retrieval.index = "auto"  # "auto", "scann", "exact"
     retrieval.attention_temperature = 0.1  # of the playlist query; lower: closer to its most central songs

@@ -10,7 +10,7 @@ it the file of the run before by --baseline_settings.
 
 from absl import flags
 
-from launch import app, experiment
+from launch import app, experiment, recency
 from music_map.errors import UserError
 from music_map.evaluation.baselines import BASELINES, settings_to_json
 from music_map.evaluation.protocols import find_protocol
@@ -55,7 +55,8 @@ def main() -> int:
         validation = experiment.task_for(run, protocol, "val")
         kept = workdir / f"baselines-{protocol}.json"
         settings = experiment.tuned_baselines(config, run.dataset, validation, kept, names=names)
-    result = experiment.report(run, task, params, baselines=names, settings=settings)
+    recent = recency.scores_for(run, workdir, params, task)
+    result = experiment.report(run, task, params, recency=recent, baselines=names, settings=settings)
     result["baseline_settings"] = settings_to_json({n: s for n, s in (settings or {}).items() if n in names})
     write_json(output, {**result, "step": step, "config": app.to_dict(config)})
     app.say(f"checkpoint of step {step}, {experiment.report_table(result)}")

@@ -32,6 +32,7 @@ from music_map.model import fusion, lightgcn
 from music_map.model.lightgcn import Inputs, ModelSettings, Params
 from music_map.model.propagation import adjacency, choose_backend
 from music_map.preprocess.dataset import Dataset
+from music_map.recency.settings import RecencySettings
 from music_map.retrieval.export import Export, load_export, make_export, save_export
 from music_map.retrieval.index import BACKENDS as INDEXES
 from music_map.storage import fingerprint, read_json, write_json
@@ -54,6 +55,10 @@ _FREE = {
     "retrieval.index",
     "retrieval.attention_temperature",
     "model.backend",
+    "recency.enabled",
+    "recency.latest_songs",
+    "recency.num_users",
+    "recency.strength",
 }
 
 
@@ -92,6 +97,7 @@ def check(config: ConfigDict) -> None:
     check_baselines(config.eval.baselines, "--config.eval.baselines")
     indexes = f"one of {', '.join(INDEXES)}"
     require(config.retrieval.index in INDEXES, "config.retrieval.index", config.retrieval.index, indexes)
+    RecencySettings(**config.recency)
     temperature = config.retrieval.attention_temperature
     require(temperature > 0, "config.retrieval.attention_temperature", temperature, "above 0")
 
@@ -116,7 +122,8 @@ def load(config: ConfigDict, *, trained_on: str | None = None) -> Experiment:
     """
     check(config)
     _settings(config)
-    return build(config, stages.dataset_of_run(config, trained_on) if trained_on else stages.ensure_dataset(config))
+    dataset = stages.dataset_of_run(config, trained_on) if trained_on else stages.ensure_dataset(config)
+    return assemble(config, dataset, stages.ensure_graph(config, dataset))
 
 
 def _settings(config: ConfigDict) -> tuple[ModelSettings, LossSettings]:
@@ -125,11 +132,10 @@ def _settings(config: ConfigDict) -> tuple[ModelSettings, LossSettings]:
     return ModelSettings(**{**config.model, "backend": backend}), LossSettings(**config.loss)
 
 
-def build(config: ConfigDict, dataset: Dataset) -> Experiment:
-    """Builds the graph of a data set where that has not been done, and puts it and the features on the device."""
+def assemble(config: ConfigDict, dataset: Dataset, graph: BipartiteGraph) -> Experiment:
+    """Puts graph and features on the device."""
     model, loss = _settings(config)
     train = config.train
-    graph = stages.ensure_graph(config, dataset)
     adjacent = adjacency(graph, degree=model.degree)
     item_degree = np.asarray(adjacent.item_degree)
     features = fusion.features(dataset.item_features(), item_degree, audio=model.audio, metadata=model.metadata)
@@ -192,6 +198,7 @@ def report(
     task: RankingTask,
     params: Params,
     *,
+    recency: ScoreBlock | None = None,
     baselines: Sequence[str] | None = None,
     settings: Mapping[str, Settings] | None = None,
 ) -> dict[str, Any]:
@@ -199,6 +206,8 @@ def report(
 
     Args:
       experiment, task, params: of the model.
+      recency: the model's scores with recency, which are then "model"; the encoder's own are
+        "model_without_recency".
       baselines: names; None: those of the configuration.
       settings: of the baselines, by name; the defaults where a name is not there.
     """
@@ -212,7 +221,9 @@ def report(
         settings=settings,
         progress=app.bar,
     )
-    return evaluate_beside_baselines(model_scores(experiment, params), fitted, task, ks=tuple(config.eval.ks))
+    alone = model_scores(experiment, params)
+    models = {"model": alone} if recency is None else {"model": recency, "model_without_recency": alone}
+    return evaluate_beside_baselines(models, fitted, task, ks=tuple(config.eval.ks))
 
 
 def baseline_inputs(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
@@ -273,7 +284,8 @@ def tuned_baselines(
 
 def report_table(result: dict[str, Any]) -> str:
     """What `report` gave, as text."""
-    rows = {"model": result["model"], **result["baselines"]}
+    models = ("model", "model_without_recency")
+    rows = {name: result[name] for name in models if name in result} | result["baselines"]
     head = f"protocol {result['protocol']}, split {result['split']}, {result['num_users']} users:"
     return f"{head}\n{metrics_table(rows, TABLE_COLUMNS)}"
 

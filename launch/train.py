@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from launch import app, experiment
+from launch import app, experiment, recency
 from music_map.storage import write_json
 from music_map.training.loop import fit
 from music_map.training.metrics_log import MetricsLog
@@ -72,9 +72,13 @@ def main() -> int:
         return 0
 
     step, params = experiment.best_params(run, workdir)
+    with _stop_on_signal() as asked:
+        if not recency.calibrate(run, workdir, best_step=step, should_stop=asked.is_set):
+            app.say("stopped by a signal while fitting recency; checkpoint saved. Run the same command to go on.")
+            return 0
     experiment.export_model(run, workdir, step, params)
     task = experiment.task_for(run, config.eval.protocol, "test")
-    report = experiment.report(run, task, params)
+    report = experiment.report(run, task, params, recency=recency.scores_for(run, workdir, params, task))
     seconds = result.position
     times = {name: getattr(seconds, name) for name in ("train_seconds", "eval_seconds", "compile_seconds")}
     write_json(workdir / "results.json", {**report, "step": step, **times})

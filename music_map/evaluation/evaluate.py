@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,7 +59,7 @@ def evaluate_scores(
 
 
 def evaluate_beside_baselines(
-    model: ScoreBlock,
+    models: ScoreBlock | Mapping[str, ScoreBlock],
     baselines: Iterable[tuple[str, ScoreBlock]],
     task: RankingTask,
     *,
@@ -70,19 +70,20 @@ def evaluate_beside_baselines(
     """A report, as JSON-able values, on the model and the baselines over the same users, targets and candidates.
 
     Args:
-      model: the model's score block.
+      models: the model's score block, or several of its forms by name, "model" first.
       baselines: (name, score block), e.g. from baselines.fit_baselines; consumed one by one.
       task, ks, block_size, progress: see evaluate_scores.
 
     Returns:
-      {"protocol": name, "split": "val" or "test", "model": metrics, "baselines": {name: metrics}, "num_users",
-      "num_dropped_users", "num_targets", "num_candidates", "cold_target_share"}.
+      {"protocol": name, "split": "val" or "test", "model": metrics (and so each form), "baselines":
+      {name: metrics}, "num_users", "num_dropped_users", "num_targets", "num_candidates", "cold_target_share"}.
     """
+    models = models if isinstance(models, Mapping) else {"model": models}
     options = {"ks": ks, "block_size": block_size, "progress": progress}
     return {
         "protocol": task.protocol.name,
         "split": task.split,
-        "model": evaluate_scores(model, task, **options).metrics,
+        **{name: evaluate_scores(scores, task, **options).metrics for name, scores in models.items()},
         "baselines": {name: evaluate_scores(scores, task, **options).metrics for name, scores in baselines},
         "num_users": len(task.users),
         "num_dropped_users": task.num_dropped_users,

@@ -207,9 +207,7 @@ class Dataset:
         """Loads the unlikes and undislikes of a split."""
         shards = range(self._num_shards("num_withdrawn_shards", split))
         found = [
-            Withdrawals(
-                *(self.store.load(f"{split}/withdrawn_{column}-{shard:05d}") for column in Withdrawals._fields)
-            )
+            Withdrawals(*(self.store.load(f"{split}/withdrawn_{column}-{shard:05d}") for column in Withdrawals._fields))
             for shard in shards
         ]
         return _concatenate(Withdrawals, [self._known(rows, split) for rows in found])

@@ -2,15 +2,15 @@
 
 For user u with targets T in a window and s the score,
 
-    loss_u = -1/|T| sum_{t in T} log(exp s_t / sum_i exp s_i),    loss = sum_u loss_u + strength/2 ||w||^2
+    loss_u = -1/|T| sum_{t in T} log(exp s_t / sum_i exp s_i),    loss = sum_u loss_u + strength/2 ||w - w_0||^2
 
-with w the weights of standardized features. The sum over all songs is that over the songs likely to matter (targets,
-familiar songs, the first of each feature) plus that over uniform samples of the others, weighted to stand for all.
+with w the weights of features of unit deviation and w_0 what the encoder alone would score: few users fit little. The
+sum over all songs is that over the songs likely to matter (targets, familiar songs, the first of each feature) plus
+that over uniform samples of the others, weighted to stand for all.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,30 +22,8 @@ from scipy.optimize import minimize
 from music_map.evaluation.protocols import RankingTask
 from music_map.recency.history import FAMILIARITY
 from music_map.recency.moment import Moment
-from music_map.recency.scores import DENSE, FEATURES, Embeddings, dense_features
-
-
-@dataclasses.dataclass(frozen=True)
-class FitSettings:
-    """How examples are gathered and the head is fitted.
-
-    Attributes:
-      max_users: users of a window, drawn without replacement.
-      max_targets: targets of a user, drawn likewise.
-      num_familiar: familiar songs of a user, those of the highest activation.
-      num_top: first songs of each feature.
-      num_random: uniform samples of the other songs.
-      strength: of the regularization.
-      seed: of all draws.
-    """
-
-    max_users: int = 1_500
-    max_targets: int = 50
-    num_familiar: int = 300
-    num_top: int = 40
-    num_random: int = 200
-    strength: float = 1.0
-    seed: int = 0
+from music_map.recency.scores import DENSE, FEATURES, Embeddings, Weights, dense_features
+from music_map.recency.settings import RecencySettings
 
 
 class Examples(NamedTuple):
@@ -62,12 +40,22 @@ class Examples(NamedTuple):
     target: np.ndarray
 
 
-def gather(task: RankingTask, moment: Moment, embeddings: Embeddings, settings: FitSettings) -> Examples:
-    """Examples of one window: the task's targets and candidates, with features as of the moment before it."""
-    rng = np.random.default_rng(settings.seed)
+def gather(
+    task: RankingTask, moment: Moment, embeddings: Embeddings, settings: RecencySettings, *, seed: int
+) -> Examples:
+    """Examples of one window: the task's targets and candidates, with features as of the moment before it.
+
+    Args:
+      task: of the window; its users are the moment's.
+      moment: the last one before the window.
+      embeddings: of an encoder that knows no event of the window.
+      settings: how many users and songs are drawn.
+      seed: of all draws.
+    """
+    rng = np.random.default_rng(seed)
     chosen = np.arange(len(task.users))
-    if len(chosen) > settings.max_users:
-        chosen = np.sort(rng.choice(chosen, settings.max_users, replace=False))
+    if len(chosen) > settings.num_users:
+        chosen = np.sort(rng.choice(chosen, settings.num_users, replace=False))
     candidates = task.candidates.copy()
     heads = np.argsort(-np.where(candidates[:, None], moment.trend, -np.inf), axis=0, kind="stable")
     popular = np.unique(heads[: settings.num_top])
@@ -79,7 +67,7 @@ def gather(task: RankingTask, moment: Moment, embeddings: Embeddings, settings: 
         dense = dense_features(moment, embeddings, rows)
         for at, (user, row) in enumerate(zip(picked, rows, strict=True)):
             parts.append(_example(task, moment, dense[:, at], int(user), int(row), candidates, popular, settings, rng))
-    return _pad(parts)
+    return _stack(parts)
 
 
 def _example(
@@ -90,7 +78,7 @@ def _example(
     row: int,
     candidates: np.ndarray,
     popular: np.ndarray,
-    settings: FitSettings,
+    settings: RecencySettings,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features [C, F], log weights [C] and targets [C] of one user."""
@@ -115,7 +103,9 @@ def _example(
     others = others[~np.isin(others, sure, assume_unique=True)]
     sample = others if len(others) <= settings.num_random else rng.choice(others, settings.num_random, replace=False)
     songs = np.concatenate([sure, sample])
-    weight = np.concatenate([np.zeros(len(sure)), np.full(len(sample), np.log(max(len(others), 1) / max(len(sample), 1)))])
+    weight = np.concatenate(
+        [np.zeros(len(sure)), np.full(len(sample), np.log(max(len(others), 1) / max(len(sample), 1)))]
+    )
     familiar = np.zeros((len(songs), len(FAMILIARITY)), np.float32)
     at = np.minimum(np.searchsorted(met, songs), max(len(met) - 1, 0))
     if len(met):
@@ -125,7 +115,7 @@ def _example(
     return features.astype(np.float32), weight.astype(np.float32), np.isin(songs, targets) / np.float32(len(targets))
 
 
-def _pad(parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Examples:
+def _stack(parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Examples:
     parts = [part for part in parts if len(part[1])]
     width = max((len(part[1]) for part in parts), default=0)
     examples = Examples(
@@ -139,12 +129,20 @@ def _pad(parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Examples
     return examples
 
 
-def fit_head(examples: Examples, *, strength: float, used: Sequence[str] = FEATURES) -> dict[str, float]:
+def join(examples: Sequence[Examples]) -> Examples:
+    """The examples of several windows as one."""
+    return _stack([part for window in examples for part in zip(*window, strict=True)])
+
+
+def fit_head(
+    examples: Examples, *, strength: float, prior: Weights, used: Sequence[str] = FEATURES
+) -> dict[str, float]:
     """The weights of least loss.
 
     Args:
       examples: of all windows.
       strength: of the regularization.
+      prior: weights that it draws to; 0 where a feature is not named.
       used: features that may have a weight; the others get 0.
 
     Returns:
@@ -155,6 +153,8 @@ def fit_head(examples: Examples, *, strength: float, used: Sequence[str] = FEATU
     x = examples.features[:, :, columns]
     deviation = np.maximum(x[there].std(axis=0, dtype=np.float64), 1e-6)
     scaled = jnp.asarray(x / deviation.astype(np.float32))
+    start = np.array([prior.get(name, 0.0) for name in used]) * deviation
+    origin = jnp.asarray(start, jnp.float32)
     log_weight, target = jnp.asarray(examples.log_weight), jnp.asarray(examples.target)
 
     @jax.jit
@@ -162,7 +162,7 @@ def fit_head(examples: Examples, *, strength: float, used: Sequence[str] = FEATU
         score = scaled @ w
         total = jax.scipy.special.logsumexp(score + log_weight, axis=1)
         nll = total - jnp.sum(target * score, axis=1)
-        return jnp.sum(nll) + 0.5 * strength * jnp.sum(w * w)
+        return jnp.sum(nll) + 0.5 * strength * jnp.sum((w - origin) ** 2)
 
     value_and_grad = jax.jit(jax.value_and_grad(loss))
 
@@ -170,7 +170,7 @@ def fit_head(examples: Examples, *, strength: float, used: Sequence[str] = FEATU
         value, grad = value_and_grad(jnp.asarray(w, jnp.float32))
         return float(value), np.asarray(grad, np.float64)
 
-    found = minimize(objective, np.zeros(len(columns)), jac=True, method="L-BFGS-B", options={"maxiter": 300})
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 300})
     weights = dict.fromkeys(FEATURES, 0.0)
     weights |= dict(zip(used, (found.x / deviation).tolist(), strict=True))
     return weights

@@ -1,6 +1,7 @@
 """The recency score: features of (user, song) at a moment, and their weighted sum.
 
-    score(u, i) = (w_0 e_u + sum_h w_h q_h(u)) . e_i + sum_h v_h log(1 + I p_h(i | u)) + z . trend(i) + f . familiar(u, i)
+    score(u, i) = (w_0 e_u + sum_h w_h q_h(u)) . e_i + sum_h v_h log(1 + I p_h(i | u))
+                  + z . trend(i) + f . familiar(u, i)
 
 with q_h the attention over the user's latest songs at the time scale h, p_h the distribution of a two-step walk over
 the graph from what the user played, and familiar(u, i) = 0 for a song that the user never met. The weights are scalars:
@@ -9,7 +10,6 @@ they say nothing of single users, songs or dimensions, so they hold for embeddin
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from music_map.model.attention import pool
+
 
 @jax.jit
 def attend(songs: jax.Array, where: jax.Array, temperature: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -25,9 +27,8 @@ def attend(songs: jax.Array, where: jax.Array, temperature: jax.Array) -> tuple[
     """
     masked = songs * where[:, None]
     centre = _unit(jnp.sum(masked, axis=0))
-    logits = jnp.where(where, songs @ centre / temperature, -jnp.inf)
-    weights = jax.nn.softmax(logits)
-    return _unit(weights @ masked), weights
+    query, weights = pool(masked, songs @ centre / temperature, where)
+    return _unit(query), weights
 
 
 def _unit(x: jax.Array) -> jax.Array:

@@ -1,0 +1,199 @@
+"""The recency score of a run: its head is fitted on past windows of train, with an encoder that knows none of them.
+
+WORKDIR/recency/checkpoints      the encoder that was trained up to the first window, as long as the run's own
+WORKDIR/recency/PROTOCOL.json    the head's weights for a protocol
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from launch import app, experiment, stages
+from launch.experiment import Experiment
+from music_map.errors import DamagedFileError, UserError
+from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
+from music_map.evaluation.ranking import ScoreBlock
+from music_map.graph.build import build_graph
+from music_map.model.lightgcn import Params
+from music_map.preprocess.dataset import Events
+from music_map.recency.fit import fit_head, gather, join
+from music_map.recency.history import before
+from music_map.recency.moment import observe
+from music_map.recency.scores import FEATURES, Embeddings, Weights, recency_scores
+from music_map.recency.settings import RecencySettings
+from music_map.recency.windows import Window, choose_windows
+from music_map.storage import fingerprint, read_json, write_json
+from music_map.training.loop import fit, steps_per_epoch
+from music_map.training.metrics_log import MetricsLog
+from music_map.training.sampling import sample_data
+
+# Raised when features or fit change their meaning: heads of an older version are then fitted anew.
+FORMAT_VERSION = 1
+
+
+def windows_of(run: Experiment) -> list[Window]:
+    """The past windows to fit on; none where recency is off, times are unknown or train is too short."""
+    config = run.config
+    if not config.recency.enabled or config.data.format == "text":
+        return []
+    # train_on_val moves val into train; a window is as long as what is held out either way.
+    data = config.data
+    held_out = 1 - data.train_fraction - data.val_fraction if data.train_on_val else data.val_fraction
+    known = data.train_fraction + data.val_fraction * data.train_on_val
+    return choose_windows(
+        run.dataset.events("train"),
+        split=data.split,
+        held_out_share=held_out / known,
+        enough_users=config.recency.num_users,
+    )
+
+
+def _as_of(run: Experiment, now: int) -> Experiment:
+    """The experiment as it was at the end of the second `now`: graph and data end there."""
+    dataset = run.dataset.as_of(now + 1)
+    graph, _ = build_graph(dataset, stages.graph_settings(run.config))
+    return experiment.assemble(run.config, dataset, graph)
+
+
+def calibrate(run: Experiment, workdir: Path, *, best_step: int, should_stop: Callable[[], bool]) -> bool:
+    """Trains the encoder that the head is fitted with, and fits the head of the configuration's protocol.
+
+    The encoder sees the events before the earliest window alone, for as many epochs as the run's best checkpoint had.
+    Does nothing where that has been done, or where there is no window.
+
+    Args:
+      run: the run.
+      workdir: its folder.
+      best_step: step of its best checkpoint.
+      should_stop: asked between dispatches.
+
+    Returns:
+      Whether it came to the end; False after a stop, from which the same call goes on.
+    """
+    windows = windows_of(run)
+    if not windows:
+        return True
+    past = _as_of(run, windows[-1].now)
+    batch = run.config.train.batch_size
+    epochs = best_step / steps_per_epoch(run.graph.num_edges, batch)
+    settings = dataclasses.replace(experiment.loop_settings(run.config), num_epochs=max(1, math.ceil(epochs - 1e-6)))
+    with contextlib.closing(experiment.checkpoint_store(workdir / "recency", read_only=False)) as store:
+        result = fit(
+            inputs=past.inputs,
+            data=sample_data(past.graph, users=run.config.train.user_sampling, items=run.config.train.item_sampling),
+            step_settings=past.settings,
+            settings=settings,
+            store=store,
+            log=MetricsLog(workdir / "recency" / "metrics.jsonl"),
+            evaluate=None,
+            should_stop=should_stop,
+            progress=app.bar,
+        )
+    if result.reason == "signal":
+        return False
+    weights_for(run, workdir, run.config.eval.protocol)
+    return True
+
+
+def _examples_of(run: Experiment, windows: list[Window], params: Params, protocol: str) -> list[Any]:
+    """The fit's examples of each window that has a user with targets."""
+    dataset, settings = run.dataset, RecencySettings(**run.config.recency)
+    train = dataset.events("train")
+    found = []
+    for number, window in enumerate(windows):
+        targets = window.targets(train)
+        try:
+            task = build_task(
+                protocol,
+                "val",
+                train=before(train, window.now),
+                val=targets,
+                test=targets,
+                num_users=dataset.num_users,
+                num_items=dataset.num_items,
+                min_played_pct=run.config.eval.min_played_pct,
+            )
+        except UserError:  # nobody of the window has a target that the protocol counts
+            continue
+        past = _as_of(run, window.now)
+        moment = _moment(run, train, task.users, window.now)
+        embeddings = Embeddings(*experiment.encode(past, params))
+        found.append(gather(task, moment, embeddings, settings, seed=run.config.train.seed + number))
+    return found
+
+
+def _moment(run: Experiment, events: Events, users: np.ndarray, now: int) -> Any:
+    return observe(
+        events,
+        users,
+        now=now,
+        num_users=run.dataset.num_users,
+        num_items=run.dataset.num_items,
+        latest_length=run.config.recency.latest_songs,
+    )
+
+
+def weights_for(run: Experiment, workdir: Path, protocol: str) -> Weights | None:
+    """The head's weights for a protocol, fitted now where that has not been done; None for a run without recency."""
+    folder = workdir / "recency"
+    windows = windows_of(run)
+    if not windows or not (folder / "checkpoints").is_dir():
+        return None
+    past = _as_of(run, windows[-1].now)
+    step, params = experiment.best_params(past, folder)
+    identity = fingerprint(
+        {
+            "version": FORMAT_VERSION,
+            "dataset": run.dataset.fingerprint,
+            "step": step,
+            "settings": dataclasses.asdict(RecencySettings(**run.config.recency)),
+            "protocol": dataclasses.asdict(find_protocol(protocol)),
+            "min_played_pct": run.config.eval.min_played_pct,
+            "features": FEATURES,
+        }
+    )
+    path = folder / f"{protocol}.json"
+    if path.exists():
+        try:
+            stored = read_json(path)
+            if stored["fingerprint"] == identity:
+                return {name: float(stored["weights"][name]) for name in FEATURES}
+        except (DamagedFileError, KeyError, TypeError, ValueError):
+            app.warn(f"{path}: is damaged; fitted anew")
+    examples = _examples_of(run, windows, params, protocol)
+    if not examples:
+        app.warn(f"no past window has a target of protocol {protocol!r}; the encoder's own score is used")
+        return None
+    joined = join(examples)
+    loss = run.settings.loss
+    prior = {"user": 1.0 if loss.name == "bpr" else 1.0 / loss.temperature}
+    weights = fit_head(joined, strength=run.config.recency.strength, prior=prior)
+    app.say(f"recency: fitted for protocol {protocol} on {len(joined.target)} users of {len(examples)} past windows")
+    write_json(
+        path,
+        {
+            "fingerprint": identity,
+            "protocol": protocol,
+            "num_users": len(joined.target),
+            "windows": [dataclasses.asdict(window) for window in windows],
+            "weights": weights,
+        },
+    )
+    return weights
+
+
+def scores_for(run: Experiment, workdir: Path, params: Params, task: RankingTask) -> ScoreBlock | None:
+    """The model's scores with recency for the users of a task, as of the end of train; None without recency."""
+    weights = weights_for(run, workdir, task.protocol.name)
+    if weights is None:
+        return None
+    dataset = run.dataset
+    moment = _moment(run, dataset.events("train"), task.users, dataset.train_end)
+    return recency_scores(moment, Embeddings(*experiment.encode(run, params)), weights)

@@ -1,0 +1,46 @@
+"""Recency through the commands: fitted in training, used by evaluate, resumed and mended."""
+
+import json
+
+import pytest
+from test_pipeline import flags, launch
+
+from music_map.recency.scores import FEATURES
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    base = tmp_path_factory.mktemp("recency")
+    launch("generate", "--size=tiny", f"--output={base}/raw", "--seed=2")
+    args = flags(f"{base}/raw", base, "--config.recency.enabled=True", "--config.data.split=global_temporal")
+    args += ["--config.train.num_epochs=1", "--config.eval.protocol=listen_plus", "--config.recency.num_users=40"]
+    return base, args, launch("train", *args)
+
+
+def test_training_fits_the_head_without_the_targets(trained):
+    base, _, done = trained
+    assert "recency: fitted for protocol listen_plus" in done.stdout and "model_without_recency" in done.stdout
+    head = json.loads((base / "work/recency/listen_plus.json").read_text())
+    assert set(head["weights"]) == set(FEATURES) and head["num_users"] >= 1
+    results = json.loads((base / "work/results.json").read_text())
+    assert results["model"] != results["model_without_recency"]
+
+
+def test_training_again_changes_nothing(trained):
+    base, args, _ = trained
+    before = json.loads((base / "work/results.json").read_text())["model"]
+    done = launch("train", *args)
+    assert "recency: fitted" not in done.stdout
+    assert json.loads((base / "work/results.json").read_text())["model"] == before
+
+
+def test_evaluate_fits_other_protocols_and_mends_a_damaged_head(trained):
+    base, _, _ = trained
+    command = ["evaluate", f"--workdir={base}/work", f"--output={base}/out.json", "--protocol=next"]
+    first = launch(*command)
+    assert "recency: fitted for protocol next" in first.stdout
+    wanted = json.loads((base / "out.json").read_text())["model"]
+    (base / "work/recency/next.json").write_text("{}")
+    second = launch(*command)
+    assert "is damaged; fitted anew" in second.stderr
+    assert json.loads((base / "out.json").read_text())["model"] == wanted
