@@ -98,7 +98,7 @@ def test_item_knn_agrees_with_dense_arithmetic_whatever_the_blocks(seed, num_nei
     np.fill_diagonal(similarity, 0)
     for row in similarity:
         row[np.argsort(-row, kind="stable")[num_neighbours:]] = 0
-    np.testing.assert_allclose(scores, dense @ similarity, rtol=1e-5)
+    np.testing.assert_allclose(scores, dense @ similarity.T, rtol=1e-5)
 
 
 @settings(deadline=None, max_examples=25)

@@ -69,10 +69,12 @@ def item_similarity(
 
 
 def item_knn(history: History, settings: ItemKnnSettings, *, progress: Progress = silent) -> ScoreBlock:
-    """Item-kNN: score(u, j) = sum over the songs i of u's history of sim(i, j); see item_similarity.
+    """Item-kNN: score(u, j) = sum over the songs i of u's history that are among the neighbours of j of sim(j, i).
 
+    Neighbours are those of the song to score, not of the songs in the history: on the validation splits of LastFM,
+    Gowalla and generated logs that ranked better by 1 to 10 %, and Gowalla's published figure is met so only.
     A song is no neighbour of itself: where repeats are targets, item_knn_decay is the one to compare with. A user
-    without history scores 0 everywhere, so the lowest indices come first.
+    without history scores 0 everywhere, so the lowest indices come first. See item_similarity.
 
     Reference:
       Deshpande and Karypis, Item-based top-N recommendation algorithms, TOIS 2004.
@@ -85,10 +87,10 @@ def item_knn(history: History, settings: ItemKnnSettings, *, progress: Progress 
         power=settings.power,
         progress=progress,
     )
-    songs = binary_matrix(history.pairs, history.num_items)
+    songs, neighbour_of = binary_matrix(history.pairs, history.num_items), sparse.csr_array(similarity.T)
 
     def score_block(users: np.ndarray) -> np.ndarray:
-        return (songs[users] @ similarity).toarray()
+        return (songs[users] @ neighbour_of).toarray()
 
     return score_block
 

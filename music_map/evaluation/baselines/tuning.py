@@ -27,7 +27,10 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
         "num_neighbours": (25, 50, 100, 200, 400),
     },
     "item_knn_decay": {"half_life_days": (1e-5, 3e-4, 3e-3, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)},
-    "ials": {"alpha": (1.0, 2.0, 5.0, 10.0, 20.0, 50.0), "regularization": (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)},
+    "ials": {
+        "alpha": (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0),
+        "regularization": (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
+    },
     "bpr_mf": {"learning_rate": (0.003, 0.01, 0.03, 0.1), "regularization": (0.001, 0.003, 0.01, 0.03, 0.1)},
     "sasrec": {"first_only": (False, True), "dropout": (0.2, 0.5)},
 }
