@@ -47,7 +47,7 @@ def get_config(name: str = "default") -> ConfigDict:
     config.loss.explicit_negative_weight = 0.0
     config.loss.temperature = 1.0
     config.recency.enabled = False  # these files have no times
-    config.eval.protocol = "lightgcnpp"
+    config.eval.protocol = "lightgcn"
     config.eval.baselines = ("most_pop", "item_knn")
     if name == "default":
         config.loss.name = "softmax"

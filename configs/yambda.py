@@ -81,7 +81,7 @@ def get_config() -> ConfigDict:
     train.checkpoint_every_seconds = 300.0
 
     config.eval = evaluation = ConfigDict()
-    evaluation.protocol = "discovery"
+    evaluation.protocol = "temporal"
     evaluation.metric = "ndcg@20"  # chooses the best checkpoint, on the validation split
     evaluation.ks = (10, 20, 50, 100)
     # Besides: "random", "item_knn_decay", "ials", "bpr_mf", "sasrec".

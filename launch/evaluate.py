@@ -13,12 +13,12 @@ from absl import flags
 from launch import app, experiment, recency
 from music_map.errors import UserError
 from music_map.evaluation.baselines import BASELINES, settings_to_json
-from music_map.evaluation.protocols import find_protocol
+from music_map.evaluation.protocols import PROTOCOLS
 from music_map.storage import write_json
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.", required=True)
-_PROTOCOL = flags.DEFINE_string("protocol", None, "Protocol, by default that of the configuration (eval.protocol).")
+_PROTOCOL = flags.DEFINE_string("protocol", None, f"One of {', '.join(PROTOCOLS)}; by default config.eval.protocol.")
 _BASELINES = flags.DEFINE_list("baselines", None, "Baselines, or 'all'; by default those of the configuration.")
 _TUNE = flags.DEFINE_bool("tune_baselines", False, "Choose the baselines' settings on the validation split first.")
 _SETTINGS = flags.DEFINE_string("baseline_settings", None, "JSON file of settings that --tune_baselines has written.")
@@ -47,7 +47,7 @@ def main() -> int:
             "tune in the workdir of a run without data.train_on_val and give its file by --baseline_settings"
         )
     protocol = _PROTOCOL.value if _PROTOCOL.value is not None else config.eval.protocol
-    find_protocol(protocol)
+    experiment.check_protocol(config, protocol, "--protocol")
     run = experiment.load(config, trained_on=opened.dataset)
     step, params = experiment.best_params(run, workdir)
     task = experiment.task_for(run, protocol, _SPLIT.value)

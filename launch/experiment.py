@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from configs import yambda
 from launch import app, stages
 from music_map.errors import DamagedFileError, UserError, require
+from music_map.evaluation import protocols
 from music_map.evaluation.baselines import (
     check_names,
     fit_baselines,
@@ -88,7 +89,7 @@ def check(config: ConfigDict) -> None:
         value = config.train[field]
         require(value in choices, f"config.train.{field}", value, f"one of {', '.join(choices)}")
     require(config.train.batch_size >= 1, "config.train.batch_size", config.train.batch_size, "at least 1")
-    find_protocol(config.eval.protocol)
+    check_protocol(config, config.eval.protocol, "--config.eval.protocol")
     ks = tuple(config.eval.ks)
     require(bool(ks) and all(isinstance(k, int) and k >= 1 for k in ks), "config.eval.ks", ks, "numbers of at least 1")
     name, at, k = config.eval.metric.partition("@")
@@ -100,6 +101,14 @@ def check(config: ConfigDict) -> None:
     RecencySettings(**config.recency)
     temperature = config.retrieval.attention_temperature
     require(temperature > 0, "config.retrieval.attention_temperature", temperature, "above 0")
+
+
+def check_protocol(config: ConfigDict, name: str, flag: str) -> None:
+    """Raises UserError, with the flag's name, for a protocol that is unknown or that the data cannot answer."""
+    try:
+        protocols.check_protocol(find_protocol(name), data_format=config.data.format, split_rule=config.data.split)
+    except UserError as e:
+        raise UserError(f"{flag}: {e}") from e
 
 
 def check_baselines(names: Sequence[str], flag: str) -> None:

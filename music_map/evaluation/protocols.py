@@ -36,6 +36,8 @@ class Protocol:
         of all events before the split (train for val, train and val for test). A withheld song is no target.
       candidates: songs that may be recommended: "all", or "train": those with a train event that counts. A target that
         is no candidate remains a target.
+      needs: what it needs of the data: "nothing"; "timestamps", which the text format has none of; or
+        "global_temporal", the Yambda paper's split.
     """
 
     name: str
@@ -43,21 +45,31 @@ class Protocol:
     history: Relevance
     mask: Literal["none", "train", "history"]
     candidates: Literal["all", "train"]
+    needs: Literal["nothing", "timestamps", "global_temporal"] = "timestamps"
 
 
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
     for p in (
         # New music: songs played at least half, or liked, that the user had never met before the split.
-        Protocol("discovery", "listen_plus_or_like", history="positive", mask="history", candidates="train"),
+        Protocol("temporal", "listen_plus_or_like", history="positive", mask="history", candidates="train"),
         # What comes next, repeats included.
-        Protocol("next", "listen_plus_or_like", history="positive", mask="none", candidates="train"),
+        Protocol("temporal_repeats", "listen_plus_or_like", history="positive", mask="none", candidates="train"),
         # The two tasks of the Yambda paper (arXiv 2505.22238). There train itself holds only the task's own kind of
-        # event: catalogue and users are those of Listen+ (of like) events. For data.split="global_temporal".
-        Protocol("listen_plus", "listen_plus", history="listen_plus", mask="none", candidates="train"),
-        Protocol("like", "like", history="like", mask="none", candidates="train"),
+        # event: catalogue and users are those of Listen+ (of like) events.
+        Protocol(
+            "global_temporal",
+            "listen_plus",
+            history="listen_plus",
+            mask="none",
+            candidates="train",
+            needs="global_temporal",
+        ),
+        Protocol(
+            "global_temporal_like", "like", history="like", mask="none", candidates="train", needs="global_temporal"
+        ),
         # LightGCN, LightGCN++ and their kin: validation songs are not masked at test, every song is a candidate.
-        Protocol("lightgcnpp", "any", history="any", mask="train", candidates="all"),
+        Protocol("lightgcn", "any", history="any", mask="train", candidates="all", needs="nothing"),
     )
 }
 
@@ -112,6 +124,29 @@ def find_protocol(name: str) -> Protocol:
     near = difflib.get_close_matches(name, PROTOCOLS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(f"protocol {name!r} is unknown; {hint}choose one of {', '.join(PROTOCOLS)}")
+
+
+def check_protocol(protocol: Protocol, *, data_format: str, split_rule: str) -> None:
+    """Raises UserError where the data cannot answer the protocol.
+
+    Args:
+      protocol: of PROTOCOLS.
+      data_format: "yambda" or "text", PreprocessSettings.format.
+      split_rule: "temporal" or "global_temporal", PreprocessSettings.split; the text format has its own split.
+    """
+    if protocol.needs == "nothing":
+        return
+    if data_format == "text":
+        raise UserError(
+            f"protocol {protocol.name!r} needs timestamps and the text format has none; choose lightgcn, or data in "
+            "Yambda's format (config.data.format='yambda')"
+        )
+    if protocol.needs == "global_temporal" and split_rule != "global_temporal":
+        raise UserError(
+            f"protocol {protocol.name!r} needs the Yambda paper's split and the data has config.data.split="
+            f"{split_rule!r}; train with --config.data.split=global_temporal in a new --workdir, or choose another "
+            "protocol"
+        )
 
 
 def relevant(events: Events, relevance: Relevance, *, min_played_pct: int = MIN_PLAYED_PCT) -> np.ndarray:

@@ -33,7 +33,7 @@ def drifting():
     songs = lambda day, users: (np.floor(day / 5) * 2 + rng.integers(0, 3, len(day))) % NUM_ITEMS  # noqa: E731
     train, val, test = (events(rng, days, n, songs) for days, n in (((0, 30), 1500), ((30, 32), 100), ((32, 34), 100)))
     size = {"num_users": NUM_USERS, "num_items": NUM_ITEMS}
-    task = build_task("next", "val", train=train, val=val, test=test, **size)
+    task = build_task("temporal_repeats", "val", train=train, val=val, test=test, **size)
     return train, task, {**size, "train_end": 30 * DAY, "seed": 0}
 
 

@@ -164,11 +164,11 @@ def fitted(names, protocol, **options):
 def test_fit_uses_the_events_that_the_protocol_counts():
     popular = {name: next(fitted(["most_pop"], name))[1](np.array([0]))[0].tolist() for name in PROTOCOLS}
     assert popular == {
-        "discovery": [2, 1, 0, 0],
-        "next": [2, 1, 0, 0],
-        "listen_plus": [1, 0, 0, 0],
-        "like": [1, 0, 0, 0],
-        "lightgcnpp": [2, 1, 0, 1],
+        "temporal": [2, 1, 0, 0],
+        "temporal_repeats": [2, 1, 0, 0],
+        "global_temporal": [1, 0, 0, 0],
+        "global_temporal_like": [1, 0, 0, 0],
+        "lightgcn": [2, 1, 0, 1],
     }
 
 
@@ -181,8 +181,8 @@ def test_fit_knows_every_name_and_hands_on_the_settings():
         "decay_pop": DecayPopSettings(half_life_days=0.5),
         "item_knn": ItemKnnSettings(num_neighbours=1, shrinkage=1.0, max_history=1),
     }
-    default = dict(fitted(names, "next", settings=quick))
-    other = dict(fitted(["decay_pop", "item_knn"], "next", settings=tuned))
+    default = dict(fitted(names, "temporal_repeats", settings=quick))
+    other = dict(fitted(["decay_pop", "item_knn"], "temporal_repeats", settings=tuned))
     assert list(default) == names
     for scores in default.values():
         block = np.asarray(scores(users))
@@ -196,7 +196,7 @@ def test_fit_knows_every_name_and_hands_on_the_settings():
 
 def test_unknown_baseline_is_refused_at_once():
     with pytest.raises(UserError, match=r"'most_popp' is unknown; did you mean 'most_pop'.*item_knn_decay"):
-        fitted(["random", "most_popp"], "next")
+        fitted(["random", "most_popp"], "temporal_repeats")
 
 
 def test_settings_survive_json():

@@ -37,7 +37,7 @@ def task_of(data, name, split="test"):
     return build_task(name, split, **data[0], num_users=USERS, num_items=ITEMS)
 
 
-@pytest.mark.parametrize("name", ["discovery", "lightgcnpp"])
+@pytest.mark.parametrize("name", ["temporal", "lightgcn"])
 def test_masked_songs_never_leak_and_an_oracle_is_perfect(data, name):
     task, part = task_of(data, name), data[1]
     # Loves everything heard before, then the targets: only the mask keeps the heard songs away.
@@ -52,19 +52,19 @@ def test_masked_songs_never_leak_and_an_oracle_is_perfect(data, name):
 def test_masking_validation_songs_at_test_raises_the_figures(data):
     part = data[1]
     scores = ((part == 2) | (part == 3)).astype(np.float32) + 1e-3 * np.arange(ITEMS, dtype=np.float32)
-    masked, open_ = (evaluate_scores(lambda u: scores[u], task_of(data, n)) for n in ("discovery", "lightgcnpp"))
+    masked, open_ = (evaluate_scores(lambda u: scores[u], task_of(data, n)) for n in ("temporal", "lightgcn"))
     assert masked.metrics["ndcg@10"] > open_.metrics["ndcg@10"] + 0.1
 
 
 def test_report_is_json_with_the_fixed_keys(data):
-    task = task_of(data, "discovery", "val")
+    task = task_of(data, "temporal", "val")
     rng = np.random.default_rng(0)
     model = embedding_scores(rng.normal(size=(USERS, 4)), rng.normal(size=(ITEMS, 4)))
     train = data[0]["train"]
     popular = most_popular(history(train.user, train.item, train.timestamp, num_users=USERS, num_items=ITEMS))
     report = evaluate_beside_baselines(model, [("most_pop", popular)], task, ks=(10, 20))
     assert json.loads(json.dumps(report)) == report
-    assert report["protocol"] == "discovery" and report["split"] == "val"
+    assert report["protocol"] == "temporal" and report["split"] == "val"
     assert report["num_users"] == len(task.users) and report["num_targets"] == task.num_targets
     assert report["num_candidates"] == ITEMS and report["num_dropped_users"] == 0 == report["cold_target_share"]
     assert report["baselines"]["most_pop"].keys() == report["model"].keys() >= {"recall@20", "ndcg@20", "coverage@10"}
@@ -72,7 +72,7 @@ def test_report_is_json_with_the_fixed_keys(data):
 
 
 def test_confidence_interval_of_a_value_and_of_a_difference(data):
-    task, part = task_of(data, "discovery"), data[1]
+    task, part = task_of(data, "temporal"), data[1]
     noise = np.random.default_rng(1).normal(size=part.shape).astype(np.float32)
     good = evaluate_scores(lambda u: (noise + (part == 3))[u], task)
     bad = evaluate_scores(lambda u: noise[u], task)

@@ -25,7 +25,7 @@ def test_without_implicit_the_error_names_the_extra(monkeypatch, baseline):
     monkeypatch.setitem(sys.modules, "implicit", None)
     empty = Events(*(np.zeros(0, np.int64) for _ in Events._fields))
     with pytest.raises(UserError, match=rf"'{baseline}' needs the package implicit.*\.\[baselines\]"):
-        fit_baselines([baseline], empty, PROTOCOLS["lightgcnpp"], num_users=1, num_items=1, train_end=0, seed=0)
+        fit_baselines([baseline], empty, PROTOCOLS["lightgcn"], num_users=1, num_items=1, train_end=0, seed=0)
 
 
 class TestWithImplicit:

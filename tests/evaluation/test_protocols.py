@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from music_map.errors import UserError
-from music_map.evaluation.protocols import PROTOCOLS, Protocol, build_task, find_protocol, relevant
+from music_map.evaluation.protocols import PROTOCOLS, Protocol, build_task, check_protocol, find_protocol, relevant
 from music_map.preprocess.dataset import DISLIKE, LIKE, LISTEN, Events
 
 USERS, ITEMS = 5, 8
@@ -65,16 +65,16 @@ def rows(users, pairs):
 @pytest.mark.parametrize(
     ("name", "split", "targets", "masked", "candidates", "dropped", "cold"),
     [
-        ("discovery", "val", {0: [2, 6], 1: [1]}, {0: [0, 1, 5], 1: [2, 3]}, [0, 1, 2, 3], 2, 1 / 3),
-        ("discovery", "test", {0: [7], 1: [0]}, {0: [0, 1, 2, 3, 5, 6], 1: [1, 2, 3, 7]}, [0, 1, 2, 3], 0, 1 / 2),
-        ("next", "val", {0: [0, 2, 5, 6], 1: [1]}, {0: [], 1: []}, [0, 1, 2, 3], 2, 2 / 5),
-        ("next", "test", {0: [2, 3, 7], 1: [0, 7], 2: [0]}, {0: [], 1: [], 2: []}, [0, 1, 2, 3], 0, 2 / 6),
-        ("listen_plus", "val", {0: [0, 2, 5, 6]}, {0: []}, [0], 2, 3 / 4),
-        ("listen_plus", "test", {0: [2, 7], 2: [0]}, {0: [], 2: []}, [0], 1, 2 / 3),
-        ("like", "val", {1: [1]}, {1: []}, [2], 0, 1.0),
-        ("like", "test", {1: [0]}, {1: []}, [2], 1, 1.0),
-        ("lightgcnpp", "val", {0: [2, 3, 6], 1: [1], 4: [1]}, {0: [0, 1, 5], 1: [2, 3], 4: [4]}, range(8), 1, 1 / 5),
-        ("lightgcnpp", "test", {0: [2, 3, 7], 1: [0, 7]}, {0: [0, 1, 5], 1: [2, 3]}, range(8), 0, 2 / 5),
+        ("temporal", "val", {0: [2, 6], 1: [1]}, {0: [0, 1, 5], 1: [2, 3]}, [0, 1, 2, 3], 2, 1 / 3),
+        ("temporal", "test", {0: [7], 1: [0]}, {0: [0, 1, 2, 3, 5, 6], 1: [1, 2, 3, 7]}, [0, 1, 2, 3], 0, 1 / 2),
+        ("temporal_repeats", "val", {0: [0, 2, 5, 6], 1: [1]}, {0: [], 1: []}, [0, 1, 2, 3], 2, 2 / 5),
+        ("temporal_repeats", "test", {0: [2, 3, 7], 1: [0, 7], 2: [0]}, {0: [], 1: [], 2: []}, [0, 1, 2, 3], 0, 2 / 6),
+        ("global_temporal", "val", {0: [0, 2, 5, 6]}, {0: []}, [0], 2, 3 / 4),
+        ("global_temporal", "test", {0: [2, 7], 2: [0]}, {0: [], 2: []}, [0], 1, 2 / 3),
+        ("global_temporal_like", "val", {1: [1]}, {1: []}, [2], 0, 1.0),
+        ("global_temporal_like", "test", {1: [0]}, {1: []}, [2], 1, 1.0),
+        ("lightgcn", "val", {0: [2, 3, 6], 1: [1], 4: [1]}, {0: [0, 1, 5], 1: [2, 3], 4: [4]}, range(8), 1, 1 / 5),
+        ("lightgcn", "test", {0: [2, 3, 7], 1: [0, 7]}, {0: [0, 1, 5], 1: [2, 3]}, range(8), 0, 2 / 5),
     ],
 )
 def test_worked_tasks(name, split, targets, masked, candidates, dropped, cold):
@@ -90,7 +90,7 @@ def test_worked_tasks(name, split, targets, masked, candidates, dropped, cold):
 
 
 def test_min_played_pct_moves_the_bar():
-    task = build_task("discovery", "val", **DATA, min_played_pct=49)
+    task = build_task("temporal", "val", **DATA, min_played_pct=49)
     assert rows(task.users, task.targets)[0] == [2, 3, 6]
 
 
@@ -157,19 +157,49 @@ def test_relevance_of_each_kind():
 
 
 def test_unknown_names_are_mended():
-    with pytest.raises(UserError, match=r"'discovry' is unknown; did you mean 'discovery'.*lightgcnpp"):
-        find_protocol("discovry")
-    with pytest.raises(UserError, match="choose one of discovery"):
+    with pytest.raises(UserError, match=r"'tempral' is unknown; did you mean 'temporal'.*lightgcn"):
+        find_protocol("tempral")
+    with pytest.raises(UserError, match="choose one of temporal"):
         build_task("x", "val", **DATA)
     with pytest.raises(UserError, match="'train' cannot be evaluated; choose one of val, test"):
-        build_task("next", "train", **DATA)
+        build_task("temporal_repeats", "train", **DATA)
+
+
+@pytest.mark.parametrize(
+    ("name", "data_format", "split_rule", "says"),
+    [
+        ("temporal", "text", "temporal", r"'temporal' needs timestamps .* choose lightgcn"),
+        ("temporal_repeats", "text", "temporal", "'temporal_repeats' needs timestamps"),
+        ("global_temporal", "text", "global_temporal", "'global_temporal' needs timestamps"),
+        ("global_temporal", "yambda", "temporal", "train with --config.data.split=global_temporal in a new --workdir"),
+        ("global_temporal_like", "yambda", "temporal", "has config.data.split='temporal'"),
+    ],
+)
+def test_protocols_that_the_data_cannot_answer(name, data_format, split_rule, says):
+    with pytest.raises(UserError, match=says):
+        check_protocol(PROTOCOLS[name], data_format=data_format, split_rule=split_rule)
+
+
+@pytest.mark.parametrize(
+    ("name", "data_format", "split_rule"),
+    [
+        ("lightgcn", "text", "temporal"),
+        ("lightgcn", "yambda", "temporal"),
+        ("temporal", "yambda", "temporal"),
+        ("temporal_repeats", "yambda", "global_temporal"),
+        ("global_temporal", "yambda", "global_temporal"),
+        ("global_temporal_like", "yambda", "global_temporal"),
+    ],
+)
+def test_protocols_that_the_data_can_answer(name, data_format, split_rule):
+    check_protocol(PROTOCOLS[name], data_format=data_format, split_rule=split_rule)
 
 
 def test_no_targets_is_an_error_that_names_split_and_protocol():
-    with pytest.raises(UserError, match=r"'like' finds no user .* test split"):
-        build_task("like", "test", **DATA | {"test": events((0, 2, LISTEN, 100))})
-    with pytest.raises(UserError, match=r"'next' .* val split"):
-        build_task("next", "val", **DATA | {"val": events()})
+    with pytest.raises(UserError, match=r"'global_temporal_like' finds no user .* test split"):
+        build_task("global_temporal_like", "test", **DATA | {"test": events((0, 2, LISTEN, 100))})
+    with pytest.raises(UserError, match=r"'temporal_repeats' .* val split"):
+        build_task("temporal_repeats", "val", **DATA | {"val": events()})
 
 
 def test_a_protocol_of_ones_own():
@@ -178,7 +208,7 @@ def test_a_protocol_of_ones_own():
 
 
 def test_a_task_for_some_of_its_users():
-    task = build_task("discovery", "test", **DATA)
+    task = build_task("temporal", "test", **DATA)
     part = task.select(np.array([1]))
     assert part.users.tolist() == [1]
     assert rows(part.users, part.targets) == {1: [0]} and rows(part.users, part.masked) == {1: [1, 2, 3, 7]}

@@ -106,8 +106,14 @@ def test_evaluate(trained):
 
 def test_evaluate_with_another_protocol(trained):
     base, _ = trained
-    launch("evaluate", f"--workdir={base}/work", f"--output={base}/next.json", "--protocol=next")
-    assert json.loads((base / "next.json").read_text())["protocol"] == "next"
+    launch("evaluate", f"--workdir={base}/work", f"--output={base}/repeats.json", "--protocol=temporal_repeats")
+    assert json.loads((base / "repeats.json").read_text())["protocol"] == "temporal_repeats"
+
+
+def test_evaluate_with_a_protocol_that_the_data_cannot_answer(trained, tmp_path):
+    base, _ = trained
+    args = [f"--workdir={base}/work", f"--output={tmp_path}/out.json", "--protocol=global_temporal"]
+    fails("evaluate", *args, says=["--protocol", "'global_temporal'", "--config.data.split=global_temporal"])
 
 
 def test_evaluate_with_tuned_baselines(trained, tmp_path):
@@ -119,7 +125,7 @@ def test_evaluate_with_tuned_baselines(trained, tmp_path):
     assert "decay_pop: validation ndcg@20" in first.stdout and "item_knn_decay: validation" in first.stdout
     result = json.loads((tmp_path / "out.json").read_text())
     assert list(result["baselines"]) == ["most_pop", "decay_pop", "item_knn_decay"]
-    kept = work / "baselines-discovery.json"
+    kept = work / "baselines-temporal.json"
     trials = json.loads(kept.read_text())["trials"]["decay_pop"]
     best = max(trials, key=lambda trial: trial["ndcg@20"])
     chosen = json.loads(kept.read_text())["settings"]["decay_pop"]
@@ -320,7 +326,8 @@ def test_filter_that_leaves_nothing(raw, tmp_path):
         ("--config.modle.num_layers=2", ["modle", "model"]),
         ("--config.train.batch_size=many", ["batch_size", "many"]),
         ("--config.loss.name=bprr", ["config.loss.name", "bpr"]),
-        ("--config.eval.protocol=discover", ["discover", "discovery"]),
+        ("--config.eval.protocol=tempora", ["tempora", "temporal"]),
+        ("--config.eval.protocol=global_temporal", ["config.eval.protocol", "--config.data.split=global_temporal"]),
         ("--config.graph.half_life_days=-1.0", ["half_life_days", "-1"]),
         ("--config.parallel=pmapp", ["config.parallel", "pmapp"]),
         ("--config.train.num_epochs=0", ["config.train.num_epochs"]),

@@ -13,14 +13,14 @@ def trained(tmp_path_factory):
     base = tmp_path_factory.mktemp("recency")
     launch("generate", "--size=tiny", f"--output={base}/raw", "--seed=2")
     args = flags(f"{base}/raw", base, "--config.recency.enabled=True", "--config.data.split=global_temporal")
-    args += ["--config.train.num_epochs=1", "--config.eval.protocol=listen_plus", "--config.recency.num_users=40"]
+    args += ["--config.train.num_epochs=1", "--config.eval.protocol=global_temporal", "--config.recency.num_users=40"]
     return base, args, launch("train", *args)
 
 
 def test_training_fits_the_head_without_the_targets(trained):
     base, _, done = trained
-    assert "recency: fitted for protocol listen_plus" in done.stdout and "model_without_recency" in done.stdout
-    head = json.loads((base / "work/recency/listen_plus.json").read_text())
+    assert "recency: fitted for protocol global_temporal" in done.stdout and "model_without_recency" in done.stdout
+    head = json.loads((base / "work/recency/global_temporal.json").read_text())
     assert set(head["weights"]) == set(FEATURES) and head["num_users"] >= 1
     results = json.loads((base / "work/results.json").read_text())
     assert results["model"] != results["model_without_recency"]
@@ -36,11 +36,11 @@ def test_training_again_changes_nothing(trained):
 
 def test_evaluate_fits_other_protocols_and_mends_a_damaged_head(trained):
     base, _, _ = trained
-    command = ["evaluate", f"--workdir={base}/work", f"--output={base}/out.json", "--protocol=next"]
+    command = ["evaluate", f"--workdir={base}/work", f"--output={base}/out.json", "--protocol=temporal_repeats"]
     first = launch(*command)
-    assert "recency: fitted for protocol next" in first.stdout
+    assert "recency: fitted for protocol temporal_repeats" in first.stdout
     wanted = json.loads((base / "out.json").read_text())["model"]
-    (base / "work/recency/next.json").write_text("{}")
+    (base / "work/recency/temporal_repeats.json").write_text("{}")
     second = launch(*command)
     assert "is damaged; fitted anew" in second.stderr
     assert json.loads((base / "out.json").read_text())["model"] == wanted

@@ -93,7 +93,9 @@ def test_gathered_examples_hold_the_features_and_stand_for_all_songs():
     rows = random_rows(np.random.default_rng(4), 60)
     targets = make_events([(1, 2, NOW + 9, LISTEN, 90), (1, 4, NOW + 9, LISTEN, 90), (3, 0, NOW + 9, LISTEN, 90)])
     train = make_events(rows)
-    task = build_task("next", "val", train=train, val=targets, test=targets, num_users=NUM_USERS, num_items=NUM_ITEMS)
+    task = build_task(
+        "temporal_repeats", "val", train=train, val=targets, test=targets, num_users=NUM_USERS, num_items=NUM_ITEMS
+    )
     moment = observed(rows, users=tuple(task.users))
     small = RecencySettings(
         enabled=True, latest_songs=5, num_users=50, strength=1.0, num_familiar=1, num_top=1, num_random=2
