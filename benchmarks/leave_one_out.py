@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from absl import flags
 
 from launch import app
-from music_map.evaluation.baselines import check_names, fit_baselines, settings_to_json, tune_baselines
+from music_map.evaluation.baselines import check_names, fit_baselines, settings_to_json, tune_baselines, tuning
 from music_map.evaluation.evaluate import confidence_interval, evaluate_scores
 from music_map.evaluation.protocols import Protocol, build_task
 from music_map.preprocess.dataset import LISTEN, Events
@@ -26,6 +26,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the baselines with randomness.")
 
 PROTOCOL = Protocol("leave_one_out", "any", history="any", mask="none", candidates="all")
 MIN_EVENTS = 5
+# Nobody rates a film twice: every event is a first meeting.
+GRIDS = {**tuning.GRIDS, "sasrec": {"dropout": (0.2, 0.5)}}
 METRICS = ("hit_rate@10", "ndcg@10", "hit_rate@20", "ndcg@20")
 
 
@@ -59,7 +61,9 @@ def main() -> int:
     inputs = sizes | {"train_end": int(train.timestamp.max()), "seed": _SEED.value}
     validation = build_task(PROTOCOL, "val", train=train, val=val, test=test, **sizes)
     settings = {}
-    for name, tuned in tune_baselines(names, train, validation, **inputs, metric="ndcg@10", progress=app.bar):
+    for name, tuned in tune_baselines(
+        names, train, validation, **inputs, metric="ndcg@10", grids=GRIDS, progress=app.bar
+    ):
         settings[name] = tuned.settings
         app.say(f"{name}: validation ndcg@10 {tuned.value:.4f} with {tuned.settings}")
     both = events(*(np.concatenate([a, b]) for a, b in zip(train[:3], val[:3], strict=True)))

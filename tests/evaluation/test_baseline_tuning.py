@@ -8,11 +8,12 @@ from music_map.evaluation.baselines import fit_baselines, tune_baselines
 from music_map.evaluation.baselines.settings import SETTINGS, DecayPopSettings, IalsSettings
 from music_map.evaluation.baselines.tuning import GRIDS
 from music_map.evaluation.evaluate import evaluate_scores
-from music_map.evaluation.protocols import build_task
+from music_map.evaluation.protocols import Protocol, build_task
 from music_map.preprocess.dataset import LISTEN, Events
 
 DAY = 86_400
 NUM_USERS, NUM_ITEMS = 40, 30
+PROTOCOL = Protocol("repeats", "any", history="any", mask="none", candidates="train")
 
 
 def events(rng, days, size, songs):
@@ -33,7 +34,7 @@ def drifting():
     songs = lambda day, users: (np.floor(day / 5) * 2 + rng.integers(0, 3, len(day))) % NUM_ITEMS  # noqa: E731
     train, val, test = (events(rng, days, n, songs) for days, n in (((0, 30), 1500), ((30, 32), 100), ((32, 34), 100)))
     size = {"num_users": NUM_USERS, "num_items": NUM_ITEMS}
-    task = build_task("temporal_repeats", "val", train=train, val=val, test=test, **size)
+    task = build_task(PROTOCOL, "val", train=train, val=val, test=test, **size)
     return train, task, {**size, "train_end": 30 * DAY, "seed": 0}
 
 

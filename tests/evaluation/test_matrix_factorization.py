@@ -10,8 +10,10 @@ from music_map.errors import UserError
 from music_map.evaluation.baselines import fit_baselines
 from music_map.evaluation.baselines.matrix_factorization import bpr_mf, ials
 from music_map.evaluation.baselines.settings import BprSettings, IalsSettings
-from music_map.evaluation.protocols import PROTOCOLS
+from music_map.evaluation.protocols import Protocol
 from music_map.preprocess.dataset import Events
+
+PROTOCOL = Protocol("anything", "any", history="any", mask="train", candidates="all")
 
 
 def last(baseline, history, chosen, *, seed=0, every=1000):
@@ -25,7 +27,7 @@ def test_without_implicit_the_error_names_the_extra(monkeypatch, baseline):
     monkeypatch.setitem(sys.modules, "implicit", None)
     empty = Events(*(np.zeros(0, np.int64) for _ in Events._fields))
     with pytest.raises(UserError, match=rf"'{baseline}' needs the package implicit.*\.\[baselines\]"):
-        fit_baselines([baseline], empty, PROTOCOLS["lightgcn"], num_users=1, num_items=1, train_end=0, seed=0)
+        fit_baselines([baseline], empty, PROTOCOL, num_users=1, num_items=1, train_end=0, seed=0)
 
 
 class TestWithImplicit:

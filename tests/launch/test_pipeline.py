@@ -125,7 +125,7 @@ def test_evaluate_with_tuned_baselines(trained, tmp_path):
     assert "decay_pop: validation ndcg@20" in first.stdout and "item_knn_decay: validation" in first.stdout
     result = json.loads((tmp_path / "out.json").read_text())
     assert list(result["baselines"]) == ["most_pop", "decay_pop", "item_knn_decay"]
-    kept = work / "baselines-temporal.json"
+    (kept,) = work.glob("baselines-*.json")
     trials = json.loads(kept.read_text())["trials"]["decay_pop"]
     best = max(trials, key=lambda trial: trial["ndcg@20"])
     chosen = json.loads(kept.read_text())["settings"]["decay_pop"]
