@@ -133,6 +133,7 @@ def _moment(run: Experiment, events: Events, users: np.ndarray, now: int) -> Any
     return observe(
         events,
         users,
+        run.dataset.item_features(),
         now=now,
         num_users=run.dataset.num_users,
         num_items=run.dataset.num_items,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from music_map.preprocess.dataset import Events
+from music_map.preprocess.dataset import Events, ItemFeatures
 from music_map.recency.history import (
     Familiar,
     Latest,
@@ -22,20 +22,32 @@ from music_map.recency.history import (
 
 # Hours at which an event of a user's history counts half as the start of a walk.
 WALK_HALF_LIVES = (24.0, 336.0)
+RELATIONS = ("users", "artists", "albums")
+
+
+class Relation(NamedTuple):
+    """A way from songs to songs, by what they share: users, artists, albums. With M shared nodes:
+
+    Attributes:
+      into: float32 [M, I], from songs to nodes.
+      back: float32 [I, M], from nodes to songs.
+    """
+
+    into: sparse.csr_array
+    back: sparse.csr_array
 
 
 class Walk(NamedTuple):
-    """Random walks of two steps over the graph as of a moment, from what a user played to what others played with it.
+    """Walks of two steps as of a moment, from what a user played to songs with the same users, artists or albums.
 
     Attributes:
       starts: for each of WALK_HALF_LIVES float32 [R, I], rows summing to 1: where the walks of each user start.
-      user_items: float32 [U, I], log(1 + engagement of the pair), over the root of the user's squared norm.
-      item_users: float32 [I, U], its transpose.
+      relations: of RELATIONS, in that order. For "users" both ways weigh log(1 + engagement of the pair) over the
+        user's norm; for artists and albums a song takes each of its own alike, and each takes its songs alike.
     """
 
     starts: tuple[sparse.csr_array, ...]
-    user_items: sparse.csr_array
-    item_users: sparse.csr_array
+    relations: tuple[Relation, ...]
 
 
 class Moment(NamedTuple):
@@ -62,13 +74,21 @@ class Moment(NamedTuple):
 
 
 def observe(
-    events: Events, users: np.ndarray, *, now: int, num_users: int, num_items: int, latest_length: int
+    events: Events,
+    users: np.ndarray,
+    features: ItemFeatures,
+    *,
+    now: int,
+    num_users: int,
+    num_items: int,
+    latest_length: int,
 ) -> Moment:
     """Gathers a moment; events after `now` are not read.
 
     Args:
       events: train events, sorted by user, then timestamp.
       users: int32 [R], ascending and distinct.
+      features: artists and albums of the songs.
       now: seconds.
       num_users, num_items: U and I.
       latest_length: songs that the attention sees.
@@ -82,14 +102,34 @@ def observe(
         familiar_songs(mine, num_items=num_items, **shape),
         latest_songs(mine, length=latest_length, **shape),
         song_trend(events, num_items=num_items, now=now),
-        _walk(events, mine, num_rows=len(users), now=now, num_users=num_users, num_items=num_items),
+        Walk(
+            _starts(mine, num_rows=len(users), now=now, num_items=num_items),
+            (
+                _shared_users(events, num_users, num_items),
+                _shared_names(features.artist_offsets, features.artists, len(features.artist_ids)),
+                _shared_names(features.album_offsets, features.albums, len(features.album_ids)),
+            ),
+        ),
     )
 
 
-def _walk(events: Events, mine: Events, *, num_rows: int, now: int, num_users: int, num_items: int) -> Walk:
+def _shared_users(events: Events, num_users: int, num_items: int) -> Relation:
     graph = _matrix(events, engagement(events), (num_users, num_items))
     graph.data = np.log1p(graph.data)
     _scale_rows(graph, np.sqrt(graph.multiply(graph).sum(axis=1)))
+    return Relation(graph, sparse.csr_array(graph.T))
+
+
+def _shared_names(offsets: np.ndarray, names: np.ndarray, num_names: int) -> Relation:
+    shape = (len(offsets) - 1, num_names)
+    of_song = sparse.csr_array((np.ones(len(names), np.float32), names, offsets), shape)
+    of_name = sparse.csr_array(of_song.T)
+    _scale_rows(of_song, of_song.sum(axis=1))
+    _scale_rows(of_name, of_name.sum(axis=1))
+    return Relation(sparse.csr_array(of_song.T), sparse.csr_array(of_name.T))
+
+
+def _starts(mine: Events, *, num_rows: int, now: int, num_items: int) -> tuple[sparse.csr_array, ...]:
     age, strength = event_age(mine.timestamp, now), engagement(mine)
     # Counted from the user's last event: a user who was away for a month still starts where they left off.
     youngest = np.full(num_rows, np.inf)
@@ -99,7 +139,7 @@ def _walk(events: Events, mine: Events, *, num_rows: int, now: int, num_users: i
         start = _matrix(mine, strength * np.exp2((youngest[mine.user] - age) / half_life), (num_rows, num_items))
         _scale_rows(start, start.sum(axis=1))
         starts.append(start)
-    return Walk(tuple(starts), graph, sparse.csr_array(graph.T))
+    return tuple(starts)
 
 
 def _matrix(events: Events, values: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:

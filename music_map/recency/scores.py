@@ -1,11 +1,12 @@
 """The recency score: features of (user, song) at a moment, and their weighted sum.
 
-    score(u, i) = (w_0 e_u + sum_h w_h q_h(u)) . e_i + sum_h v_h log(1 + I p_h(i | u))
+    score(u, i) = (w_0 e_u + sum_h w_h q_h(u)) . e_i + sum_r v_r log(1 + I p_r(i | u))
                   + z . trend(i) + f . familiar(u, i)
 
-with q_h the attention over the user's latest songs at the time scale h, p_h the distribution of a two-step walk over
-the graph from what the user played, and familiar(u, i) = 0 for a song that the user never met. The weights are scalars:
-they say nothing of single users, songs or dimensions, so they hold for embeddings trained anew.
+with q_h the attention over the user's latest songs at the time scale h, p_r the distribution of a two-step walk from
+what the user played to songs with the same users, artists or albums, and familiar(u, i) = 0 for a song that the user
+never met. The weights are scalars: they say nothing of single users, songs or dimensions, so they hold for embeddings
+trained anew.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import numpy as np
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.model.attention import pool
 from music_map.recency.history import FAMILIARITY, TREND
-from music_map.recency.moment import WALK_HALF_LIVES, Moment
+from music_map.recency.moment import RELATIONS, WALK_HALF_LIVES, Moment
 
 ATTENTION_HALF_LIVES = (1.0, 24.0, 168.0, 1440.0)
 
 QUERIES = ("user", *(f"attention_{half_life:g}h" for half_life in ATTENTION_HALF_LIVES))
-WALKS = tuple(f"walk_{half_life:g}h" for half_life in WALK_HALF_LIVES)
+WALKS = tuple(f"{relation}_{half_life:g}h" for relation in RELATIONS for half_life in WALK_HALF_LIVES)
 DENSE = (*QUERIES, *WALKS)
 FEATURES = (*DENSE, *TREND, *FAMILIARITY)
 
@@ -64,14 +65,14 @@ def queries(
 
 
 def walk_features(moment: Moment, rows: np.ndarray) -> np.ndarray:
-    """log(1 + I p_h(i | u)) for each of WALK_HALF_LIVES, float32 [H, B, I]; 1 / I is the chance of a random song."""
-    walk = moment.walk
-    num_items = walk.user_items.shape[1]
+    """log(1 + I p(i | u)) of each of WALKS, float32 [H, B, I]; 1 / I is the chance of a random song."""
+    starts = [np.ascontiguousarray(start[rows].toarray().T) for start in moment.walk.starts]
     found = []
-    for start in walk.starts:
-        reached = walk.item_users @ (walk.user_items @ np.ascontiguousarray(start[rows].toarray().T))
-        total = np.maximum(reached.sum(axis=0), 1e-12)
-        found.append(np.log1p(reached * (num_items / total)).T)
+    for relation in moment.walk.relations:
+        for start in starts:
+            reached = relation.back @ (relation.into @ start)
+            total = np.maximum(reached.sum(axis=0), 1e-12)
+            found.append(np.log1p(reached * (len(reached) / total)).T)
     return np.stack(found).astype(np.float32)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from music_map.preprocess.dataset import DISLIKE, LIKE, LISTEN, Events
+from music_map.preprocess.dataset import DISLIKE, LIKE, LISTEN, Events, ItemFeatures
 from music_map.recency.history import (
     ACTIVATION_POWERS,
     FAMILIARITY,
@@ -20,6 +20,9 @@ from music_map.recency.history import (
 from music_map.recency.moment import WALK_HALF_LIVES, observe
 
 NUM_USERS, NUM_ITEMS, NOW = 4, 6, 500_000
+# Artists of the songs 0..5 and albums; song 3 has no artist, song 4 two.
+ARTISTS = [[0], [0], [1], [], [0, 2], [2]]
+ALBUMS = [[0], [1], [1], [1], [], []]
 
 
 def make_events(rows):
@@ -31,6 +34,18 @@ def make_events(rows):
         user.astype(np.int32), item.astype(np.int32), timestamp.astype(np.uint32), kind.astype(np.uint8),
         np.ones(len(user), np.uint8), played.astype(np.uint16),
     )  # fmt: skip
+
+
+def item_features():
+    """Features of the six songs: artists and albums alone."""
+
+    def ragged(lists):
+        offsets = np.cumsum([0, *map(len, lists)]).astype(np.int64)
+        names = np.array([name for names in lists for name in names], np.int32)
+        return offsets, names, np.arange(3, dtype=np.uint32)
+
+    none = np.zeros((0, 128), np.float32), np.full(NUM_ITEMS, -1, np.int32)
+    return ItemFeatures(*none, *ragged(ARTISTS), *ragged(ALBUMS), np.zeros(NUM_ITEMS, np.float32))
 
 
 def random_rows(rng, count, before=NOW):
@@ -111,8 +126,7 @@ def test_of_users_selects_and_renumbers():
 
 
 def leaves(moment):
-    walk = moment.walk
-    sparse = [*walk.starts, walk.user_items, walk.item_users]
+    sparse = [*moment.walk.starts, *moment.walk.relations[0]]
     return [*moment.familiar, *moment.latest, moment.trend, *(m.toarray() for m in sparse)]
 
 
@@ -124,8 +138,8 @@ def test_nothing_after_the_moment_reaches_it(seed):
     later = [(u, i, NOW + 1 + t, k, p) for u, i, t, k, p in random_rows(rng, 20)]
     shape = {"now": NOW, "num_users": NUM_USERS, "num_items": NUM_ITEMS, "latest_length": 5}
     users = np.arange(NUM_USERS, dtype=np.int32)
-    known = observe(make_events(rows), users, **shape)
-    seen = observe(make_events(rows + later), users, **shape)
+    known = observe(make_events(rows), users, item_features(), **shape)
+    seen = observe(make_events(rows + later), users, item_features(), **shape)
     for a, b in zip(leaves(known), leaves(seen), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -134,14 +148,23 @@ def test_walks_by_hand():
     rows = random_rows(np.random.default_rng(5), 50)
     users = np.array([1, 3], np.int32)
     moment = observe(
-        make_events(rows), users, now=NOW, num_users=NUM_USERS, num_items=NUM_ITEMS, latest_length=5
+        make_events(rows), users, item_features(), now=NOW, num_users=NUM_USERS, num_items=NUM_ITEMS, latest_length=5
     )  # fmt: skip
     graph = np.zeros((NUM_USERS, NUM_ITEMS))
     for row in rows:
         graph[row[0], row[1]] += strength(row)
     graph = np.log1p(graph)
     graph /= np.linalg.norm(graph, axis=1, keepdims=True)
-    np.testing.assert_allclose(moment.walk.user_items.toarray(), graph, rtol=1e-5)
+    by_users, by_artists, by_albums = moment.walk.relations
+    np.testing.assert_allclose(by_users.into.toarray(), graph, rtol=1e-5)
+    np.testing.assert_allclose(by_users.back.toarray(), graph.T, rtol=1e-5)
+    for relation, names in ((by_artists, ARTISTS), (by_albums, ALBUMS)):
+        into, back = relation.into.toarray(), relation.back.toarray()
+        for song in range(NUM_ITEMS):
+            for name in range(3):
+                has = name in names[song]
+                assert np.isclose(into[name, song], has / max(len(names[song]), 1))
+                assert np.isclose(back[song, name], has / max(sum(name in n for n in names), 1))
     for start, half_life in zip(moment.walk.starts, WALK_HALF_LIVES, strict=True):
         for at, user in enumerate(users):
             wanted = np.zeros(NUM_ITEMS)

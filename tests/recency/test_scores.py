@@ -21,7 +21,7 @@ from music_map.recency.scores import (
 )
 from music_map.recency.settings import RecencySettings
 from music_map.recency.windows import choose_windows
-from tests.recency.test_history import NOW, NUM_ITEMS, NUM_USERS, make_events, random_rows
+from tests.recency.test_history import NOW, NUM_ITEMS, NUM_USERS, item_features, make_events, random_rows
 
 RNG = np.random.default_rng(0)
 EMBEDDINGS = Embeddings(
@@ -33,7 +33,7 @@ SETTINGS = RecencySettings(enabled=True, latest_songs=5, num_users=50, strength=
 
 def observed(rows, users=tuple(range(NUM_USERS))):
     return observe(
-        make_events(rows), np.array(users, np.int32), now=NOW, num_users=NUM_USERS, num_items=NUM_ITEMS,
+        make_events(rows), np.array(users, np.int32), item_features(), now=NOW, num_users=NUM_USERS, num_items=NUM_ITEMS,
         latest_length=5,
     )  # fmt: skip
 
@@ -48,10 +48,10 @@ def all_features(moment, row):
         a = latest[2][there] * 2.0 ** (-latest[1][there] / half_life)
         queries.append((a / a.sum()) @ item[latest[0][there]] if there.any() else np.zeros(3))
     columns = [item @ q for q in queries]
-    graph = moment.walk.user_items.toarray()
-    for start in moment.walk.starts:
-        reached = start.toarray()[row] @ graph.T @ graph
-        columns.append(np.log1p(NUM_ITEMS * reached / max(reached.sum(), 1e-12)))
+    for relation in moment.walk.relations:
+        for start in moment.walk.starts:
+            reached = relation.back.toarray() @ relation.into.toarray() @ start.toarray()[row]
+            columns.append(np.log1p(NUM_ITEMS * reached / max(reached.sum(), 1e-12)))
     familiar = np.zeros((NUM_ITEMS, len(FAMILIARITY)))
     low, high = moment.familiar.offsets[row : row + 2]
     familiar[moment.familiar.items[low:high]] = moment.familiar.features[low:high]
