@@ -22,7 +22,7 @@ from music_map.evaluation.protocols import RankingTask, build_task, find_protoco
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.graph.build import build_graph
 from music_map.model.lightgcn import Params
-from music_map.preprocess.dataset import Events
+from music_map.preprocess.dataset import SPLITS, Events, index_of
 from music_map.recency.fit import fit_head, gather, join
 from music_map.recency.history import before
 from music_map.recency.moment import observe
@@ -36,6 +36,8 @@ from music_map.training.sampling import sample_data
 
 # Raised when features or fit change their meaning: heads of an older version are then fitted anew.
 FORMAT_VERSION = 1
+# Protocols whose head ranks for use: with heard songs, and without.
+HEARD, UNHEARD = "next", "discovery"
 
 
 def windows_of(run: Experiment) -> list[Window]:
@@ -198,3 +200,33 @@ def scores_for(run: Experiment, workdir: Path, params: Params, task: RankingTask
     dataset = run.dataset
     moment = _moment(run, dataset.events("train"), task.users, dataset.train_end)
     return recency_scores(moment, Embeddings(*experiment.encode(run, params)), weights)
+
+
+def present_scores(opened: experiment.Run, workdir: Path, user: int, *, heard: bool) -> np.ndarray | None:
+    """The recency score of all songs for one user at the end of all logs, for use and not for measuring.
+
+    Args:
+      opened: the run.
+      workdir: its folder.
+      user: original id.
+      heard: whether heard songs may be recommended: then the head is that of a protocol that masks none.
+
+    Returns:
+      float32 [I]; None without recency or for an unknown user.
+    """
+    if not opened.config.recency.enabled or not (workdir / "recency" / "checkpoints").is_dir():
+        return None
+    run = experiment.load(opened.config, trained_on=opened.dataset)
+    at = index_of(run.dataset.user_ids, np.array([user]))
+    weights = weights_for(run, workdir, HEARD if heard else UNHEARD)
+    if weights is None or at[0] < 0:
+        return None
+    splits = [run.dataset.events(split) for split in SPLITS]
+    events = Events(*(np.concatenate(columns) for columns in zip(*splits, strict=True)))
+    # The splits follow each other in time: a stable sort by user keeps each user's events in order.
+    order = np.argsort(events.user, kind="stable")
+    events = Events(*(column[order] for column in events))
+    users = at.astype(np.int32)
+    moment = _moment(run, events, users, int(events.timestamp.max()))
+    _, params = experiment.best_params(run, workdir)
+    return np.asarray(recency_scores(moment, Embeddings(*experiment.encode(run, params)), weights)(users))[0]

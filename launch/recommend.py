@@ -2,6 +2,9 @@
 
 python launch/recommend.py --workdir=checkpoints/demo --songs=123,456 --k=10 --format=table
 python launch/recommend.py --workdir=checkpoints/demo --songs=123 --user=42 --format=json
+python launch/recommend.py --workdir=checkpoints/demo --user=42 --noheard
+
+A user without songs is recommended what fits now: the latest songs, familiar songs and trends of all logs count.
 """
 
 import contextlib
@@ -12,7 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import app, experiment, stages
+from launch import app, experiment, recency, stages
 from music_map.errors import UserError
 from music_map.retrieval.recommender import Answer, Recommender
 
@@ -53,11 +56,13 @@ def _answer(workdir: Path, songs: list[int], user: int | None) -> Answer:
         index=retrieval.index,
         attention_temperature=retrieval.attention_temperature,
     )
-    exclude = []
+    exclude, scores = [], None
     if user is not None:
         dataset = stages.dataset_of_run(run.config, run.dataset)
         exclude = stages.barred_songs(dataset, user, heard=not _HEARD.value)
-    return recommender.recommend(songs=songs, user=user, k=_K.value, exclude=exclude)
+        if not songs:
+            scores = recency.present_scores(run, workdir, user, heard=_HEARD.value)
+    return recommender.recommend(songs=songs, user=user, k=_K.value, exclude=exclude, user_scores=scores)
 
 
 def main() -> int:

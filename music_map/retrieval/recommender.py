@@ -88,6 +88,7 @@ class Recommender:
         k: int = 10,
         exclude: Sequence[int] | np.ndarray = (),
         user_share: float = 0.3,
+        user_scores: np.ndarray | None = None,
     ) -> Answer:
         """The k songs most similar to a playlist, to a user, or to both.
 
@@ -98,6 +99,7 @@ class Recommender:
           k: songs wanted.
           exclude: original ids never to recommend (songs disliked or heard); the query's own are left out anyway.
           user_share: 0..1.
+          user_scores: float [I], what ranks the songs for a user alone; None: the similarity to the user's embedding.
 
         Returns:
           Fewer than k recommendations only where the catalogue has no more.
@@ -134,7 +136,12 @@ class Recommender:
         allowed[playlist] = False
         barred = index_of(export.item_ids, np.asarray(exclude, np.int64))
         allowed[barred[barred >= 0]] = False
-        items, scores = search_allowed(self._index, self._songs, query, k, allowed)
+        if user is not None and not len(playlist) and user_scores is not None:
+            # Stable: equal scores by ascending index, as the index search has them.
+            items = np.argsort(-np.where(allowed, user_scores, -np.inf), kind="stable")[: min(k, int(allowed.sum()))]
+            scores = user_scores[items]
+        else:
+            items, scores = search_allowed(self._index, self._songs, query, k, allowed)
         if len(items) < k:
             warnings.append(f"only {len(items)} of {k} songs: the catalogue has no more candidates")
         return Answer(

@@ -2,6 +2,8 @@
 
 import json
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from test_pipeline import flags, launch
 
@@ -44,3 +46,16 @@ def test_evaluate_fits_other_protocols_and_mends_a_damaged_head(trained):
     second = launch(*command)
     assert "is damaged; fitted anew" in second.stderr
     assert json.loads((base / "out.json").read_text())["model"] == wanted
+
+
+def test_recommend_for_a_user_alone_reads_the_present(trained):
+    base, _, _ = trained
+    raw = pq.read_table(base / "raw/flat/tiny/listens.parquet", columns=["uid"])["uid"].to_pylist()
+    user = max(set(raw), key=raw.count)
+    command = ["recommend", f"--workdir={base}/work", f"--user={user}", "--format=json", "--k=5"]
+    with_heard = json.loads(launch(*command).stdout)["recommendations"]
+    new = json.loads(launch(*command, "--noheard").stdout)["recommendations"]
+    assert len(with_heard) == len(new) == 5
+    listens = pq.read_table(base / "raw/flat/tiny/listens.parquet").filter(pc.field("uid") == user)
+    heard = set(listens["item_id"].to_pylist())
+    assert not heard & {r["item_id"] for r in new} and heard & {r["item_id"] for r in with_heard}

@@ -32,10 +32,8 @@ SETTINGS = RecencySettings(enabled=True, latest_songs=5, num_users=50, strength=
 
 
 def observed(rows, users=tuple(range(NUM_USERS))):
-    return observe(
-        make_events(rows), np.array(users, np.int32), item_features(), now=NOW, num_users=NUM_USERS, num_items=NUM_ITEMS,
-        latest_length=5,
-    )  # fmt: skip
+    shape = {"num_users": NUM_USERS, "num_items": NUM_ITEMS, "latest_length": 5}
+    return observe(make_events(rows), np.array(users, np.int32), item_features(), now=NOW, **shape)
 
 
 def all_features(moment, row):

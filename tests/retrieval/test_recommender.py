@@ -81,6 +81,17 @@ def test_excluded_songs(recommender):
     assert {r.item_id for r in answer.recommendations} == {100, 2**31}
 
 
+def test_scores_given_for_a_user_rank_in_place_of_the_embedding(recommender, export):
+    scores = np.random.default_rng(3).normal(size=len(export.item_ids)).astype(np.float32)
+    best = [i for i in np.argsort(-scores) if export.recommendable[i]]
+    found = recommender.recommend(user=900, k=3, user_scores=scores, exclude=[int(export.item_ids[best[0]])])
+    assert [r.item_id for r in found.recommendations] == export.item_ids[best[1:4]].tolist()
+    songs = [int(export.item_ids[0])]
+    assert recommender.recommend(songs=songs, user=900, user_scores=scores) == recommender.recommend(
+        songs=songs, user=900
+    )
+
+
 def test_user_alone_and_user_with_songs(recommender, export):
     alone = recommender.recommend(user=900, k=5)
     e = export.item_embeddings / np.linalg.norm(export.item_embeddings, axis=1, keepdims=True)
