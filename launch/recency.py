@@ -37,7 +37,7 @@ from music_map.training.sampling import sample_data
 # Raised when features or fit change their meaning: heads of an older version are then fitted anew.
 FORMAT_VERSION = 1
 # Protocols whose head ranks for use: with heard songs, and without.
-HEARD, UNHEARD = "next", "discovery"
+HEARD, UNHEARD = "temporal_repeats", "temporal"
 
 
 def windows_of(run: Experiment) -> list[Window]:

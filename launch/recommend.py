@@ -2,7 +2,7 @@
 
 python launch/recommend.py --workdir=checkpoints/demo --songs=123,456 --k=10 --format=table
 python launch/recommend.py --workdir=checkpoints/demo --songs=123 --user=42 --format=json
-python launch/recommend.py --workdir=checkpoints/demo --user=42 --noheard
+python launch/recommend.py --workdir=checkpoints/demo --user=42 --heard=false
 
 A user without songs is recommended what fits now: the latest songs, familiar songs and trends of all logs count.
 """
