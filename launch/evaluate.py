@@ -3,6 +3,8 @@
     python launch/evaluate.py --workdir=checkpoints/demo --output=test.json --split=test
     python launch/evaluate.py --workdir=checkpoints/demo --output=test.json --baselines=all --tune_baselines
 
+OUTPUT has all metrics, and under "intervals" the 95 % bootstrap intervals over users of each and of the model's paired
+difference from each baseline.
 With --tune_baselines their settings are chosen on the validation split, once for a workdir and protocol, and kept in
 WORKDIR/baselines-PROTOCOL.json. A run on train and validation (data.train_on_val) has no validation split left: give
 it the file of the run before by --baseline_settings.
@@ -59,7 +61,7 @@ def main() -> int:
     result = experiment.report(run, task, params, recency=recent, baselines=names, settings=settings)
     result["baseline_settings"] = settings_to_json({n: s for n, s in (settings or {}).items() if n in names})
     write_json(output, {**result, "step": step, "config": app.to_dict(config)})
-    app.say(f"checkpoint of step {step}, {experiment.report_table(result)}")
+    app.say(f"checkpoint of step {step}, {experiment.report_table(result, metric=config.eval.metric)}")
     app.say(f"all metrics in {output}")
     return 0
 

@@ -232,7 +232,7 @@ def report(
     )
     alone = model_scores(experiment, params)
     models = {"model": alone} if recency is None else {"model": recency, "model_without_recency": alone}
-    return evaluate_beside_baselines(models, fitted, task, ks=tuple(config.eval.ks))
+    return evaluate_beside_baselines(models, fitted, task, ks=tuple(config.eval.ks), seed=config.train.seed)
 
 
 def baseline_inputs(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
@@ -291,12 +291,24 @@ def tuned_baselines(
     return found
 
 
-def report_table(result: dict[str, Any]) -> str:
-    """What `report` gave, as text."""
+def report_table(result: dict[str, Any], *, metric: str) -> str:
+    """What `report` gave, as text; with the intervals of one metric."""
     models = ("model", "model_without_recency")
     rows = {name: result[name] for name in models if name in result} | result["baselines"]
     head = f"protocol {result['protocol']}, split {result['split']}, {result['num_users']} users:"
-    return f"{head}\n{metrics_table(rows, TABLE_COLUMNS)}"
+    parts = [head, metrics_table(rows, _columns(result["protocol"]))]
+    intervals = result["intervals"]
+    if metric in intervals["model"]:
+        width = max(map(len, rows))
+        parts.append(f"95 % intervals over users of {metric}, and of the model's less the row's:")
+        for name in rows:
+            low, high = (intervals.get(name) or intervals["baselines"][name])[metric]
+            line = f"{name:<{width}}" + f"[{low:.4f}, {high:.4f}]".rjust(20)
+            if name in intervals["model_minus"]:
+                low, high = intervals["model_minus"][name][metric]
+                line += f"[{low:+.4f}, {high:+.4f}]".rjust(22)
+            parts.append(line)
+    return "\n".join(parts)
 
 
 def config_file(workdir: Path) -> Path:
@@ -444,4 +456,10 @@ def metrics_table(rows: dict[str, dict[str, float]], columns: tuple[str, ...]) -
     return "\n".join(lines)
 
 
+def _columns(protocol: str) -> tuple[str, ...]:
+    return YAMBDA_COLUMNS if protocol.startswith("global_temporal") else TABLE_COLUMNS
+
+
 TABLE_COLUMNS = ("recall@20", "ndcg@20", "hit_rate@20", "mrr@20", "map@20", "coverage@20", "recall@100", "ndcg@100")
+# Those of the Yambda paper's tables, whose NDCG is the pooled one.
+YAMBDA_COLUMNS = ("ndcg_pooled@10", "ndcg_pooled@100", "recall@10", "recall@100", "coverage@10", "coverage@100")

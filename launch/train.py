@@ -87,7 +87,8 @@ def main() -> int:
         f"{how}: {result.step} steps, {seconds.train_seconds:.1f} s of training, {seconds.eval_seconds:.1f} s of "
         f"evaluation, {seconds.compile_seconds:.1f} s of compilation"
     )
-    app.say(f"best step {step} by validation {config.eval.metric}; {experiment.report_table(report)}")
+    table = experiment.report_table(report, metric=config.eval.metric)
+    app.say(f"best step {step} by validation {config.eval.metric}; {table}")
     song = run.dataset.item_ids[run.graph.item[0]]
     app.say(f"\npython launch/evaluate.py --workdir={workdir} --output={workdir}/test.json --split=test")
     app.say(f"python launch/recommend.py --workdir={workdir} --songs={song} --k=10 --format=table")

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from music_map.evaluation.metrics import KS, bootstrap_interval, per_user_metric, ranking_metrics
+from music_map.evaluation.metrics import KS, per_user_metric, ranking_metrics, user_sums
 from music_map.evaluation.protocols import RankingTask
 from music_map.evaluation.ranking import ScoreBlock, rank
+from music_map.evaluation.uncertainty import LEVEL, bootstrap_interval, interval, resample
 from music_map.progress import Progress, silent
 
 
@@ -64,6 +65,8 @@ def evaluate_beside_baselines(
     task: RankingTask,
     *,
     ks: Sequence[int] = KS,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
     block_size: int | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -72,24 +75,78 @@ def evaluate_beside_baselines(
     Args:
       models: the model's score block, or several of its forms by name, "model" first.
       baselines: (name, score block), e.g. from baselines.fit_baselines; consumed one by one.
-      task, ks, block_size, progress: see evaluate_scores.
+      task: see evaluate_scores.
+      seed: of the bootstrap.
+      groups: see uncertainty.resample.
+      ks, block_size, progress: see evaluate_scores.
 
     Returns:
       {"protocol": name, "split": "val" or "test", "model": metrics (and so each form), "baselines":
-      {name: metrics}, "num_users", "num_dropped_users", "num_targets", "num_candidates", "cold_target_share"}.
+      {name: metrics}, "intervals": see `intervals`, "num_users", "num_dropped_users", "num_targets",
+      "num_candidates", "cold_target_share"}.
     """
     models = models if isinstance(models, Mapping) else {"model": models}
     options = {"ks": ks, "block_size": block_size, "progress": progress}
+    of_models = {name: evaluate_scores(scores, task, **options) for name, scores in models.items()}
+    of_baselines = {name: evaluate_scores(scores, task, **options) for name, scores in baselines}
     return {
         "protocol": task.protocol.name,
         "split": task.split,
-        **{name: evaluate_scores(scores, task, **options).metrics for name, scores in models.items()},
-        "baselines": {name: evaluate_scores(scores, task, **options).metrics for name, scores in baselines},
+        **{name: found.metrics for name, found in of_models.items()},
+        "baselines": {name: found.metrics for name, found in of_baselines.items()},
+        "intervals": intervals(of_models, of_baselines, task, ks=ks, seed=seed, groups=groups),
         "num_users": len(task.users),
         "num_dropped_users": task.num_dropped_users,
         "num_targets": task.num_targets,
         "num_candidates": task.catalogue,
         "cold_target_share": task.cold_target_share,
+    }
+
+
+def intervals(
+    models: Mapping[str, Evaluation],
+    baselines: Mapping[str, Evaluation],
+    task: RankingTask,
+    *,
+    ks: Sequence[int] = KS,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Bootstrap intervals over users of all metrics but coverage, as JSON-able values.
+
+    Args:
+      models: forms of the model by name, "model" among them.
+      baselines: by name.
+      task: the task that they answer.
+      ks: cut-offs.
+      seed: of the bootstrap.
+      groups: see uncertainty.resample.
+
+    Returns:
+      {"level": 0.95, "model": {"ndcg@20": [low, high], ...} (and so each form), "baselines": {name: ...},
+      "model_minus": {name: ...}}: the last are those of the paired differences of "model" and each baseline (and
+      each other form).
+    """
+    scorers = {("", name): found for name, found in models.items()}
+    scorers |= {("baselines", name): found for name, found in baselines.items()}
+    sums = {key: user_sums(found.topk, task.targets, ks=ks) for key, found in scorers.items()}
+    model = sums["", "model"]
+    samples = resample(
+        {key: each.numerators for key, each in sums.items()}, model.denominators, seed=seed, groups=groups
+    )
+
+    def named(values: np.ndarray) -> dict[str, list[float]]:
+        return dict(zip(model.keys, interval(values).tolist(), strict=True))
+
+    return {
+        "level": LEVEL,
+        **{name: named(samples["", name]) for name in models},
+        "baselines": {name: named(samples["baselines", name]) for name in baselines},
+        "model_minus": {
+            name: named(samples["", "model"] - values)
+            for (where, name), values in samples.items()
+            if (where, name) != ("", "model")
+        },
     }
 
 

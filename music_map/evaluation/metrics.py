@@ -15,6 +15,7 @@ those of the Yambda paper, `recall_min` that of the code published with Yambda.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -176,37 +177,43 @@ def ranking_metrics(topk: np.ndarray, targets: Pairs, *, catalogue: int, ks: Seq
     return metrics
 
 
-def bootstrap_interval(
-    values: np.ndarray, *, seed: int, level: float = 0.95, num_resamples: int = 2000
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean over users.
+class UserSums(NamedTuple):
+    """Metrics as ratios of sums over users: metric m is numerators[:, m].sum() / denominators[:, m].sum().
 
-    To compare two models pass the differences of their per-user values: the users are then the same in every resample.
+    Attributes:
+      keys: "recall@10", ...: those of PER_USER and "ndcg_pooled", at all cut-offs; M of them.
+      numerators: float64 [U, M], a user's value; the DCG for "ndcg_pooled".
+      denominators: float64 [U, M]: 1; the ideal DCG for "ndcg_pooled". They depend on the targets alone.
+    """
+
+    keys: tuple[str, ...]
+    numerators: np.ndarray
+    denominators: np.ndarray
+
+
+def user_sums(topk: np.ndarray, targets: Pairs, *, ks: Sequence[int] = KS) -> UserSums:
+    """What each user adds to each metric, for confidence intervals and paired tests.
 
     Args:
-      values: float [U], one per user; NaN (no targets) is left out.
-      seed: of the resampling.
-      level: probability that the interval covers, in (0, 1).
-      num_resamples: samples of U users drawn with replacement.
+      topk: int32 [U, K], padded with -1; K >= max(ks).
+      targets: U rows, each with a target.
+      ks: cut-offs.
 
-    Returns:
-      (low, high), the quantiles (1 - level) / 2 and (1 + level) / 2 of the resampled means.
+    Raises:
+      ValueError: K < max(ks), or a user has no target.
     """
-    values = np.asarray(values, np.float64)
-    values = values[~np.isnan(values)]
-    if len(values) == 0:
-        raise ValueError("no user has a value")
-    rng = np.random.default_rng(seed)
-    # At most 2^22 draws at once: 32 MiB of indices.
-    at_once = max(1, 2**22 // len(values))
-    means = np.concatenate(
-        [
-            values[rng.integers(len(values), size=(min(at_once, num_resamples - done), len(values)))].mean(axis=1)
-            for done in range(0, num_resamples, at_once)
-        ]
-    )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    _check_cutoffs(topk, ks)
+    if not targets.sizes.all():
+        raise ValueError("a user has no target")
+    hits, num_targets = hit_matrix(topk, targets), targets.sizes
+    columns = {}
+    for k in ks:
+        columns |= {
+            f"{name}@{k}": (values(hits, num_targets, k), np.ones(len(hits))) for name, values in PER_USER.items()
+        }
+        columns[f"ndcg_pooled@{k}"] = (dcg(hits, k), ideal_dcg(num_targets, k))
+    numerators, denominators = (np.stack(side, axis=1) for side in zip(*columns.values(), strict=True))
+    return UserSums(tuple(columns), numerators, denominators)
 
 
 def _count(hits: np.ndarray, k: int) -> np.ndarray:

@@ -71,6 +71,30 @@ def test_report_is_json_with_the_fixed_keys(data):
     assert report["model"] == evaluate_scores(model, task, ks=(10, 20), block_size=7).metrics
 
 
+def test_report_has_intervals_of_everything_and_of_paired_differences(data):
+    task, part = task_of(data, "temporal"), data[1]
+    noise = np.random.default_rng(1).normal(size=part.shape).astype(np.float32)
+    good, bad = (lambda u: (noise + (part == 3))[u]), (lambda u: noise[u])
+    report = evaluate_beside_baselines({"model": good, "model_again": good}, [("noise", bad)], task, ks=(10, 20))
+    intervals = report["intervals"]
+    keys = {key for key in report["model"] if not key.startswith("coverage")}
+    assert intervals["level"] == 0.95 and set(intervals["model"]) == keys == set(intervals["baselines"]["noise"])
+    for key in keys:
+        for name, metrics, bounds in (
+            ("model", report["model"], intervals["model"]),
+            ("noise", report["baselines"]["noise"], intervals["baselines"]["noise"]),
+        ):
+            low, high = bounds[key]
+            assert low <= metrics[key] <= high, (name, key)
+        low, high = intervals["model_minus"]["noise"][key]
+        assert low <= report["model"][key] - report["baselines"]["noise"][key] <= high
+        assert intervals["model_minus"]["model_again"][key] == [0.0, 0.0]
+    assert intervals["model_minus"]["noise"]["ndcg@10"][0] > 0
+    # The interval of a mean over users is that of its values.
+    found = evaluate_scores(good, task, ks=(10, 20))
+    assert intervals["model"]["ndcg@20"] == pytest.approx(confidence_interval("ndcg@20", task, found.topk, seed=0))
+
+
 def test_confidence_interval_of_a_value_and_of_a_difference(data):
     task, part = task_of(data, "temporal"), data[1]
     noise = np.random.default_rng(1).normal(size=part.shape).astype(np.float32)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from music_map.errors import UserError
-from music_map.evaluation.metrics import KS, bootstrap_interval, per_user_metric, ranking_metrics
+from music_map.evaluation.metrics import KS, per_user_metric, ranking_metrics, user_sums
 from music_map.evaluation.pairs import Pairs
 
 NAMES = ("recall", "recall_min", "precision", "ndcg", "ndcg_pooled", "hit_rate", "mrr", "map", "coverage")
@@ -143,24 +143,19 @@ def test_refuses_what_has_no_value():
             per_user_metric(key, TOPK, pairs(TARGETS))
 
 
-def test_bootstrap_interval_covers_the_mean_as_the_normal_interval_does():
-    values = np.random.default_rng(1).random(400)
-    low, high = bootstrap_interval(values, seed=0, num_resamples=4000)
-    half = 1.96 * values.std() / math.sqrt(len(values))
-    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
-    assert (low, high) == bootstrap_interval(values, seed=0, num_resamples=4000)
-    assert (low, high) != bootstrap_interval(values, seed=1, num_resamples=4000)
-    narrow = bootstrap_interval(values, seed=0, num_resamples=4000, level=0.5)
-    assert low < narrow[0] < narrow[1] < high
+@settings(deadline=None)
+@given(rankings())
+def test_sums_over_users_give_the_metrics(case):
+    topk, targets, num_items = case
+    has = [row for row, wanted in enumerate(targets) if wanted]
+    topk, targets, ks = topk[has], pairs([targets[row] for row in has]), (1, topk.shape[1])
+    keys, numerators, denominators = user_sums(topk, targets, ks=ks)
+    metrics = ranking_metrics(topk, targets, catalogue=num_items, ks=ks)
+    assert set(keys) == {key for key in metrics if not key.startswith("coverage")}
+    for key, above, below in zip(keys, numerators.T, denominators.T, strict=True):
+        assert above.sum() / below.sum() == pytest.approx(metrics[key], abs=1e-12)
 
 
-def test_bootstrap_leaves_out_nan_and_is_exact_without_spread():
-    assert bootstrap_interval(np.array([0.25, np.nan, 0.25]), seed=0) == (0.25, 0.25)
-    with pytest.raises(ValueError, match="no user"):
-        bootstrap_interval(np.array([np.nan]), seed=0)
-
-
-def test_bootstrap_does_not_depend_on_memory_blocks():
-    many = np.arange(3_000_000) % 2 * 1.0
-    low, high = bootstrap_interval(many, seed=0, num_resamples=3)
-    assert 0.49 < low <= high < 0.51
+def test_sums_need_targets():
+    with pytest.raises(ValueError, match="no target"):
+        user_sums(TOPK, pairs([[3], []]), ks=(2,))

@@ -99,6 +99,10 @@ def test_evaluate(trained):
             for k in (10, 20, 50, 100):
                 for name in ("recall", "ndcg", "hit_rate", "mrr", "map", "coverage"):
                     assert 0.0 <= metrics[f"{name}@{k}"] <= 1.0
+        intervals = result["intervals"]
+        low, high = intervals["model"]["ndcg@20"]
+        assert low <= result["model"]["ndcg@20"] <= high and low < high
+        assert intervals["baselines"].keys() == intervals["model_minus"].keys() == result["baselines"].keys()
     best = max(line["val/ndcg@20"] for line in log_lines(base / "work") if "val/ndcg@20" in line)
     again = json.loads((base / "val.json").read_text())["model"]["ndcg@20"]
     assert again == pytest.approx(best, rel=1e-6)
