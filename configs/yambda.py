@@ -26,6 +26,8 @@ def get_config() -> ConfigDict:
     data.train_fraction = 0.8
     data.val_fraction = 0.1
     data.train_on_val = False  # the final run of a protocol: val joins train, only test is held out
+    data.cold_item_fraction = 0.0  # share of the songs held out altogether, for the protocol cold_start
+    data.cold_item_seed = 0  # another seed holds out other songs
     data.chunk_size = 1_000_000  # rows per shard
 
     config.graph = graph = ConfigDict()

@@ -179,16 +179,24 @@ def encode(experiment: Experiment, params: Params) -> tuple[jax.Array, jax.Array
 
 def task_for(experiment: Experiment, protocol: str, split: str) -> RankingTask:
     """Targets, masks and candidates of a protocol on "val" or "test"."""
-    dataset = experiment.dataset
+    return task_on(experiment.dataset, protocol, split, min_played_pct=experiment.config.eval.min_played_pct)
+
+
+def task_on(dataset: Dataset, protocol: str, split: str, *, min_played_pct: int) -> RankingTask:
+    """`task_for`, where there is no model yet."""
+    held_out = dataset.held_out_items()
+    apart = find_protocol(protocol).candidates == "held_out" and held_out.any()
+    events = dataset.held_out_events if apart else dataset.events
     return build_task(
         protocol,
         split,
         train=dataset.events("train"),
-        val=dataset.events("val"),
-        test=dataset.events("test"),
+        val=events("val"),
+        test=events("test"),
         num_users=dataset.num_users,
         num_items=dataset.num_items,
-        min_played_pct=experiment.config.eval.min_played_pct,
+        min_played_pct=min_played_pct,
+        held_out_items=held_out,
     )
 
 

@@ -30,6 +30,8 @@ def preprocess_settings(config: ConfigDict) -> PreprocessSettings:
         train_fraction=data.train_fraction,
         val_fraction=data.val_fraction,
         train_on_val=data.train_on_val,
+        cold_item_fraction=data.cold_item_fraction,
+        cold_item_seed=data.cold_item_seed,
         chunk_size=data.chunk_size,
     )
 

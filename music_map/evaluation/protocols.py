@@ -34,7 +34,8 @@ class Protocol:
       history: train events that count. Users without one are left out.
       mask: songs withheld from a user: "none"; "train": those of the user's train events, of any kind; "history": those
         of all events before the split (train for val, train and val for test). A withheld song is no target.
-      candidates: songs that may be recommended: "all", or "train": those with a train event that counts. A target that
+      candidates: songs that may be recommended: "all", "train": those with a train event that counts, or "held_out":
+        the songs held out altogether (data.cold_item_fraction), whose interactions are then the targets. A target that
         is no candidate remains a target.
       needs: what it needs of the data: "nothing"; "timestamps", which the text format has none of; or
         "global_temporal", the Yambda paper's split.
@@ -44,8 +45,8 @@ class Protocol:
     relevance: Relevance
     history: Relevance
     mask: Literal["none", "train", "history"]
-    candidates: Literal["all", "train"]
-    needs: Literal["nothing", "timestamps", "global_temporal"] = "timestamps"
+    candidates: Literal["all", "train", "held_out"]
+    needs: Literal["nothing", "timestamps", "global_temporal", "held_out"] = "timestamps"
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -70,6 +71,15 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         # LightGCN, LightGCN++ and their kin: validation songs are not masked at test, every song is a candidate.
         Protocol("lightgcn", "any", history="any", mask="train", candidates="all", needs="nothing"),
+        # New songs: of those that nobody is known to have played, which ones a user will play at least half, or like.
+        Protocol(
+            "cold_start",
+            "listen_plus_or_like",
+            history="positive",
+            mask="none",
+            candidates="held_out",
+            needs="held_out",
+        ),
     )
 }
 
@@ -179,23 +189,32 @@ def build_task(
     num_users: int,
     num_items: int,
     min_played_pct: int = MIN_PLAYED_PCT,
+    held_out_items: np.ndarray | None = None,
 ) -> RankingTask:
     """Builds the ranking task of a split. Nothing of the split itself, or of a later one, shapes mask or candidates.
 
     Args:
       protocol: a Protocol, or the name of one in PROTOCOLS.
       split: "val" or "test".
-      train, val, test: the interactions of the three splits.
+      train, val, test: the interactions of the three splits; where the protocol ranks held-out songs, `val` and `test`
+        are those of these songs.
       num_users: number of users; user indices are below it.
       num_items: number of songs; item indices are below it.
       min_played_pct: share of the track, in percent, from which a listen is relevant.
+      held_out_items: bool [I], songs held out altogether; None: none.
 
     Raises:
-      UserError: the protocol or the split is unknown, or no user has a target.
+      UserError: the protocol or the split is unknown, no song is held out though the protocol ranks such songs, or no
+        user has a target.
     """
     protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
     if split not in EVALUATED_SPLITS:
         raise UserError(f"split {split!r} cannot be evaluated; choose one of {', '.join(EVALUATED_SPLITS)}")
+    if protocol.candidates == "held_out" and (held_out_items is None or not held_out_items.any()):
+        raise UserError(
+            f"protocol {protocol.name!r} ranks songs held out from training, and this run has none; train one with "
+            "--config.data.cold_item_fraction=0.1 in a new --workdir"
+        )
     held_out = val if split == "val" else test
 
     def pairs(events: Sequence[Events], accepted: Sequence[np.ndarray]) -> Pairs:
@@ -230,7 +249,7 @@ def build_task(
         users=users,
         targets=targets,
         masked=masked.select(users),
-        candidates=known_items if protocol.candidates == "train" else np.ones(num_items, bool),
+        candidates={"train": known_items, "held_out": held_out_items}.get(protocol.candidates, np.ones(num_items, bool)),
         num_dropped_users=int((has_targets & ~known_users).sum()),
         cold_target_share=float((~known_items[targets.items]).mean()),
     )

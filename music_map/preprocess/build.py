@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from music_map.preprocess.dataset import SCHEMA, Dataset
+from music_map.preprocess.dataset import HELD_OUT_SCHEMA, SCHEMA, Dataset
 from music_map.preprocess.inputs import Inputs, identify_inputs
 from music_map.preprocess.logs import preprocess_logs
 from music_map.preprocess.settings import PreprocessSettings
@@ -113,6 +113,7 @@ def build_dataset(plan: DatasetPlan, *, progress: Progress = silent, batch_rows:
         else:
             meta = preprocess_logs(plan.source, plan.settings, writer, progress=progress, batch_rows=batch_rows)
         write_json(folder / "stats.json", meta["stats"])
-        identity = {"settings": plan.settings.identity(), "inputs": plan.inputs, "schema": SCHEMA}
+        schema = SCHEMA | (HELD_OUT_SCHEMA if plan.settings.cold_item_fraction else {})
+        identity = {"settings": plan.settings.identity(), "inputs": plan.inputs, "schema": schema}
         writer.finish(fingerprint=plan.fingerprint, meta=meta | identity)
     return Dataset.open(plan.folder)

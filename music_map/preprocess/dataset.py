@@ -9,6 +9,11 @@ Arrays of a processed folder (see music_map.storage), with S = shard number, fiv
     train/played_pct-S                     uint16; 0 where the event is no listen
     train/withdrawn_user-S, _item-S, _timestamp-S, _kind-S   int32, int32, uint32, uint8; likewise val/, test/
     audio, audio_row, artist_*, album_*, track_seconds   see ItemFeatures
+
+and where songs are held out (see music_map.preprocess.cold):
+
+    held_out                               bool [I]
+    val/held_out_user-S, ...               columns as those of val; likewise test/
 """
 
 from __future__ import annotations
@@ -112,6 +117,10 @@ SCHEMA: dict[str, str] = {
     "artist_ids, album_ids": "uint32: original ids, ascending",
     "track_seconds": "float32 [songs]: length of the track as first seen in train, 0 where unknown",
 }
+HELD_OUT_SCHEMA: dict[str, str] = {
+    "held_out": "bool [songs]: without an interaction in train, val and test",
+    "{val,test}/held_out_{user,item,timestamp,...}-S": "interactions of these songs, columns as those of val",
+}
 
 
 def index_of(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -202,6 +211,20 @@ class Dataset:
             events = Events(*(np.array(load(f"{split}/{c}-{shard:05d}")[rows]) for c in Events._fields))
             found.append(self._known(events, split))
         return _concatenate(Events, found)
+
+    def held_out_items(self) -> np.ndarray:
+        """Songs held out altogether (data.cold_item_fraction): bool [I]. They have no event in any split."""
+        if "num_held_out_shards" not in self.store.meta:
+            return np.zeros(self.num_items, bool)
+        return self.store.load("held_out")
+
+    def held_out_events(self, split: str) -> Events:
+        """Loads the interactions of held-out songs in the period of "val" or "test"."""
+        shards = [
+            Events(*(self.store.load(f"{split}/held_out_{column}-{shard:05d}") for column in Events._fields))
+            for shard in range(self._num_shards("num_held_out_shards", split))
+        ]
+        return _concatenate(Events, shards)
 
     def withdrawals(self, split: str) -> Withdrawals:
         """Loads the unlikes and undislikes of a split."""

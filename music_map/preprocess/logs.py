@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from music_map.errors import UserError
+from music_map.preprocess.cold import EVALUATED, held_out_songs
 from music_map.preprocess.dataset import (
     DISLIKE,
     EVENT_TYPES,
@@ -52,12 +54,13 @@ def preprocess_logs(
 
     Args:
       raw_dir: folder that holds flat/<size>/ and the item files; all but the listens may be absent.
-      settings: filter, split and shard size.
+      settings: filter, split, held-out songs and shard size.
       writer: the folder to write into.
       progress: shows the rows read.
       batch_rows: rows read at a time; the result does not depend on it.
     Returns:
-      The manifest's meta: stats, train_end, num_shards, num_withdrawn_shards, cutoffs.
+      The manifest's meta: stats, train_end, num_shards, num_withdrawn_shards, cutoffs; num_held_out_shards where
+      songs are held out.
     Raises:
       UserError: a file, column or value that cannot be used, a filter that leaves nothing, or an empty split.
     """
@@ -82,7 +85,7 @@ def preprocess_logs(
     else:
         cutoffs = global_temporal_cutoffs(census.last_timestamp, train_on_val=settings.train_on_val)
     sizes = split_sizes(cutoffs, kept.times, kept.time_counts, train_on_val=settings.train_on_val)
-
+    held_out = held_out_songs(kept.items.ids, fraction=settings.cold_item_fraction, seed=settings.cold_item_seed)
     writer.write("user_ids", kept.users.ids)
     writer.write("item_ids", kept.items.ids)
     written = write_events(
@@ -91,10 +94,16 @@ def preprocess_logs(
         kept.items,
         cutoffs,
         writer,
+        held_out=held_out,
         chunk_size=settings.chunk_size,
         batch_rows=batch_rows,
         progress=progress,
     )
+    if written.train_end is None:
+        raise UserError(
+            f"config.data.cold_item_fraction={settings.cold_item_fraction} leaves no event to train on; lower it, or "
+            "choose another --config.data.cold_item_seed"
+        )
     writer.write("track_seconds", written.track_seconds)
     embeddings = item_path(raw_dir, "embeddings")
     with_audio = write_audio(writer, embeddings if embeddings.is_file() else None, kept.items, progress=progress)
@@ -104,14 +113,19 @@ def preprocess_logs(
         table = Table.open(path, ITEM_SCHEMAS[f"{name}_item_mapping"]) if path.is_file() else None
         groups[name] = write_mapping(writer, name, table, kept.items, progress=progress)
 
+    held_out_meta, held_out_stats = {}, {}
+    if held_out.any():
+        writer.write("held_out", held_out)
+        held_out_meta["num_held_out_shards"] = written.num_held_out_shards
+        held_out_stats = {"num_held_out_items": int(held_out.sum()), "held_out_interactions": written.num_held_out_rows}
     return {
         "stats": {
             "total_interactions": int(kept.time_counts.sum()),
             "num_users": len(kept.users),
             "num_items": len(kept.items),
-            "train_size": sizes["train"],
-            "val_size": sizes["val"],
-            "test_size": sizes["test"],
+            "train_size": written.num_rows["train"],
+            "val_size": written.num_rows["val"],
+            "test_size": written.num_rows["test"],
             "min_interactions": settings.min_interactions,
             "chunk_size": settings.chunk_size,
             "gap_size": sizes["gap"],
@@ -123,11 +137,13 @@ def preprocess_logs(
             "raw_rows": {name: table.num_rows for name, table in tables.items()},
             "raw_users": len(census.user_ids),
             "raw_items": len(census.item_ids),
+            **held_out_stats,
         },
-        "train_end": int(kept.times[kept.times < cutoffs.train_before][-1]),
+        "train_end": written.train_end,
         "num_shards": written.num_shards,
         "num_withdrawn_shards": written.num_withdrawn_shards,
         "cutoffs": {name: getattr(cutoffs, name) for name in ("train_before", "val_from", "val_before", "test_from")},
+        **held_out_meta,
     }
 
 
@@ -135,15 +151,22 @@ class Written(NamedTuple):
     """What write_events wrote.
 
     Attributes:
-      num_shards, num_withdrawn_shards: by split.
+      num_shards, num_withdrawn_shards, num_held_out_shards: by split; the last one of val and test alone.
+      num_rows: interactions by split, without those of held-out songs.
+      num_held_out_rows: interactions of held-out songs, by split.
       num_withdrawals: unlikes and undislikes written, over all splits.
       track_seconds: float32 [I], see ItemFeatures.
+      train_end: seconds, the last train event; None where there is none.
     """
 
     num_shards: dict[str, int]
     num_withdrawn_shards: dict[str, int]
+    num_held_out_shards: dict[str, int]
+    num_rows: dict[str, int]
+    num_held_out_rows: dict[str, int]
     num_withdrawals: int
     track_seconds: np.ndarray
+    train_end: int | None
 
 
 def write_events(
@@ -153,41 +176,60 @@ def write_events(
     cutoffs: Cutoffs,
     writer: ArrayWriter,
     *,
+    held_out: np.ndarray,
     chunk_size: int,
     batch_rows: int,
     progress: Progress,
 ) -> Written:
     """Writes the events and withdrawals of kept users and songs, split by time, sorted by user, then timestamp.
 
-    Equal (user, timestamp) keep the order listens, likes, dislikes (unlikes, undislikes), then that of the file.
+    Equal (user, timestamp) keep the order listens, likes, dislikes (unlikes, undislikes), then that of the file. Of
+    `held_out` songs, bool [I], those in val and test are written apart and the rest is dropped.
     """
     events = {s: ShardWriter(writer, f"{s}/", Events._fields, EVENT_TYPES, chunk_size=chunk_size) for s in SPLITS}
     withdrawn = {
         s: ShardWriter(writer, f"{s}/withdrawn_", Withdrawals._fields, WITHDRAWAL_TYPES, chunk_size=chunk_size)
         for s in SPLITS
     }
+    apart = {}
+    if held_out.any():
+        apart = {
+            s: ShardWriter(writer, f"{s}/held_out_", Events._fields, EVENT_TYPES, chunk_size=chunk_size)
+            for s in EVALUATED
+        }
+    num_held_out_rows = dict.fromkeys(SPLITS, 0)
     track_seconds = np.zeros(len(items), np.float32)
+    train_end = None
     with progress("write shards", sum(t.num_rows for t in tables.values()), "row") as advance:
         for chunk in user_chunks(dict(tables), batch_rows=batch_rows):
             rows = _merge(chunk, INTERACTIONS, KINDS, users, items)
-            split = cutoffs.assign(rows["timestamp"])
+            split, hidden = cutoffs.assign(rows["timestamp"]), held_out[rows["item"]]
             for at, name in enumerate(SPLITS):
-                here = split == at
+                here = (split == at) & ~hidden
                 columns = [rows[column][here] for column in Events._fields]
                 events[name].append(columns)
-                if name == "train":
+                if name == "train" and here.any():
                     _see_track_seconds(track_seconds, rows["item"][here], rows["track_length_seconds"][here])
+                    train_end = max(train_end or 0, int(rows["timestamp"][here].max()))
+                here = (split == at) & hidden
+                num_held_out_rows[name] += int(here.sum())
+                if name in apart:
+                    apart[name].append([rows[column][here] for column in Events._fields])
             rows = _merge(chunk, tuple(WITHDRAWN_KINDS), WITHDRAWN_KINDS, users, items)
-            split = cutoffs.assign(rows["timestamp"])
+            split, hidden = cutoffs.assign(rows["timestamp"]), held_out[rows["item"]]
             for at, name in enumerate(SPLITS):
-                here = split == at
+                here = (split == at) & ~hidden
                 withdrawn[name].append([rows[column][here] for column in Withdrawals._fields])
             advance(sum(len(columns["uid"]) for columns in chunk.values()))
     return Written(
         {name: shards.finish() for name, shards in events.items()},
         {name: shards.finish() for name, shards in withdrawn.items()},
+        {name: shards.finish() for name, shards in apart.items()},
+        {name: shards.num_rows for name, shards in events.items()},
+        num_held_out_rows,
         sum(shards.num_rows for shards in withdrawn.values()),
         track_seconds,
+        train_end,
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from music_map.errors import UserError
+from music_map.errors import UserError, require
 
 FORMATS = ("yambda", "text")
 FILTERS = ("once", "k_core")
@@ -28,6 +28,8 @@ class PreprocessSettings:
       split: "temporal" (shares of the events, by time) or "global_temporal" (last day, gaps of 30 minutes).
       train_fraction, val_fraction: shares of the events in train and val; test has the rest.
       train_on_val: val joins train, only test is held out.
+      cold_item_fraction: share of the songs held out altogether, to measure cold start; see music_map.preprocess.cold.
+      cold_item_seed: another seed holds out other songs.
       chunk_size: rows per shard.
     """
 
@@ -39,6 +41,8 @@ class PreprocessSettings:
     train_fraction: float = 0.8
     val_fraction: float = 0.1
     train_on_val: bool = False
+    cold_item_fraction: float = 0.0
+    cold_item_seed: int = 0
     chunk_size: int = 1_000_000
 
     def __post_init__(self) -> None:
@@ -59,9 +63,21 @@ class PreprocessSettings:
                 f"config.data.train_fraction={self.train_fraction} and val_fraction={self.val_fraction} leave no "
                 "events for test; their sum must be below 1"
             )
+        fraction = self.cold_item_fraction
+        require(0 <= fraction < 1, "config.data.cold_item_fraction", fraction, "at least 0 and below 1")
+        require(self.cold_item_seed >= 0, "config.data.cold_item_seed", self.cold_item_seed, "at least 0")
+        if fraction and self.format == "text":
+            raise UserError(
+                f"config.data.cold_item_fraction={fraction}: the text format has no audio or metadata that could place "
+                "a song without interactions; use Yambda logs, or 0"
+            )
 
     def identity(self) -> dict[str, Any]:
         """The fields that shape the result, JSON-able: what the folder's fingerprint is made from."""
         if self.format == "text":
             return {"format": self.format, "train_on_val": self.train_on_val, "chunk_size": self.chunk_size}
-        return dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
+        if not self.cold_item_fraction:
+            # As before there was such a thing: data sets made then stay valid.
+            del fields["cold_item_fraction"], fields["cold_item_seed"]
+        return fields
