@@ -14,7 +14,7 @@ from absl import flags
 
 from launch import app, experiment, recency
 from music_map.errors import UserError
-from music_map.evaluation.baselines import BASELINES, settings_to_json
+from music_map.evaluation.baselines import settings_to_json
 from music_map.evaluation.protocols import PROTOCOLS
 from music_map.storage import write_json
 
@@ -37,8 +37,8 @@ def main() -> int:
         raise UserError("--tune_baselines and --baseline_settings exclude each other; give one of them")
     opened = experiment.open_workdir(workdir)
     config = opened.config
-    names = tuple(config.eval.baselines) if _BASELINES.value is None else tuple(_BASELINES.value)
-    names = BASELINES if names == ("all",) else names
+    protocol = _PROTOCOL.value if _PROTOCOL.value is not None else config.eval.protocol
+    names = experiment.baseline_names(config, protocol, _BASELINES.value)
     experiment.check_baselines(names, "--baselines")
     settings = None
     if _SETTINGS.value is not None:
@@ -48,7 +48,6 @@ def main() -> int:
             "--tune_baselines: this run was trained on train and validation, no split is left to choose by; "
             "tune in the workdir of a run without data.train_on_val and give its file by --baseline_settings"
         )
-    protocol = _PROTOCOL.value if _PROTOCOL.value is not None else config.eval.protocol
     experiment.check_protocol(config, protocol, "--protocol")
     run = experiment.load(config, trained_on=opened.dataset)
     step, params = experiment.best_params(run, workdir)

@@ -16,6 +16,8 @@ from launch import app, stages
 from music_map.errors import DamagedFileError, UserError, require
 from music_map.evaluation import protocols
 from music_map.evaluation.baselines import (
+    BASELINES,
+    COLD_START,
     check_names,
     fit_baselines,
     settings_from_json,
@@ -229,7 +231,7 @@ def report(
       settings: of the baselines, by name; the defaults where a name is not there.
     """
     config = experiment.config
-    names = tuple(config.eval.baselines) if baselines is None else tuple(baselines)
+    names = baseline_names(config, task.protocol.name) if baselines is None else tuple(baselines)
     fitted = fit_baselines(
         names,
         experiment.dataset.events("train"),
@@ -243,6 +245,20 @@ def report(
     return evaluate_beside_baselines(models, fitted, task, ks=tuple(config.eval.ks), seed=config.train.seed)
 
 
+def baseline_names(config: ConfigDict, protocol: str, given: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The baselines to put beside a model.
+
+    Args:
+      config: eval.baselines, where none are given.
+      protocol: its name. One that ranks held-out songs has its own baselines: the others know nothing of such songs.
+      given: names, or ("all",).
+    """
+    cold = find_protocol(protocol).candidates == "held_out"
+    if given is None:
+        return COLD_START if cold else tuple(config.eval.baselines)
+    return (COLD_START if cold else BASELINES) if tuple(given) == ("all",) else tuple(given)
+
+
 def baseline_inputs(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
     """Arguments that fitting and tuning baselines share."""
     return {
@@ -251,6 +267,7 @@ def baseline_inputs(config: ConfigDict, dataset: Dataset) -> dict[str, Any]:
         "train_end": dataset.train_end,
         "seed": config.train.seed,
         "min_played_pct": config.eval.min_played_pct,
+        "features": dataset.item_features,
     }
 
 

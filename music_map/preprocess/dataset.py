@@ -13,7 +13,7 @@ Arrays of a processed folder (see music_map.storage), with S = shard number, fiv
 and where songs are held out (see music_map.preprocess.cold):
 
     held_out                               bool [I]
-    val/held_out_user-S, ...               columns as those of val; likewise test/
+    held_out/user-S, ...                   columns as those of train
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from music_map.errors import UserError
+from music_map.preprocess.cold import validation_users
 from music_map.storage import ArrayFolder, fingerprint
 
 LISTEN, LIKE, DISLIKE = 0, 1, 2
@@ -119,7 +120,7 @@ SCHEMA: dict[str, str] = {
 }
 HELD_OUT_SCHEMA: dict[str, str] = {
     "held_out": "bool [songs]: without an interaction in train, val and test",
-    "{val,test}/held_out_{user,item,timestamp,...}-S": "interactions of these songs, columns as those of val",
+    "held_out/{user,item,timestamp,...}-S": "interactions of these songs, columns as those of train",
 }
 
 
@@ -219,12 +220,14 @@ class Dataset:
         return self.store.load("held_out")
 
     def held_out_events(self, split: str) -> Events:
-        """Loads the interactions of held-out songs in the period of "val" or "test"."""
+        """Loads the interactions of held-out songs, of all times, of the users that "val" or "test" measures."""
         shards = [
-            Events(*(self.store.load(f"{split}/held_out_{column}-{shard:05d}") for column in Events._fields))
-            for shard in range(self._num_shards("num_held_out_shards", split))
+            Events(*(self.store.load(f"held_out/{column}-{shard:05d}") for column in Events._fields))
+            for shard in range(int(self.store.meta["num_held_out_shards"]))
         ]
-        return _concatenate(Events, shards)
+        events = _concatenate(Events, shards)
+        mine = validation_users(self.user_ids)[events.user] == (split == "val")
+        return Events(*(column[mine] for column in events))
 
     def withdrawals(self, split: str) -> Withdrawals:
         """Loads the unlikes and undislikes of a split."""

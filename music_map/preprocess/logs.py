@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from music_map.errors import UserError
-from music_map.preprocess.cold import EVALUATED, held_out_songs
+from music_map.preprocess.cold import held_out_songs
 from music_map.preprocess.dataset import (
     DISLIKE,
     EVENT_TYPES,
@@ -117,7 +117,7 @@ def preprocess_logs(
     if held_out.any():
         writer.write("held_out", held_out)
         held_out_meta["num_held_out_shards"] = written.num_held_out_shards
-        held_out_stats = {"num_held_out_items": int(held_out.sum()), "held_out_interactions": written.num_held_out_rows}
+        held_out_stats = {"num_held_out_items": int(held_out.sum()), "held_out_size": written.num_held_out_rows}
     return {
         "stats": {
             "total_interactions": int(kept.time_counts.sum()),
@@ -151,9 +151,9 @@ class Written(NamedTuple):
     """What write_events wrote.
 
     Attributes:
-      num_shards, num_withdrawn_shards, num_held_out_shards: by split; the last one of val and test alone.
+      num_shards, num_withdrawn_shards: by split.
       num_rows: interactions by split, without those of held-out songs.
-      num_held_out_rows: interactions of held-out songs, by split.
+      num_held_out_shards, num_held_out_rows: of the interactions of held-out songs.
       num_withdrawals: unlikes and undislikes written, over all splits.
       track_seconds: float32 [I], see ItemFeatures.
       train_end: seconds, the last train event; None where there is none.
@@ -161,9 +161,9 @@ class Written(NamedTuple):
 
     num_shards: dict[str, int]
     num_withdrawn_shards: dict[str, int]
-    num_held_out_shards: dict[str, int]
     num_rows: dict[str, int]
-    num_held_out_rows: dict[str, int]
+    num_held_out_shards: int
+    num_held_out_rows: int
     num_withdrawals: int
     track_seconds: np.ndarray
     train_end: int | None
@@ -183,21 +183,17 @@ def write_events(
 ) -> Written:
     """Writes the events and withdrawals of kept users and songs, split by time, sorted by user, then timestamp.
 
-    Equal (user, timestamp) keep the order listens, likes, dislikes (unlikes, undislikes), then that of the file. Of
-    `held_out` songs, bool [I], those in val and test are written apart and the rest is dropped.
+    Equal (user, timestamp) keep the order listens, likes, dislikes (unlikes, undislikes), then that of the file. Those of
+    `held_out` songs, bool [I], of all times, are written apart, and their withdrawals are dropped.
     """
     events = {s: ShardWriter(writer, f"{s}/", Events._fields, EVENT_TYPES, chunk_size=chunk_size) for s in SPLITS}
     withdrawn = {
         s: ShardWriter(writer, f"{s}/withdrawn_", Withdrawals._fields, WITHDRAWAL_TYPES, chunk_size=chunk_size)
         for s in SPLITS
     }
-    apart = {}
+    apart = None
     if held_out.any():
-        apart = {
-            s: ShardWriter(writer, f"{s}/held_out_", Events._fields, EVENT_TYPES, chunk_size=chunk_size)
-            for s in EVALUATED
-        }
-    num_held_out_rows = dict.fromkeys(SPLITS, 0)
+        apart = ShardWriter(writer, "held_out/", Events._fields, EVENT_TYPES, chunk_size=chunk_size)
     track_seconds = np.zeros(len(items), np.float32)
     train_end = None
     with progress("write shards", sum(t.num_rows for t in tables.values()), "row") as advance:
@@ -211,10 +207,8 @@ def write_events(
                 if name == "train" and here.any():
                     _see_track_seconds(track_seconds, rows["item"][here], rows["track_length_seconds"][here])
                     train_end = max(train_end or 0, int(rows["timestamp"][here].max()))
-                here = (split == at) & hidden
-                num_held_out_rows[name] += int(here.sum())
-                if name in apart:
-                    apart[name].append([rows[column][here] for column in Events._fields])
+            if apart is not None:
+                apart.append([rows[column][hidden] for column in Events._fields])
             rows = _merge(chunk, tuple(WITHDRAWN_KINDS), WITHDRAWN_KINDS, users, items)
             split, hidden = cutoffs.assign(rows["timestamp"]), held_out[rows["item"]]
             for at, name in enumerate(SPLITS):
@@ -224,9 +218,9 @@ def write_events(
     return Written(
         {name: shards.finish() for name, shards in events.items()},
         {name: shards.finish() for name, shards in withdrawn.items()},
-        {name: shards.finish() for name, shards in apart.items()},
         {name: shards.num_rows for name, shards in events.items()},
-        num_held_out_rows,
+        apart.finish() if apart else 0,
+        apart.num_rows if apart else 0,
         sum(shards.num_rows for shards in withdrawn.values()),
         track_seconds,
         train_end,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from music_map.errors import UserError
+from music_map.evaluation.baselines.content import artist_popularity, audio_knn
 from music_map.evaluation.baselines.history import History
 from music_map.evaluation.baselines.item_knn import item_knn, item_knn_decay
 from music_map.evaluation.baselines.matrix_factorization import bpr_mf, ials, require_implicit
@@ -14,10 +15,13 @@ from music_map.evaluation.baselines.sasrec import sasrec
 from music_map.evaluation.baselines.settings import SETTINGS, Settings
 from music_map.evaluation.protocols import MIN_PLAYED_PCT, Protocol
 from music_map.evaluation.ranking import ScoreBlock
-from music_map.preprocess.dataset import Events
+from music_map.preprocess.dataset import Events, ItemFeatures
 from music_map.progress import Progress, silent
 
 BASELINES = ("random", "most_pop", "decay_pop", "item_knn", "item_knn_decay", "ials", "bpr_mf", "sasrec")
+
+# Those that can rank songs without a train event, for protocols that do.
+COLD_START = ("random", "artist_pop", "audio_knn")
 
 # Trained by epochs: `training` gives a score block every so many.
 TRAINED = ("ials", "bpr_mf", "sasrec")
@@ -26,10 +30,10 @@ TRAINED = ("ials", "bpr_mf", "sasrec")
 def check_names(names: Sequence[str]) -> None:
     """Raises UserError for a name that is no baseline, and for one whose library is not installed."""
     for name in names:
-        if name not in BASELINES:
-            near = difflib.get_close_matches(name, BASELINES, n=1)
+        if name not in (*BASELINES, *COLD_START):
+            near = difflib.get_close_matches(name, (*BASELINES, *COLD_START), n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(f"baseline {name!r} is unknown; {hint}choose from {', '.join(BASELINES)}")
+            raise UserError(f"baseline {name!r} is unknown; {hint}choose from {', '.join(dict.fromkeys((*BASELINES, *COLD_START)))}")
         if name in ("ials", "bpr_mf"):
             require_implicit(name)
 
@@ -44,19 +48,21 @@ def fit_baselines(
     train_end: int,
     seed: int,
     min_played_pct: int = MIN_PLAYED_PCT,
+    features: Callable[[], ItemFeatures] | None = None,
     settings: Mapping[str, Settings] | None = None,
     progress: Progress = silent,
 ) -> Iterator[tuple[str, ScoreBlock]]:
     """Fits baselines by name, each when the iterator reaches it, on the train events that the protocol counts.
 
     Args:
-      names: of BASELINES.
+      names: of BASELINES or COLD_START.
       train: train events.
       protocol: its `history` says which of them count.
       num_users, num_items: of the data set.
       train_end: seconds, the last train event.
       seed: of those with randomness.
       min_played_pct: share of the track, in percent, from which a listen is relevant.
+      features: loads the songs' audio, artists and albums, which the baselines of COLD_START need.
       settings: by name, as `tuning.tune_baselines` chooses them; the defaults where a name is not there.
       progress: reports the fit.
 
@@ -74,6 +80,7 @@ def fit_baselines(
         num_items=num_items,
         train_end=train_end,
         min_played_pct=min_played_pct,
+        features=features,
     )
     chosen = {name: kind() for name, kind in SETTINGS.items()} | dict(settings or {})
     return ((name, fit(name, history, chosen.get(name), seed=seed, progress=progress)) for name in names)
@@ -93,6 +100,10 @@ def fit(
         return item_knn(history, settings, progress=progress)
     if name == "item_knn_decay":
         return item_knn_decay(history, settings)
+    if name == "artist_pop":
+        return artist_popularity(history)
+    if name == "audio_knn":
+        return audio_knn(history, settings, progress=progress)
     *_, (_, scores) = training(name, history, settings, seed=seed, every=settings.num_epochs, progress=progress)
     return scores
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy import sparse
 
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.protocols import Relevance, relevant
-from music_map.preprocess.dataset import Events
+from music_map.preprocess.dataset import Events, ItemFeatures
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class History:
       timestamps: uint32 [E], seconds.
       num_users, num_items: of the data set, those without an event included.
       train_end: seconds, the last train event of any kind.
+      features: loads what else is known of the songs; None where no baseline asks for it.
     """
 
     users: np.ndarray
@@ -30,6 +32,7 @@ class History:
     num_users: int
     num_items: int
     train_end: int
+    features: Callable[[], ItemFeatures] | None = None
 
     @classmethod
     def of(
@@ -41,10 +44,12 @@ class History:
         num_items: int,
         train_end: int,
         min_played_pct: int,
+        features: Callable[[], ItemFeatures] | None = None,
     ) -> History:
         """The events of train that `relevance` accepts, see protocols.relevant."""
         counts = relevant(train, relevance, min_played_pct=min_played_pct)
-        return cls(train.user[counts], train.item[counts], train.timestamp[counts], num_users, num_items, train_end)
+        events = train.user[counts], train.item[counts], train.timestamp[counts]
+        return cls(*events, num_users, num_items, train_end, features)
 
     @functools.cached_property
     def pairs(self) -> Pairs:

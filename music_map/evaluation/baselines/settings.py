@@ -61,6 +61,20 @@ class ItemKnnDecaySettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class AudioKnnSettings:
+    """Attributes:
+    num_neighbours: played songs kept per song, those that sound most like it; 0: all.
+    half_life_days: age, counted back from the user's last event, at which a song of the history counts half.
+    """
+
+    num_neighbours: int = 100
+    half_life_days: float = 100.0
+
+    def __post_init__(self) -> None:
+        _check(self, "audio_knn", num_neighbours=0)
+
+
+@dataclasses.dataclass(frozen=True)
 class IalsSettings:
     """Attributes:
     factors: dimensions of the embeddings.
@@ -129,13 +143,22 @@ class SasRecSettings:
         require(self.dim % self.num_heads == 0, "sasrec.dim", self.dim, f"a multiple of num_heads={self.num_heads}")
 
 
-Settings = DecayPopSettings | ItemKnnSettings | ItemKnnDecaySettings | IalsSettings | BprSettings | SasRecSettings
+Settings = (
+    DecayPopSettings
+    | ItemKnnSettings
+    | ItemKnnDecaySettings
+    | AudioKnnSettings
+    | IalsSettings
+    | BprSettings
+    | SasRecSettings
+)
 
 # Baselines that can be tuned.
 SETTINGS: dict[str, type[Settings]] = {
     "decay_pop": DecayPopSettings,
     "item_knn": ItemKnnSettings,
     "item_knn_decay": ItemKnnDecaySettings,
+    "audio_knn": AudioKnnSettings,
     "ials": IalsSettings,
     "bpr_mf": BprSettings,
     "sasrec": SasRecSettings,

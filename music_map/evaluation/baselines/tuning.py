@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from music_map.evaluation.baselines.settings import SETTINGS, Settings
 from music_map.evaluation.evaluate import evaluate_scores
 from music_map.evaluation.protocols import MIN_PLAYED_PCT, RankingTask
 from music_map.evaluation.ranking import ScoreBlock
-from music_map.preprocess.dataset import Events
+from music_map.preprocess.dataset import Events, ItemFeatures
 from music_map.progress import Progress, silent
 
 # Values tried, field by field in this order, the others at the best found so far. Half-lives reach from the seconds
@@ -27,6 +27,7 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
         "num_neighbours": (25, 50, 100, 200, 400),
     },
     "item_knn_decay": {"half_life_days": (1e-5, 3e-4, 3e-3, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)},
+    "audio_knn": {"num_neighbours": (0, 10, 30, 100, 300, 1000), "half_life_days": (3.0, 10.0, 30.0, 100.0, 1000.0)},
     "ials": {
         "alpha": (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0),
         "regularization": (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
@@ -72,6 +73,7 @@ def tune_baselines(
     seed: int,
     metric: str,
     min_played_pct: int = MIN_PLAYED_PCT,
+    features: Callable[[], ItemFeatures] | None = None,
     grids: Mapping[str, Mapping[str, Sequence[Any]]] = GRIDS,
     max_users: int = 5000,
     progress: Progress = silent,
@@ -82,7 +84,7 @@ def tune_baselines(
       names: of BASELINES; those without settings are passed over.
       train: train events.
       validation: the task of the validation split under the protocol at hand.
-      num_users, num_items, train_end, seed, min_played_pct: see fit.fit_baselines.
+      num_users, num_items, train_end, seed, min_played_pct, features: see fit.fit_baselines.
       metric: what the best has most of, e.g. "ndcg@20".
       grids: values by field by baseline.
       max_users: where the task has more, the settings are compared on so many of them, drawn by the seed.
@@ -102,6 +104,7 @@ def tune_baselines(
         num_items=num_items,
         train_end=train_end,
         min_played_pct=min_played_pct,
+        features=features,
     )
     k = int(metric.partition("@")[2])
     if len(validation.users) > max_users:

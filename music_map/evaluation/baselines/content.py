@@ -1,0 +1,100 @@
+"""Baselines that know songs by their features, and so can rank songs that nobody has played."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from music_map.errors import UserError
+from music_map.evaluation.baselines.history import History, decay
+from music_map.evaluation.baselines.settings import AudioKnnSettings
+from music_map.evaluation.ranking import ScoreBlock
+from music_map.progress import Progress, silent
+
+# Songs whose cosines with all songs are held at once: 2^26 float32, 256 MiB.
+_BLOCK_COSINES = 2**26
+
+
+def artist_popularity(history: History) -> ScoreBlock:
+    """Popularity that a song without plays can have: that of the other songs of its artists and albums.
+
+        score(u, i) = mean over the artists and albums g of song i of (mean over the played songs j of g of n_j)
+
+    with n_j the number of distinct users of song j in train. A song of none, or of such that have no played song,
+    gets the mean over all played songs.
+    """
+    users = np.bincount(history.pairs.items, minlength=history.num_items).astype(np.float64)
+    played = users > 0
+    features = history.features()
+    total, groups = np.zeros(history.num_items), np.zeros(history.num_items)
+    for offsets, members, ids in (
+        (features.artist_offsets, features.artists, features.artist_ids),
+        (features.album_offsets, features.albums, features.album_ids),
+    ):
+        item = np.repeat(np.arange(history.num_items), np.diff(offsets))
+        songs = np.bincount(members[played[item]], minlength=len(ids))
+        mean = np.bincount(members, users[item], minlength=len(ids)) / np.maximum(songs, 1)
+        known = songs[members] > 0
+        total += np.bincount(item[known], mean[members[known]], minlength=history.num_items)
+        groups += np.bincount(item[known], minlength=history.num_items)
+    overall = users.sum() / max(played.sum(), 1)
+    row = np.where(groups > 0, total / np.maximum(groups, 1), overall).astype(np.float32)[None]
+    return lambda block: np.broadcast_to(row, (len(block), row.shape[1]))
+
+
+def audio_knn(history: History, settings: AudioKnnSettings, *, progress: Progress = silent) -> ScoreBlock:
+    """Plain audio-kNN: songs that sound like those of the user's history.
+
+        score(u, i) = sum over the songs j of u's history in N(i) of 2^(-(t_u - t_uj) / half-life) * <a_i, a_j>
+
+    with a the unit audio embeddings (0 for a song without), t_uj the last event of u on j, t_u the last event of u, and
+    N(i) the `num_neighbours` songs with a train event that sound most like i, or all of them where that is 0: then
+    the score is the weighted mean of the cosines, up to a factor of the user.
+
+    Raises:
+      UserError: no song has audio.
+    """
+    features = history.features()
+    if len(features.audio) == 0:
+        raise UserError("baseline 'audio_knn' needs audio embeddings, and this data set has none; leave it out")
+    # Row -1 is that of the songs without audio.
+    audio = np.concatenate([features.audio, np.zeros((1, features.audio.shape[1]), np.float32)])[features.audio_row]
+    weights = _recency(history, settings.half_life_days)
+    if settings.num_neighbours == 0:
+        profiles = weights @ audio
+        return lambda users: profiles[users] @ audio.T
+
+    candidates = np.flatnonzero(features.audio_row >= 0)
+    played = np.intersect1d(np.unique(history.items), candidates)
+    kept = min(settings.num_neighbours, len(played))
+    rows, columns, values = [], [], []
+    at_once = max(1, _BLOCK_COSINES // max(len(played), 1))
+    with progress("audio-kNN", len(candidates), "song") as advance:
+        for start in range(0, len(candidates), at_once):
+            block = candidates[start : start + at_once]
+            cosines = audio[block] @ audio[played].T
+            # A song is no neighbour of itself.
+            cosines[block[:, None] == played[None]] = -np.inf
+            nearest = np.argpartition(-cosines, kept - 1, axis=1)[:, :kept]
+            value = np.take_along_axis(cosines, nearest, axis=1)
+            rows.append(np.repeat(block, kept))
+            columns.append(played[nearest].ravel())
+            values.append(np.maximum(value, 0.0).ravel())
+            advance(len(block))
+    neighbours = sparse.csr_array(
+        (np.concatenate(values), (np.concatenate(columns), np.concatenate(rows))), (history.num_items,) * 2
+    )
+    return lambda users: (weights[users] @ neighbours).toarray()
+
+
+def _recency(history: History, half_life_days: float) -> sparse.csr_array:
+    """Weight of each song of each user by the user's last event on it, float32 [U, I]."""
+    pair = history.users.astype(np.int64) * history.num_items + history.items
+    # Of equal pairs the last of a stable sort by time is the latest event.
+    order = np.lexsort((history.timestamps, pair))
+    last = order[np.append(pair[order][1:] != pair[order][:-1], True)] if len(order) else order
+    latest = np.zeros(history.num_users, np.int64)
+    np.maximum.at(latest, history.users, history.timestamps.astype(np.int64))
+    users = history.users[last]
+    weights = decay(latest[users], history.timestamps[last], half_life_days).astype(np.float32)
+    return sparse.csr_array((weights, (users, history.items[last])), (history.num_users, history.num_items))
