@@ -94,7 +94,7 @@ class Fusion(nn.Module):
     backend: str
 
     @nn.compact
-    def __call__(self, inputs: Features) -> jax.Array:
+    def __call__(self, inputs: Features, known: jax.Array) -> jax.Array:
         d, normal = self.embedding_dim, nn.initializers.normal(self.init_std)
         total: Any = 0.0
         if inputs.audio is not None:
@@ -108,17 +108,18 @@ class Fusion(nn.Module):
                 size = matrix.backward.offsets.shape[0] - 1
                 total += spmm(matrix, self.param(name, normal, (size, d)), self.backend)
         if inputs.track is not None:
-            total += inputs.track @ self.param("track", nn.initializers.zeros, (inputs.track.shape[1], d))
+            # A song without listens has no length either: it is known from listens alone.
+            total += (inputs.track * known[:, None]) @ self.param("track", nn.initializers.zeros, (inputs.track.shape[1], d))
         return total
 
 
 def init(key: jax.Array, inputs: Features, *, embedding_dim: int, init_std: float) -> dict[str, Any]:
     """Draws the fusion's parameters."""
     # Only shapes matter here: no product is run.
-    return Fusion(embedding_dim, init_std, "segment").init(key, inputs)["params"]
+    return Fusion(embedding_dim, init_std, "segment").init(key, inputs, jnp.ones((), bool)[None])["params"]
 
 
-def apply(params: dict[str, Any], inputs: Features, *, backend: str) -> jax.Array:
-    """Content part of e^(0), float32 [I, d]."""
+def apply(params: dict[str, Any], inputs: Features, known: jax.Array, *, backend: str) -> jax.Array:
+    """Content part of e^(0), float32 [I, d]; `known`, bool [I], False for songs to treat as never listened to."""
     d = jax.tree.leaves(params)[0].shape[-1]
-    return Fusion(d, 1.0, backend).apply({"params": params}, inputs)
+    return Fusion(d, 1.0, backend).apply({"params": params}, inputs, known)

@@ -39,8 +39,8 @@ class ModelSettings:
       init_std: standard deviation of the initial id embeddings.
       audio: fuse the songs' audio embeddings into e^(0).
       metadata: fuse artist, album and track length into e^(0).
-      id_dropout: share of songs whose id embedding is left out in a training step, so that audio and metadata alone
-        must place a song: what a song never trained has.
+      id_dropout: share of songs that a training step treats as never trained: no id embedding, no track length, no
+        message to or from them, so that audio, artists and albums alone must place them.
       backend: propagation backend, see `music_map.model.propagation.spmm`.
     """
 
@@ -130,18 +130,23 @@ def init(key: jax.Array, settings: ModelSettings, *, num_users: int, num_items: 
     return params
 
 
+def known_songs(inputs: Inputs, settings: ModelSettings, dropout_key: jax.Array | None) -> jax.Array:
+    """Songs with a train edge, less those that `dropout_key` leaves out in a training step: bool [I]."""
+    known = inputs.adjacency.item_degree > 0
+    if inputs.features is None or dropout_key is None or settings.id_dropout == 0:
+        return known
+    return known & jax.random.bernoulli(dropout_key, 1.0 - settings.id_dropout, known.shape)
+
+
 def base_embeddings(
-    params: Params, inputs: Inputs, settings: ModelSettings, dropout_key: jax.Array | None = None
+    params: Params, inputs: Inputs, settings: ModelSettings, known: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """e^(0) of users [U, d] and songs [I, d]; `dropout_key` leaves out id embeddings as in training."""
+    """e^(0) of users [U, d] and songs [I, d]; see `known_songs`."""
     if inputs.features is None:
         return params["user"], params["item"]
     # A song without a train edge never trained its id embedding: only its features speak for it.
-    keep = (inputs.adjacency.item_degree > 0).astype(jnp.float32)
-    if dropout_key is not None and settings.id_dropout > 0:
-        keep = keep * jax.random.bernoulli(dropout_key, 1.0 - settings.id_dropout, keep.shape)
-    content = fusion.apply(params["fusion"], inputs.features, backend=settings.backend)
-    return params["user"], params["item"] * keep[:, None] + content
+    content = fusion.apply(params["fusion"], inputs.features, known, backend=settings.backend)
+    return params["user"], params["item"] * known[:, None] + content
 
 
 def combine_weights(params: Params, settings: ModelSettings) -> tuple[jax.Array, jax.Array]:
@@ -166,12 +171,14 @@ def apply(
     Returns:
       (user embeddings [U, d], song embeddings [I, d], (e^(0) of users [U, d], of songs [I, d])), float32.
     """
-    user0, item0 = base_embeddings(params, inputs, settings, dropout_key)
+    known = known_songs(inputs, settings, dropout_key)
+    user0, item0 = base_embeddings(params, inputs, settings, known)
     adjacency = inputs.adjacency
     matrix, backend = adjacency.users_from_items, settings.backend
     # w_ui / (d_u^alpha d_i^beta) as two scalings about the raw product: one stored value serves both directions.
-    user_out, item_out = _power(adjacency.user_degree, -settings.alpha), _power(adjacency.item_degree, -settings.alpha)
-    user_in, item_in = _power(adjacency.user_degree, -settings.beta), _power(adjacency.item_degree, -settings.beta)
+    item_degree = jnp.where(known, adjacency.item_degree, 0.0)
+    user_out, item_out = _power(adjacency.user_degree, -settings.alpha), _power(item_degree, -settings.alpha)
+    user_in, item_in = _power(adjacency.user_degree, -settings.beta), _power(item_degree, -settings.beta)
     gamma, layer_weights = combine_weights(params, settings)
 
     user, item = user0, item0
