@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     model.init_std = 0.1
     model.audio = True  # fuse audio embeddings into the songs' e^(0)
     model.metadata = True  # fuse artists, albums and track length
-    model.id_dropout = 0.1  # share of songs a step sees without their id embedding, as a new song would be
+    model.id_dropout = 0.3  # share of songs that a step treats as never listened to, as a new song would be
     model.backend = "auto"  # "auto", "segment" (jraph) or "csr"
 
     config.loss = loss = ConfigDict()

@@ -108,7 +108,12 @@ def check(config: ConfigDict) -> None:
 def check_protocol(config: ConfigDict, name: str, flag: str) -> None:
     """Raises UserError, with the flag's name, for a protocol that is unknown or that the data cannot answer."""
     try:
-        protocols.check_protocol(find_protocol(name), data_format=config.data.format, split_rule=config.data.split)
+        protocols.check_protocol(
+            find_protocol(name),
+            data_format=config.data.format,
+            split_rule=config.data.split,
+            songs_held_out=config.data.cold_item_fraction > 0,
+        )
     except UserError as e:
         raise UserError(f"{flag}: {e}") from e
 

@@ -147,7 +147,9 @@ def weights_for(run: Experiment, workdir: Path, protocol: str) -> Weights | None
     """The head's weights for a protocol, fitted now where that has not been done; None for a run without recency."""
     folder = workdir / "recency"
     windows = windows_of(run)
-    if not windows or not (folder / "checkpoints").is_dir():
+    # Nothing recent is known of held-out songs.
+    cold = find_protocol(protocol).candidates == "held_out"
+    if cold or not windows or not (folder / "checkpoints").is_dir():
         return None
     past = _as_of(run, windows[-1].now)
     step, params = experiment.best_params(past, folder)

@@ -38,7 +38,7 @@ class Protocol:
         the songs held out altogether (data.cold_item_fraction), whose interactions are then the targets. A target that
         is no candidate remains a target.
       needs: what it needs of the data: "nothing"; "timestamps", which the text format has none of; or
-        "global_temporal", the Yambda paper's split.
+        "global_temporal", the Yambda paper's split; or "held_out", songs held out from training.
     """
 
     name: str
@@ -136,13 +136,14 @@ def find_protocol(name: str) -> Protocol:
     raise UserError(f"protocol {name!r} is unknown; {hint}choose one of {', '.join(PROTOCOLS)}")
 
 
-def check_protocol(protocol: Protocol, *, data_format: str, split_rule: str) -> None:
+def check_protocol(protocol: Protocol, *, data_format: str, split_rule: str, songs_held_out: bool = False) -> None:
     """Raises UserError where the data cannot answer the protocol.
 
     Args:
       protocol: of PROTOCOLS.
       data_format: "yambda" or "text", PreprocessSettings.format.
       split_rule: "temporal" or "global_temporal", PreprocessSettings.split; the text format has its own split.
+      songs_held_out: whether PreprocessSettings.cold_item_fraction is above 0.
     """
     if protocol.needs == "nothing":
         return
@@ -156,6 +157,11 @@ def check_protocol(protocol: Protocol, *, data_format: str, split_rule: str) -> 
             f"protocol {protocol.name!r} needs the Yambda paper's split and the data has config.data.split="
             f"{split_rule!r}; train with --config.data.split=global_temporal in a new --workdir, or choose another "
             "protocol"
+        )
+    if protocol.needs == "held_out" and not songs_held_out:
+        raise UserError(
+            f"protocol {protocol.name!r} ranks songs held out from training, and this run has none; train with "
+            "--config.data.cold_item_fraction=0.1 in a new --workdir, or choose another protocol"
         )
 
 
@@ -204,17 +210,13 @@ def build_task(
       held_out_items: bool [I], songs held out altogether; None: none.
 
     Raises:
-      UserError: the protocol or the split is unknown, no song is held out though the protocol ranks such songs, or no
-        user has a target.
+      UserError: the protocol or the split is unknown, or no user has a target.
     """
     protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
     if split not in EVALUATED_SPLITS:
         raise UserError(f"split {split!r} cannot be evaluated; choose one of {', '.join(EVALUATED_SPLITS)}")
-    if protocol.candidates == "held_out" and (held_out_items is None or not held_out_items.any()):
-        raise UserError(
-            f"protocol {protocol.name!r} ranks songs held out from training, and this run has none; train one with "
-            "--config.data.cold_item_fraction=0.1 in a new --workdir"
-        )
+    if protocol.candidates == "held_out" and held_out_items is None:
+        raise ValueError(f"protocol {protocol.name!r} needs held_out_items")
     held_out = val if split == "val" else test
 
     def pairs(events: Sequence[Events], accepted: Sequence[np.ndarray]) -> Pairs:
@@ -243,13 +245,14 @@ def build_task(
             f"choose another --protocol or --split, or evaluate on more data"
         )
     targets = targets.select(users)
+    candidates = {"all": np.ones(num_items, bool), "train": known_items, "held_out": held_out_items}
     return RankingTask(
         protocol=protocol,
         split=split,
         users=users,
         targets=targets,
         masked=masked.select(users),
-        candidates={"train": known_items, "held_out": held_out_items}.get(protocol.candidates, np.ones(num_items, bool)),
+        candidates=candidates[protocol.candidates],
         num_dropped_users=int((has_targets & ~known_users).sum()),
         cold_target_share=float((~known_items[targets.items]).mean()),
     )

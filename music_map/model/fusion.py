@@ -109,7 +109,8 @@ class Fusion(nn.Module):
                 total += spmm(matrix, self.param(name, normal, (size, d)), self.backend)
         if inputs.track is not None:
             # A song without listens has no length either: it is known from listens alone.
-            total += (inputs.track * known[:, None]) @ self.param("track", nn.initializers.zeros, (inputs.track.shape[1], d))
+            weights = self.param("track", nn.initializers.zeros, (inputs.track.shape[1], d))
+            total += (inputs.track * known[:, None]) @ weights
         return total
 
 

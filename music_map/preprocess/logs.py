@@ -183,8 +183,8 @@ def write_events(
 ) -> Written:
     """Writes the events and withdrawals of kept users and songs, split by time, sorted by user, then timestamp.
 
-    Equal (user, timestamp) keep the order listens, likes, dislikes (unlikes, undislikes), then that of the file. Those of
-    `held_out` songs, bool [I], of all times, are written apart, and their withdrawals are dropped.
+    Equal (user, timestamp) keep the order listens, likes, dislikes (unlikes, undislikes), then that of the file.
+    Interactions of `held_out` songs, bool [I], are written apart, those of all times; their withdrawals are dropped.
     """
     events = {s: ShardWriter(writer, f"{s}/", Events._fields, EVENT_TYPES, chunk_size=chunk_size) for s in SPLITS}
     withdrawn = {

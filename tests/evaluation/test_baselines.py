@@ -166,6 +166,7 @@ def test_fit_uses_the_events_that_the_protocol_counts():
     assert popular == {
         "temporal": [2, 1, 0, 0],
         "temporal_repeats": [2, 1, 0, 0],
+        "cold_start": [2, 1, 0, 0],
         "global_temporal": [1, 0, 0, 0],
         "global_temporal_like": [1, 0, 0, 0],
         "lightgcn": [2, 1, 0, 1],

@@ -54,7 +54,10 @@ TEST = events(
     (1, 0, LIKE, 0),
     (2, 0, LISTEN, 100),  # a repeat from train
 )
-DATA = {"train": TRAIN, "val": VAL, "test": TEST, "num_users": USERS, "num_items": ITEMS}
+HELD_OUT = np.isin(np.arange(ITEMS), [2, 6, 7])
+DATA = {
+    "train": TRAIN, "val": VAL, "test": TEST, "num_users": USERS, "num_items": ITEMS, "held_out_items": HELD_OUT,
+}  # fmt: skip
 
 
 def rows(users, pairs):
@@ -173,6 +176,8 @@ def test_unknown_names_are_mended():
         ("global_temporal", "text", "global_temporal", "'global_temporal' needs timestamps"),
         ("global_temporal", "yambda", "temporal", "train with --config.data.split=global_temporal in a new --workdir"),
         ("global_temporal_like", "yambda", "temporal", "has config.data.split='temporal'"),
+        ("cold_start", "yambda", "temporal", "train with --config.data.cold_item_fraction=0.1 in a new --workdir"),
+        ("cold_start", "text", "temporal", "'cold_start' needs timestamps"),
     ],
 )
 def test_protocols_that_the_data_cannot_answer(name, data_format, split_rule, says):
@@ -213,3 +218,15 @@ def test_a_task_for_some_of_its_users():
     assert part.users.tolist() == [1]
     assert rows(part.users, part.targets) == {1: [0]} and rows(part.users, part.masked) == {1: [1, 2, 3, 7]}
     assert part.catalogue == task.catalogue and part.protocol == task.protocol
+
+
+def test_cold_start_ranks_held_out_songs_only():
+    apart = events((0, 6, LISTEN, 60), (0, 7, LISTEN, 20), (1, 6, LIKE, 0), (1, 7, LISTEN, 100), (3, 6, LISTEN, 100))
+    task = build_task("cold_start", "val", **DATA | {"val": apart})
+    assert rows(task.users, task.targets) == {0: [6], 1: [6, 7]}
+    assert rows(task.users, task.masked) == {0: [], 1: []}
+    assert np.flatnonzero(task.candidates).tolist() == [2, 6, 7]
+    assert task.num_dropped_users == 1 and task.cold_target_share == 1.0
+    check_protocol(PROTOCOLS["cold_start"], data_format="yambda", split_rule="temporal", songs_held_out=True)
+    with pytest.raises(ValueError, match="held_out_items"):
+        build_task("cold_start", "val", **DATA | {"held_out_items": None})

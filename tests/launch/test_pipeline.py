@@ -120,6 +120,19 @@ def test_evaluate_with_a_protocol_that_the_data_cannot_answer(trained, tmp_path)
     fails("evaluate", *args, says=["--protocol", "'global_temporal'", "--config.data.split=global_temporal"])
 
 
+def test_cold_start(trained, raw, tmp_path):
+    base, _ = trained
+    evaluate = ["--protocol=cold_start", f"--output={tmp_path}/cold.json"]
+    says = ["--protocol", "'cold_start' ranks songs held out", "--config.data.cold_item_fraction=0.1"]
+    fails("evaluate", f"--workdir={base}/work", *evaluate, says=says)
+    held_out = ["--config.data.cold_item_fraction=0.1", "--config.recency.enabled=False", "--config.train.num_epochs=1"]
+    launch("train", *flags(raw, tmp_path, *held_out))
+    launch("evaluate", f"--workdir={tmp_path}/work", *evaluate, "--split=val")
+    result = json.loads((tmp_path / "cold.json").read_text())
+    assert list(result["baselines"]) == ["random", "artist_pop", "audio_knn"]
+    assert result["cold_target_share"] == 1.0 and 0 < result["num_candidates"] < 60
+
+
 def test_evaluate_with_tuned_baselines(trained, tmp_path):
     base, _ = trained
     work = tmp_path / "work"

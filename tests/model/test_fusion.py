@@ -25,6 +25,7 @@ RAW = ItemFeatures(
     track_seconds=np.array([100.0, 200.0, 0.0, 400.0], np.float32),
 )
 DEGREE = np.array([1.0, 2.0, 1.0, 0.0])
+ALL = np.ones(4, bool)
 SETTINGS = dataclasses.replace(PAPER, audio=True, metadata=True, num_layers=1, score="dot")
 
 
@@ -56,15 +57,18 @@ def test_content_is_the_sum_of_its_parts():
     )
     for backend in ("csr", "segment"):
         np.testing.assert_allclose(
-            fusion.apply(params["fusion"], inputs.features, backend=backend), wanted, rtol=1e-4, atol=1e-5
+            fusion.apply(params["fusion"], inputs.features, ALL, backend=backend), wanted, rtol=1e-4, atol=1e-5
         )
 
 
 def test_a_song_never_trained_has_its_features_and_not_its_id():
     inputs, params = made()
-    _, item0 = lightgcn.base_embeddings(params, inputs, SETTINGS)
-    content = fusion.apply(params["fusion"], inputs.features, backend="csr")
-    np.testing.assert_array_equal(item0[3], content[3])
+    known = inputs.adjacency.item_degree > 0
+    _, item0 = lightgcn.base_embeddings(params, inputs, SETTINGS, known)
+    content = fusion.apply(params["fusion"], inputs.features, ALL, backend="csr")
+    # Its length would be known from listens, and it has none.
+    lengthless = content[3] - inputs.features.track[3] @ params["fusion"]["track"]
+    np.testing.assert_allclose(item0[3], lengthless, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(item0[0], content[0] + params["item"][0], rtol=1e-6)
     moved = {**params, "item": params["item"].at[3].set(7.0)}
     np.testing.assert_array_equal(
@@ -72,19 +76,37 @@ def test_a_song_never_trained_has_its_features_and_not_its_id():
     )
 
 
-def test_id_dropout_leaves_out_ids_only_with_a_key():
-    settings = dataclasses.replace(SETTINGS, id_dropout=0.5)
+def test_id_dropout_makes_songs_as_if_never_listened_to():
+    """A training step encodes all nodes as the graph without the dropped songs' edges would, degrees of users aside."""
+    settings = dataclasses.replace(SETTINGS, id_dropout=0.5, num_layers=2)
     inputs, params = made(settings)
-    content = np.asarray(fusion.apply(params["fusion"], inputs.features, backend="csr"))
-    _, whole = lightgcn.base_embeddings(params, inputs, settings)
     dropped = np.zeros(3)
     for seed in range(40):
-        _, item0 = lightgcn.base_embeddings(params, inputs, settings, jax.random.key(seed))
-        for i in range(3):
-            without = np.allclose(item0[i], content[i])
-            assert without or np.allclose(item0[i], whole[i])
-            dropped[i] += without
+        key = jax.random.key(seed)
+        known = np.asarray(lightgcn.known_songs(inputs, settings, key))
+        assert not known[3]
+        dropped += ~known[:3]
+        without = inputs.adjacency._replace(item_degree=inputs.adjacency.item_degree * known)
+        for a, b in zip(
+            lightgcn.apply(params, inputs, settings, key)[:2],
+            lightgcn.apply(params, inputs._replace(adjacency=without), settings)[:2],
+            strict=True,
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     assert np.all((dropped > 8) & (dropped < 32))
+    np.testing.assert_array_equal(lightgcn.known_songs(inputs, settings, None), [True, True, True, False])
+
+
+def test_no_message_reaches_or_leaves_a_dropped_song():
+    settings = dataclasses.replace(SETTINGS, id_dropout=0.5, num_layers=2, gamma=0.35)
+    inputs, params = made(settings)
+    key = next(k for k in map(jax.random.key, range(99)) if not lightgcn.known_songs(inputs, settings, k)[1])
+    moved = params | {"item": params["item"].at[1].add(5.0)}
+    for a, b in zip(*(lightgcn.apply(p, inputs, settings, key)[:2] for p in (params, moved)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    moved = params | {"user": params["user"] + 5.0}
+    songs = [lightgcn.apply(p, inputs, settings, key)[1] for p in (params, moved)]
+    np.testing.assert_array_equal(songs[0][1], songs[1][1])
 
 
 def test_kinds_can_be_switched_off_and_absent():

@@ -29,11 +29,12 @@ TRAINED = ("ials", "bpr_mf", "sasrec")
 
 def check_names(names: Sequence[str]) -> None:
     """Raises UserError for a name that is no baseline, and for one whose library is not installed."""
+    known = tuple(dict.fromkeys((*BASELINES, *COLD_START)))
     for name in names:
-        if name not in (*BASELINES, *COLD_START):
-            near = difflib.get_close_matches(name, (*BASELINES, *COLD_START), n=1)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(f"baseline {name!r} is unknown; {hint}choose from {', '.join(dict.fromkeys((*BASELINES, *COLD_START)))}")
+            raise UserError(f"baseline {name!r} is unknown; {hint}choose from {', '.join(known)}")
         if name in ("ials", "bpr_mf"):
             require_implicit(name)
 
