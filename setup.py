@@ -2,6 +2,11 @@
 
 from setuptools import find_packages, setup
 
+SWEEP = [
+    "matplotlib",  # the picture of launch/sweep.py
+    "optuna>=5",  # its search
+]
+
 setup(
     name="music-map",
     version="0.1.0",
@@ -36,7 +41,9 @@ setup(
             "pytest",
             "pytest-xdist",  # the suite on all cores
             "ruff",  # lint
+            *SWEEP,
         ],
+        "sweep": SWEEP,
         # Peers and tools of benchmarks/ only; the library never imports them.
         "bench": ["psutil"],
     },

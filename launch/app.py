@@ -7,7 +7,9 @@ import difflib
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -123,6 +125,23 @@ def run(main: Callable[[], int | None]) -> None:
         sys.exit(status or 0)
 
     app.run(guarded, flags_parser=_parse)
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[threading.Event]:
+    """An event that SIGTERM or the first Ctrl-C sets; a second Ctrl-C interrupts at once."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def path_of(text: str, flag: str) -> Path:

@@ -40,7 +40,7 @@ def check(argv: Sequence[str]) -> None:
         elif config is None:
             raise UserError(f"--config{field} needs --config=FILE before it, e.g. --config=configs/demo.py")
         else:
-            _require_field(config, field.removeprefix("."))
+            require_field(config, field.removeprefix("."), "--config.")
 
 
 def _load(value: str) -> ConfigDict:
@@ -83,7 +83,14 @@ def _failure(flag: str, path: str, error: Exception) -> UserError:
     return UserError(f"{flag}: {where}{type(error).__name__}: {message}; mend the file")
 
 
-def _require_field(config: ConfigDict, field: str) -> None:
+def require_field(config: ConfigDict, field: str, flag: str) -> None:
+    """Raises UserError, with the nearest name, unless `field` ("model.alpha") is in the configuration.
+
+    Args:
+      config: the configuration.
+      field: names joined by dots.
+      flag: what stands before the field on the command line, e.g. "--config.".
+    """
     node: Any = config
     parts = field.split(".")
     for i, part in enumerate(parts):
@@ -92,7 +99,10 @@ def _require_field(config: ConfigDict, field: str) -> None:
         if not isinstance(node, ConfigDict) or part not in node:
             known = sorted(node) if isinstance(node, ConfigDict) else []
             near = difflib.get_close_matches(part, known, n=1)
-            prefix = ".".join(["--config", *parts[:i]])
-            hint = f"did you mean {prefix}.{near[0]}?" if near else f"{prefix} has {', '.join(known) or 'no fields'}"
-            raise UserError(f"--config.{field}: the configuration has no such field; {hint}")
+            if near:
+                hint = f"did you mean {flag}{'.'.join([*parts[:i], near[0]])}?"
+            else:
+                prefix = f"{flag}{'.'.join(parts[:i])}".rstrip(".=")
+                hint = f"{prefix} has {', '.join(known) or 'no fields'}"
+            raise UserError(f"{flag}{field}: the configuration has no such field; {hint}")
         node = node[part]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +42,14 @@ from music_map.retrieval.export import Export, load_export, make_export, save_ex
 from music_map.retrieval.index import BACKENDS as INDEXES
 from music_map.storage import fingerprint, read_json, write_json
 from music_map.training.checkpoint import CheckpointStore
-from music_map.training.loop import LoopSettings, steps_per_epoch
+from music_map.training.loop import FitResult, LoopSettings, Position, fit, steps_per_epoch
+from music_map.training.metrics_log import MetricsLog
 from music_map.training.optimizer import OptimizerSettings
+from music_map.training.sampling import sample_data
 from music_map.training.step import StepSettings, create_state
 
 # Fields that may differ when a run goes on: where the data lies, and what changes no number of the training.
-_FREE = {
+FREE = {
     "data.raw_dir",
     "data.path",
     "data.processed_dir",
@@ -126,12 +130,13 @@ def check_baselines(names: Sequence[str], flag: str) -> None:
         raise UserError(f"{flag}: {e}") from e
 
 
-def load(config: ConfigDict, *, trained_on: str | None = None) -> Experiment:
+def load(config: ConfigDict, *, trained_on: str | None = None, quiet: bool = False) -> Experiment:
     """Runs the stages not yet done for this configuration and puts graph and features on the device.
 
     Args:
       config: the configuration.
       trained_on: fingerprint of the data of an earlier run, whose data is then used; None for a new run.
+      quiet: nothing is said of a graph that is there.
 
     Raises:
       UserError: a field of the configuration has no meaning, or the data is wrong.
@@ -139,7 +144,7 @@ def load(config: ConfigDict, *, trained_on: str | None = None) -> Experiment:
     check(config)
     _settings(config)
     dataset = stages.dataset_of_run(config, trained_on) if trained_on else stages.ensure_dataset(config)
-    return assemble(config, dataset, stages.ensure_graph(config, dataset))
+    return assemble(config, dataset, stages.ensure_graph(config, dataset, quiet=quiet))
 
 
 def _settings(config: ConfigDict) -> tuple[ModelSettings, LossSettings]:
@@ -151,21 +156,36 @@ def _settings(config: ConfigDict) -> tuple[ModelSettings, LossSettings]:
 def assemble(config: ConfigDict, dataset: Dataset, graph: BipartiteGraph) -> Experiment:
     """Puts graph and features on the device."""
     model, loss = _settings(config)
-    train = config.train
     adjacent = adjacency(graph, degree=model.degree)
     item_degree = np.asarray(adjacent.item_degree)
     features = fusion.features(dataset.item_features(), item_degree, audio=model.audio, metadata=model.metadata)
-    optimizer = OptimizerSettings(
+    optimizer = optimizer_settings(config, num_edges=len(graph.item))
+    step = StepSettings(model, loss, optimizer, config.train.batch_size)
+    return Experiment(config, dataset, graph, Inputs(adjacent, features), step)
+
+
+def check_settings(config: ConfigDict) -> None:
+    """Raises UserError for whatever `load` would refuse before it reads any data."""
+    check(config)
+    _settings(config)
+    optimizer_settings(config, num_edges=1)
+    loop_settings(config)
+    stages.preprocess_settings(config)
+    stages.graph_settings(config)
+
+
+def optimizer_settings(config: ConfigDict, *, num_edges: int) -> OptimizerSettings:
+    """The optimizer's part of the configuration; the schedule is as long as the training on `num_edges` edges."""
+    train = config.train
+    return OptimizerSettings(
         name=train.optimizer,
         learning_rate=train.learning_rate,
         schedule=train.schedule,
         warmup_steps=train.warmup_steps,
         weight_decay=train.weight_decay,
         clip_norm=train.clip_norm,
-        total_steps=train.num_epochs * steps_per_epoch(len(graph.item), train.batch_size),
+        total_steps=train.num_epochs * steps_per_epoch(num_edges, train.batch_size),
     )
-    step = StepSettings(model, loss, optimizer, train.batch_size)
-    return Experiment(config, dataset, graph, Inputs(adjacent, features), step)
 
 
 def loop_settings(config: ConfigDict) -> LoopSettings:
@@ -345,30 +365,64 @@ def config_file(workdir: Path) -> Path:
     return workdir / "config.json"
 
 
+def train(
+    run: Experiment,
+    workdir: Path,
+    loop: LoopSettings,
+    *,
+    should_stop: Callable[[], bool],
+    evaluated: Callable[[float, Position], object] | None = None,
+) -> FitResult:
+    """Trains in a workdir, or goes on there; see `music_map.training.loop.fit`. Only the validation split is ranked."""
+    config = run.config
+    validation = None if config.data.train_on_val else task_for(run, config.eval.protocol, "val")
+    with contextlib.closing(checkpoint_store(workdir, read_only=False)) as store:
+        return fit(
+            inputs=run.inputs,
+            data=sample_data(run.graph, users=config.train.user_sampling, items=config.train.item_sampling),
+            step_settings=run.settings,
+            settings=loop,
+            store=store,
+            log=MetricsLog(workdir / "metrics.jsonl"),
+            evaluate=validation and (lambda params: model_metrics(run, validation, params)),
+            should_stop=should_stop,
+            evaluated=evaluated,
+            progress=app.bar,
+        )
+
+
+def describe(config: ConfigDict) -> dict[str, Any]:
+    """The configuration as JSON-able values, its folders absolute: what a workdir remembers."""
+    described = app.to_dict(config)
+    for name in ("raw_dir", "path", "processed_dir"):
+        if described["data"][name]:
+            described["data"][name] = str(Path(described["data"][name]).expanduser().absolute())
+    return described
+
+
+def first_difference(old: dict[str, Any], new: dict[str, Any], *, free: AbstractSet[str]) -> str | None:
+    """The first field, `free` ones aside, in which two described configurations differ: "config.FIELD=OLD, not NEW"."""
+    before, now = _flat(old), _flat(new)
+    for field in sorted(before.keys() | now.keys()):
+        if field not in free and before.get(field) != now.get(field):
+            return f"config.{field}={before.get(field)!r}, not {now.get(field)!r}"
+    return None
+
+
 def claim_workdir(experiment: Experiment, workdir: Path) -> None:
     """Writes config.json into a new workdir, or checks that a used one belongs to this configuration and data.
 
     Raises:
       UserError: the workdir is another configuration's; names the first field that differs.
     """
-    described = {
-        "config": app.to_dict(experiment.config),
-        "dataset": experiment.dataset.fingerprint,
-    }
-    for name in ("raw_dir", "path", "processed_dir"):
-        if described["config"]["data"][name]:
-            described["config"]["data"][name] = str(Path(described["config"]["data"][name]).expanduser().absolute())
+    described = {"config": describe(experiment.config), "dataset": experiment.dataset.fingerprint}
     path = config_file(workdir)
     if path.exists():
         config, dataset = _read_config(workdir)
-        old, new = _flat(config), _flat(described["config"])
-        free = _FREE | ({"train.num_epochs"} if experiment.config.train.schedule == "constant" else set())
         remedy = "choose another --workdir, or delete this one to start anew"
-        for field in sorted(old.keys() | new.keys()):
-            if field not in free and old.get(field) != new.get(field):
-                raise UserError(
-                    f"{workdir}: was trained with config.{field}={old.get(field)!r}, not {new.get(field)!r}; {remedy}"
-                )
+        free = FREE | ({"train.num_epochs"} if experiment.config.train.schedule == "constant" else set())
+        if difference := first_difference(config, described["config"], free=free):
+            raise UserError(f"{workdir}: was trained with {difference}; {remedy}")
         if dataset != described["dataset"]:
             raise UserError(
                 f"{workdir}: was trained on other data than {described['config']['data']['raw_dir']}; {remedy}"

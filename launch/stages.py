@@ -107,8 +107,11 @@ def dataset_of_run(config: ConfigDict, identity: str) -> Dataset:
     return dataset
 
 
-def ensure_graph(config: ConfigDict, dataset: Dataset, *, force: bool = False) -> BipartiteGraph:
-    """The graph of a data set under this configuration: built now where that has not been done, or `force` is set."""
+def ensure_graph(config: ConfigDict, dataset: Dataset, *, force: bool = False, quiet: bool = False) -> BipartiteGraph:
+    """The graph of a data set under this configuration: built now where that has not been done, or `force` is set.
+
+    With `quiet`, nothing is said of a graph that is there.
+    """
     settings = graph_settings(config)
     identity = graph_fingerprint(dataset, settings)
     folder = graph_folder(processed_dir(config), identity)
@@ -119,7 +122,8 @@ def ensure_graph(config: ConfigDict, dataset: Dataset, *, force: bool = False) -
         stats = graph_stats(graph, counts)
         save_graph(graph, stats, folder, identity=identity, settings=settings)
     else:
-        app.say(f"build_graph: {folder} is up to date")
+        if not quiet:
+            app.say(f"build_graph: {folder} is up to date")
         graph, stats = stored
     write_json(processed_dir(config) / "graph_stats.json", stats)
     return graph

@@ -8,38 +8,13 @@ metrics.jsonl, checkpoints/, embeddings/ and results.json into the workdir. SIGT
 ends; the same command goes on.
 """
 
-import contextlib
-import signal
-import threading
-from collections.abc import Iterator
-
 from absl import flags
 
 from launch import app, experiment, recency
 from music_map.storage import write_json
-from music_map.training.loop import fit
-from music_map.training.metrics_log import MetricsLog
-from music_map.training.sampling import sample_data
 
 _CONFIG = app.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, metrics, results.", required=True)
-
-
-@contextlib.contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM or the first Ctrl-C sets; a second Ctrl-C interrupts at once."""
-    asked = threading.Event()
-
-    def ask(number: int, frame: object) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def main() -> int:
@@ -48,23 +23,8 @@ def main() -> int:
     run = experiment.load(_CONFIG.value)
     experiment.claim_workdir(run, workdir)
     config = run.config
-
-    validation = None if config.data.train_on_val else experiment.task_for(run, config.eval.protocol, "val")
-    with (
-        contextlib.closing(experiment.checkpoint_store(workdir, read_only=False)) as store,
-        _stop_on_signal() as asked,
-    ):
-        result = fit(
-            inputs=run.inputs,
-            data=sample_data(run.graph, users=config.train.user_sampling, items=config.train.item_sampling),
-            step_settings=run.settings,
-            settings=loop,
-            store=store,
-            log=MetricsLog(workdir / "metrics.jsonl"),
-            evaluate=validation and (lambda params: experiment.model_metrics(run, validation, params)),
-            should_stop=asked.is_set,
-            progress=app.bar,
-        )
+    with app.stop_on_signal() as asked:
+        result = experiment.train(run, workdir, loop, should_stop=asked.is_set)
     if result.resumed_from is not None:
         app.say(f"went on from step {result.resumed_from}")
     if result.reason == "signal":

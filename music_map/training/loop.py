@@ -102,6 +102,7 @@ def fit(
     log: MetricsLog,
     evaluate: Callable[[Params], dict[str, float]] | None,
     should_stop: Callable[[], bool] = lambda: False,
+    evaluated: Callable[[float, Position], object] | None = None,
     progress: Progress = silent,
 ) -> FitResult:
     """Trains, or goes on training, to the end.
@@ -114,6 +115,7 @@ def fit(
       log: metrics.jsonl.
       evaluate: validation metrics of parameters; None where there is no validation split (the last step is the best).
       should_stop: asked between dispatches; True saves and returns.
+      evaluated: told the epoch and the position after each evaluation, before `should_stop` is asked.
       progress: bar over steps.
 
     Raises:
@@ -174,6 +176,8 @@ def fit(
                 improved = _evaluate(state.params, step, epoch, evaluate, settings.metric, position, log)
                 save(position.improvements if improved else -1)
                 saved_at = time.perf_counter()
+                if evaluated is not None:
+                    evaluated(step / epoch, position)
             elif time.perf_counter() - saved_at >= settings.checkpoint_every_seconds:
                 save()
                 saved_at = time.perf_counter()
