@@ -82,17 +82,20 @@ def _spread(axis: Axis, result: Result) -> float:
 
 
 def _ticks(axis: Axis) -> dict[float, str]:
-    """Heights and labels of an axis: all categories, or round numbers."""
+    """Heights and labels of an axis: all categories, or the two ends and round numbers (or steps) between them."""
     if axis.choices:
         return {_height(axis, choice): str(choice) for choice in axis.choices}
-    values = np.zeros(0)
-    if axis.log:
-        values = LogLocator(subs=(1.0, 3.0)).tick_values(axis.low, axis.high)
-    inside = [v for v in values if axis.low <= v <= axis.high]
-    if len(inside) < 3:
-        values = MaxNLocator(nbins=6, integer=isinstance(axis.low, int)).tick_values(axis.low, axis.high)
-        inside = [v for v in values if axis.low <= v <= axis.high]
-    return {_height(axis, float(value)): f"{value:.12g}" for value in inside}
+    if axis.step:
+        steps = round((axis.high - axis.low) / axis.step)
+        inner = axis.low + axis.step * np.arange(0, steps, math.ceil(steps / 8))
+    elif axis.log:
+        inner = LogLocator(subs=(1.0, 3.0)).tick_values(axis.low, axis.high)
+    else:
+        inner = MaxNLocator(nbins=6, integer=isinstance(axis.low, int)).tick_values(axis.low, axis.high)
+    ticks = {0.0: axis.low, 1.0: axis.high}
+    # Labels closer than this would touch those of the ends.
+    ticks |= {h: v for v in inner if axis.low < v < axis.high and 0.06 < (h := _height(axis, float(v))) < 0.94}
+    return {height: f"{value:.6g}" for height, value in ticks.items()}
 
 
 def figure(results: Sequence[Result], axes: Sequence[Axis], metric: str) -> Figure:
@@ -109,10 +112,12 @@ def figure(results: Sequence[Result], axes: Sequence[Axis], metric: str) -> Figu
     pruned = [r for r in results if r.state == "pruned"]
     best, values = complete[0], [r.value for r in complete]
     low, high = min(values), max(values)
-    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    last = Axis(metric, low=low - margin, high=high + margin)
+    margin = (high - low) or 0.1 * abs(high) or 1.0
+    ends = MaxNLocator(nbins=8).tick_values(low - 0.05 * margin, high + 0.05 * margin)
+    last = Axis(metric, low=float(ends[0]), high=float(ends[-1]))
     # A few bad trials would take most of the colours: the worst tenth shares one.
-    colour = ScalarMappable(Normalize(float(np.quantile(values, 0.1)), high), colormaps["viridis"])
+    bottom = float(np.quantile(values, 0.1))
+    colour = ScalarMappable(Normalize(bottom if bottom < high else last.low, high), colormaps["viridis"])
 
     columns = len(axes) + 1
     drawing = Figure(figsize=(max(7.0, 1.9 * columns + 1.5), 5.2), layout="constrained")
@@ -135,8 +140,10 @@ def figure(results: Sequence[Result], axes: Sequence[Axis], metric: str) -> Figu
     _draw_axes(frame, [*axes, last])
     for x, height, value in zip(across, heights, [*(best.values[a.field] for a in axes), best.value], strict=True):
         text = f"{value:.4f}" if x == columns - 1 else _text(value)
+        # Below the point where the axis' name is above it.
+        beside = (9, 9 if height < 0.93 else -16)
         frame.annotate(
-            text, (x, height), xytext=(9, 9 if height < 0.93 else -16), textcoords="offset points", color=_BEST, weight="bold", fontsize=10,
+            text, (x, height), xytext=beside, textcoords="offset points", color=_BEST, weight="bold", fontsize=10,
             zorder=7, bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85},
         )  # fmt: skip
     bar = drawing.colorbar(colour, ax=frame, extend="min", pad=0.06, fraction=0.04)

@@ -1,0 +1,139 @@
+"""--search: ranges checked against the configuration's types, and what a trial may draw from them."""
+
+import math
+
+import optuna
+import pytest
+from ml_collections import ConfigDict, config_dict
+
+from launch import search_space
+from launch.search_space import Axis
+from music_map.errors import UserError
+
+
+@pytest.fixture
+def config():
+    config = ConfigDict(
+        {
+            "data": {"split": "temporal"},
+            "eval": {"metric": "ndcg@20"},
+            "model": {"alpha": 0.6, "num_layers": 3, "adaptive": False, "ks": (1, 2)},
+            "loss": {"name": "bpr"},
+            "half_life": config_dict.placeholder(float),
+        }
+    )
+    return config.lock()
+
+
+@pytest.mark.parametrize(
+    ("text", "axis"),
+    [
+        ("model.alpha=0:1", Axis("model.alpha", low=0.0, high=1.0)),
+        ("model.alpha=-0.5:0.5", Axis("model.alpha", low=-0.5, high=0.5)),
+        ("model.alpha=0:0.3:0.1", Axis("model.alpha", low=0.0, high=0.3, step=0.1)),
+        ("model.alpha=1e-4:1e-2:log", Axis("model.alpha", low=1e-4, high=1e-2, log=True)),
+        ("model.alpha=0.1,0.2", Axis("model.alpha", (0.1, 0.2))),
+        ("model.num_layers=1:4", Axis("model.num_layers", low=1, high=4)),
+        ("model.num_layers=8:64:8", Axis("model.num_layers", low=8, high=64, step=8)),
+        ("model.num_layers=1:100:log", Axis("model.num_layers", low=1, high=100, log=True)),
+        ("model.num_layers=1,3", Axis("model.num_layers", (1, 3))),
+        ("model.adaptive=true,False", Axis("model.adaptive", (True, False))),
+        ("loss.name=bpr, softmax", Axis("loss.name", ("bpr", "softmax"))),
+        ("half_life=1:9", Axis("half_life", low=1.0, high=9.0)),
+    ],
+)
+def test_parse(config, text, axis):
+    parsed = search_space.parse(text, config)
+    assert parsed == axis
+    assert [type(v) for v in parsed.ends()] == [type(v) for v in axis.ends()]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model.alpha", "--search=model.alpha: is no FIELD=RANGE"),
+        ("model.alpha=", "is no FIELD=RANGE"),
+        ("model.alhpa=0:1", "the configuration has no such field; did you mean --search=model.alpha?"),
+        ("modle.alpha=0:1", "the configuration has no such field; did you mean --search=model?"),
+        ("model.zzz=0:1", "no such field; --search=model has adaptive, alpha, ks, num_layers"),
+        ("zzz=0:1", "no such field; --search has data, eval, half_life, loss, model"),
+        ("model=0:1", "config.model is no single value"),
+        ("model.ks=1,2", "config.model.ks is a tuple; only strings, numbers and booleans are searched"),
+        ("model.ks[0]=1,2", "no single value"),
+        ("data.split=temporal,global_temporal", "decides what validation measures"),
+        ("eval.metric=ndcg@20,recall@20", "decides what validation measures"),
+        ("model.alpha=1:0", "1 is not below 0"),
+        ("model.alpha=1:1", "1 is not below 1"),
+        ("model.alpha=0:x", "'x' is not a float, which config.model.alpha is"),
+        ("model.alpha=0:inf", "'inf' cannot be searched; give a finite number"),
+        ("model.alpha=0:1:log", "a logarithm needs a range above 0"),
+        ("model.alpha=0:1:0.3", "1 is not reached from 0 in steps of 0.3"),
+        ("model.alpha=0:1:-0.5", "1 is not reached from 0 in steps of -0.5"),
+        ("model.alpha=0:1:log:2", "too many parts"),
+        ("model.num_layers=0.5:2", "'0.5' is not an int, which config.model.num_layers is"),
+        ("model.num_layers=1,2.5", "'2.5' is not an int"),
+        ("model.adaptive=0,1", "'0' is not true or false"),
+        ("loss.name=bpr", "leaves no choice; give two or more categories, or set --config.loss.name=bpr"),
+        ("model.alpha=0.5", "give two or more categories or a range LOW:HIGH, or set --config.model.alpha=0.5"),
+        ("loss.name=bpr,bpr", "names a category twice"),
+        ("loss.name=bpr,", "'' cannot be searched; give a value"),
+    ],
+)
+def test_bad_ranges(config, text, message):
+    with pytest.raises(UserError) as caught:
+        search_space.parse(text, config)
+    assert message in str(caught.value) and str(caught.value).startswith("--search=")
+
+
+def test_parse_all(config):
+    axes = search_space.parse_all(["model.alpha=0:1", "loss.name=bpr,softmax"], config)
+    assert [axis.field for axis in axes] == ["model.alpha", "loss.name"]
+    with pytest.raises(UserError, match="--search missing"):
+        search_space.parse_all([], config)
+    with pytest.raises(UserError, match=r"--search=model\.alpha: is given twice"):
+        search_space.parse_all(["model.alpha=0:1", "model.alpha=0:2"], config)
+
+
+@pytest.mark.parametrize(
+    ("axis", "inside", "outside"),
+    [
+        (Axis("f", low=0.0, high=1.0), [0.0, 0.3, 1.0], [-0.1, 1.1, None]),
+        (Axis("f", low=0.1, high=0.4, step=0.1), [0.1, 0.2, 0.3, 0.4], [0.15, 0.5]),
+        (Axis("f", low=512, high=4096, step=512), [512, 1536], [513, 0]),
+        (Axis("f", ("bpr", "softmax")), ["bpr"], ["x", None]),
+    ],
+)
+def test_holds(axis, inside, outside):
+    assert all(axis.holds(v) for v in inside) and not any(axis.holds(v) for v in outside)
+
+
+def test_trials_draw_what_the_range_holds():
+    axes = [
+        Axis("float", low=-0.5, high=0.5),
+        Axis("stepped", low=0.0, high=0.3, step=0.1),
+        Axis("log", low=1e-4, high=1.0, log=True),
+        Axis("int", low=1, high=4),
+        Axis("ints", low=8, high=64, step=8),
+        Axis("choice", ("a", "b", "c")),
+        Axis("switch", (True, False)),
+    ]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = {axis.field: [] for axis in axes}
+    for _ in range(100):
+        trial = study.ask()
+        for axis in axes:
+            value = axis.suggest(trial)
+            assert type(value) is type(axis.ends()[0])
+            assert axis.step is not None or axis.holds(value)
+            drawn[axis.field].append(value)
+    assert {round(v, 9) for v in drawn["stepped"]} == {0.0, 0.1, 0.2, 0.3}
+    assert set(drawn["int"]) == {1, 2, 3, 4} and set(drawn["ints"]) == set(range(8, 65, 8))
+    assert set(drawn["choice"]) == {"a", "b", "c"} and set(drawn["switch"]) == {True, False}
+    # Uniform in the logarithm: half of the draws lie below the geometric mean of the ends.
+    assert 30 < sum(math.log10(v) < -2 for v in drawn["log"]) < 70
+
+
+def test_with_values_changes_a_copy(config):
+    changed = search_space.with_values(config, {"model.alpha": 0.1, "half_life": 3.0})
+    assert (changed.model.alpha, changed.half_life, changed.loss.name) == (0.1, 3.0, "bpr")
+    assert search_space.get(config, "model.alpha") == 0.6 and config.half_life is None
