@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -160,6 +160,24 @@ def parse_all(texts: Sequence[str], config: ConfigDict) -> tuple[Axis, ...]:
         if fields.count(field) > 1:
             raise UserError(f"--search={field}: is given twice; give each field one range")
     return axes
+
+
+def check_ends(axes: Sequence[Axis], config: ConfigDict, check: Callable[[ConfigDict], object]) -> None:
+    """Raises UserError for a category or an end that no trial could use.
+
+    Args:
+      axes: the searched fields.
+      config: the configuration.
+      check: raises UserError "config.FIELD=VALUE: ..." for a configuration without meaning.
+    """
+    for axis in axes:
+        for value in axis.ends():
+            try:
+                check(with_values(config, {axis.field: value}))
+            except UserError as e:
+                # What is wrong only beside another field's value may be right in a trial.
+                if str(e).startswith(f"config.{axis.field}="):
+                    raise UserError(f"--search={axis.field}: {e}") from e
 
 
 def get(config: ConfigDict, field: str) -> Any:

@@ -19,7 +19,6 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from launch import app, experiment, search_space, stages
-from launch.search_space import Axis
 from music_map.errors import UserError, require
 
 _CONFIG = app.define_config()
@@ -41,18 +40,6 @@ def _require_libraries() -> None:
             raise UserError(f"launch/sweep.py needs {name}, which is not installed; pip install -e '.[sweep]'")
 
 
-def _check_ends(config: ConfigDict, axes: tuple[Axis, ...]) -> None:
-    """Raises UserError for a category or an end that the configuration refuses whatever the other fields are."""
-    for axis in axes:
-        for value in axis.ends():
-            try:
-                experiment.check_settings(search_space.with_values(config, {axis.field: value}))
-            except UserError as e:
-                # Others may be wrong only beside this configuration's other values; a trial will tell.
-                if str(e).startswith(f"config.{axis.field}="):
-                    raise UserError(f"--search={axis.field}: {e}") from e
-
-
 def _train_command(config: ConfigDict, values: dict, workdir: str) -> str:
     """The command that trains the best trial anew: this command's configuration and overrides, then its values."""
     flag = flags.FLAGS["config"]
@@ -68,7 +55,7 @@ def main() -> int:
     require(_TRIALS.value >= 1, "--trials", _TRIALS.value, "at least 1")
     axes = search_space.parse_all(_SEARCH.value, config)
     experiment.check_settings(config)
-    _check_ends(config, axes)
+    search_space.check_ends(axes, config, experiment.check_settings)
     if config.data.train_on_val:
         raise UserError("config.data.train_on_val=True: leaves no validation split to choose by; set it to False")
     _require_libraries()

@@ -6,7 +6,8 @@ import optuna
 import pytest
 from ml_collections import ConfigDict, config_dict
 
-from launch import search_space
+from configs import test as tiny
+from launch import experiment, search_space
 from launch.search_space import Axis
 from music_map.errors import UserError
 
@@ -137,3 +138,33 @@ def test_with_values_changes_a_copy(config):
     changed = search_space.with_values(config, {"model.alpha": 0.1, "half_life": 3.0})
     assert (changed.model.alpha, changed.half_life, changed.loss.name) == (0.1, 3.0, "bpr")
     assert search_space.get(config, "model.alpha") == 0.6 and config.half_life is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model.gamma=0:2", "--search=model.gamma: config.model.gamma=2.0: must be between 0 and 1"),
+        ("loss.name=bpr,sotfmax", "--search=loss.name: config.loss.name='sotfmax': must be one of bpr"),
+        ("train.batch_size=0:8", "--search=train.batch_size: config.train.batch_size=0: must be at least 1"),
+        ("train.learning_rate=-1:1", "--search=train.learning_rate: config.train.learning_rate=-1.0: must be above 0"),
+        ("graph.half_life_days=0:9", "--search=graph.half_life_days: config.graph.half_life_days=0.0: must be > 0"),
+        ("train.num_epochs=0:9", "--search=train.num_epochs: config.train.num_epochs=0: must be at least 1"),
+    ],
+)
+def test_ends_that_the_configuration_refuses(text, message):
+    config = tiny.get_config().lock()
+    with pytest.raises(UserError) as caught:
+        search_space.check_ends([search_space.parse(text, config)], config, experiment.check_settings)
+    assert str(caught.value).startswith(message)
+
+
+def test_ends_that_the_configuration_takes():
+    config = tiny.get_config().lock()
+    axes = search_space.parse_all(["model.gamma=0:1", "loss.name=bpr,softmax", "model.adaptive=true,false"], config)
+    search_space.check_ends(axes, config, experiment.check_settings)
+
+    def refuse_together(config):
+        if config.loss.name == "softmax" and config.model.score == "cosine":
+            raise UserError("config.model.score='cosine': must be 'dot' with this loss")
+
+    search_space.check_ends(axes, config, refuse_together)
