@@ -23,8 +23,10 @@ from music_map.errors import UserError
 
 Value = str | float | int | bool
 
-# These fields say what is ranked and how: values of different trials could not be compared.
+# These sections say what is ranked and how: values of different trials could not be compared.
 _MEASURE = ("data", "eval")
+# These come after the training that a trial is measured by.
+_LATER = ("recency", "retrieval")
 
 
 class Trial(Protocol):
@@ -101,6 +103,8 @@ def parse(text: str, config: ConfigDict) -> Axis:
             f"{flag}: config.{field} decides what validation measures, so that trials could not be compared; "
             f"set it with --config.{field}=VALUE for the whole sweep"
         )
+    if sections and sections[0] in _LATER:
+        raise UserError(f"{flag}: config.{field} changes nothing in training, which is what a trial is measured by")
     kind = node.get_type(name)
     if kind not in (str, float, int, bool):
         raise UserError(f"{flag}: config.{field} is a {kind.__name__}; only strings, numbers and booleans are searched")

@@ -32,7 +32,7 @@ def main() -> int:
         return 0
 
     step, params = experiment.best_params(run, workdir)
-    with _stop_on_signal() as asked:
+    with app.stop_on_signal() as asked:
         if not recency.calibrate(run, workdir, best_step=step, should_stop=asked.is_set):
             app.say("stopped by a signal while fitting recency; checkpoint saved. Run the same command to go on.")
             return 0

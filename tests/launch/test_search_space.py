@@ -20,6 +20,7 @@ def config():
             "eval": {"metric": "ndcg@20"},
             "model": {"alpha": 0.6, "num_layers": 3, "adaptive": False, "ks": (1, 2)},
             "loss": {"name": "bpr"},
+            "recency": {"strength": 1.0},
             "half_life": config_dict.placeholder(float),
         }
     )
@@ -57,12 +58,13 @@ def test_parse(config, text, axis):
         ("model.alhpa=0:1", "the configuration has no such field; did you mean --search=model.alpha?"),
         ("modle.alpha=0:1", "the configuration has no such field; did you mean --search=model?"),
         ("model.zzz=0:1", "no such field; --search=model has adaptive, alpha, ks, num_layers"),
-        ("zzz=0:1", "no such field; --search has data, eval, half_life, loss, model"),
+        ("zzz=0:1", "no such field; --search has data, eval, half_life, loss, model, recency"),
         ("model=0:1", "config.model is no single value"),
         ("model.ks=1,2", "config.model.ks is a tuple; only strings, numbers and booleans are searched"),
         ("model.ks[0]=1,2", "no single value"),
         ("data.split=temporal,global_temporal", "decides what validation measures"),
         ("eval.metric=ndcg@20,recall@20", "decides what validation measures"),
+        ("recency.strength=1:2", "changes nothing in training"),
         ("model.alpha=1:0", "1 is not below 0"),
         ("model.alpha=1:1", "1 is not below 1"),
         ("model.alpha=0:x", "'x' is not a float, which config.model.alpha is"),

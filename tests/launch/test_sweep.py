@@ -36,7 +36,8 @@ def command(raw, base, *more):
     return [
         sys.executable, "launch/sweep.py", "--config=configs/test.py", f"--config.data.raw_dir={raw}",
         f"--config.data.processed_dir={base}/processed", "--config.model.num_layers=1", "--config.model.score=dot",
-        "--config.train.clip_norm=0.0", "--config.train.warmup_steps=0", "--config.train.num_epochs=2", "--config.train.checkpoint_every_seconds=60.0",
+        "--config.train.clip_norm=0.0", "--config.train.warmup_steps=0", "--config.train.num_epochs=2",
+        "--config.train.checkpoint_every_seconds=60.0", "--config.recency.enabled=False",
         f"--output={base}/sweep", "--search=train.learning_rate=3e-3,1e30", "--search=train.seed=0:1000", *more,
     ]  # fmt: skip
 
