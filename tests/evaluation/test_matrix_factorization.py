@@ -64,6 +64,24 @@ class TestWithImplicit:
         blocks = [np.asarray(s(users)) for _, s in bpr_mf(played, BprSettings(num_epochs=2), seed=0, every=1)]
         assert not np.array_equal(blocks[0], blocks[1])
 
+    def test_bpr_gives_back_what_drawing_by_popularity_takes(self):
+        dense = np.random.default_rng(1).random((15, 8)) < 0.4
+        dense[:, 3] = False
+        without, half = (
+            np.asarray(last(bpr_mf, history_of(dense), BprSettings(popularity=p, num_epochs=3))(np.arange(15)))
+            for p in (0.0, 0.5)
+        )
+        counts = np.maximum(dense.sum(axis=0), 0.5)
+        np.testing.assert_allclose(half - without, np.tile(0.5 * np.log(counts), (15, 1)), atol=1e-5)
+
+    def test_bpr_ranks_by_popularity_where_users_are_all_alike(self):
+        """Without a taste to learn, p(i | u) = q(i): drawn by popularity all songs look the same."""
+        rng = np.random.default_rng(0)
+        dense = rng.random((400, 12)) < np.linspace(0.05, 0.6, 12)
+        chosen = BprSettings(factors=2, regularization=0.1, num_epochs=30)
+        scores = np.asarray(last(bpr_mf, history_of(dense), chosen)(np.arange(400))).mean(axis=0)
+        assert np.corrcoef(scores, np.log(dense.sum(axis=0)))[0, 1] > 0.95
+
     @settings(deadline=None, max_examples=3)
     @given(st.integers(0, 2**32 - 1))
     def test_ials_reaches_the_loss_of_plain_least_squares(self, seed):

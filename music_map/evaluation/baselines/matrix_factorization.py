@@ -63,7 +63,8 @@ def ials(history: History, settings: IalsSettings, *, seed: int, every: int) -> 
         with threadpool_limits(1, "blas"):
             # Factors that are there already are gone on with.
             model.fit(ratings, show_progress=False)
-        yield done, _scores(model)
+        # Copies: the next fit() changes the factors in place.
+        yield done, embedding_scores(np.array(model.user_factors), np.array(model.item_factors))
 
 
 def bpr_mf(history: History, settings: BprSettings, *, seed: int, every: int) -> Iterator[tuple[int, ScoreBlock]]:
@@ -71,8 +72,10 @@ def bpr_mf(history: History, settings: BprSettings, *, seed: int, every: int) ->
 
         minimise  -mean log sigmoid(s_ui - s_uj) + regularization * squared norms,    s_ui = <x_u, y_i> + b_i
 
-    over songs i of user u and uniform songs j that are none, by stochastic gradient descent on one thread: several
-    would race for the same rows, and no two runs would agree.
+    over songs i of user u and songs j that are none, by stochastic gradient descent on one thread: several would race
+    for the same rows, and no two runs would agree. The library draws j in proportion to the popularity q, not uniformly
+    as the paper does; the optimum is then s_ui = log p(i | u) - log q(i) + c_u, which hides what is popular. So
+    popularity * log q(i) is added to the biases: with 1 the ranking is that of uniform draws, with 0 the library's.
 
     Args:
       history: its distinct pairs are the positives.
@@ -98,20 +101,21 @@ def bpr_mf(history: History, settings: BprSettings, *, seed: int, every: int) ->
         # A generator, not a number: fit() would seed its draws anew and draw the same triples after every stop.
         random_state=np.random.default_rng(seed),
     )
+    counts = np.bincount(history.pairs.items, minlength=history.num_items)
+    # A song without a user counts half a user.
+    added = settings.popularity * np.log(np.maximum(counts, 0.5))
     for done, step in _stops(settings.num_epochs, every):
         model.iterations = step
         model.fit(ratings, show_progress=False)
-        yield done, _scores(model)
+        # The last column: 1 of a user, the bias of a song.
+        items = np.array(model.item_factors)
+        items[:, -1] += added
+        yield done, embedding_scores(np.array(model.user_factors), items)
 
 
 def _csr(history: History) -> sparse.csr_matrix:
     """`implicit` knows scipy's matrices, not its arrays."""
     return sparse.csr_matrix(binary_matrix(history.pairs, history.num_items))
-
-
-def _scores(model: object) -> ScoreBlock:
-    # Copies: the next fit() changes the factors in place.
-    return embedding_scores(np.array(model.user_factors), np.array(model.item_factors))
 
 
 def _stops(num_epochs: int, every: int) -> Iterator[tuple[int, int]]:

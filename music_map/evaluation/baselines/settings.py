@@ -98,16 +98,18 @@ class BprSettings:
     factors: dimensions of the embeddings.
     learning_rate: of stochastic gradient descent.
     regularization: weight of the squared norms.
+    popularity: share of the songs' log-popularity that is added back to their biases, see bpr_mf.
     num_epochs: an epoch draws as many triples as there are pairs.
     """
 
     factors: int = 64
     learning_rate: float = 0.05
     regularization: float = 0.01
+    popularity: float = 1.0
     num_epochs: int = 100
 
     def __post_init__(self) -> None:
-        _check(self, "bpr_mf", factors=1, regularization=0, num_epochs=1)
+        _check(self, "bpr_mf", factors=1, regularization=0, popularity=0, num_epochs=1)
 
 
 @dataclasses.dataclass(frozen=True)

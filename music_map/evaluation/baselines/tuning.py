@@ -32,7 +32,11 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
         "alpha": (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0),
         "regularization": (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
     },
-    "bpr_mf": {"learning_rate": (0.003, 0.01, 0.03, 0.1), "regularization": (0.001, 0.003, 0.01, 0.03, 0.1)},
+    "bpr_mf": {
+        "popularity": (0.0, 0.5, 1.0),
+        "learning_rate": (0.003, 0.01, 0.03, 0.1),
+        "regularization": (0.001, 0.003, 0.01, 0.03, 0.1),
+    },
     "sasrec": {"first_only": (False, True), "dropout": (0.2, 0.5)},
 }
 
