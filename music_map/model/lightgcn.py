@@ -83,14 +83,17 @@ class Inputs(NamedTuple):
     features: fusion.Features | None
 
 
+# Where only directions matter (gamma = 0), l2 shrinks an embedding without end, until its squares underflow.
+_LEAST_NORM = 1e-6
+
+
 def l2_normalize(x: jax.Array) -> jax.Array:
-    """x / ||x|| along the last axis; a zero row stays zero and has a zero gradient.
+    """x / max(||x||, 1e-6) along the last axis; a zero row stays zero.
 
     The gradient of a plain norm is NaN at zero, where nodes without edges are from the first layer on.
     """
     squares = jnp.sum(x * x, axis=-1, keepdims=True)
-    positive = squares > 0
-    return x * jnp.where(positive, jax.lax.rsqrt(jnp.where(positive, squares, 1.0)), 0.0)
+    return x * jax.lax.rsqrt(jnp.maximum(squares, _LEAST_NORM**2))
 
 
 def _power(degree: jax.Array, exponent: float) -> jax.Array:

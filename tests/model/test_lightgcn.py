@@ -76,6 +76,15 @@ def test_gradients_are_finite_where_nodes_have_no_edges():
         assert np.isfinite(leaf).all()
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e-18, 1e-5])
+def test_rows_that_shrank_to_nothing_keep_finite_values_and_gradients(size):
+    settings = dataclasses.replace(PAPER, gamma=0.0)
+    inputs, params, _ = make(settings)
+    params = jax.tree.map(lambda p: p.at[:3].mul(size), params)
+    value, grads = jax.value_and_grad(lambda p: jnp.sum(jnp.square(lightgcn.apply(p, inputs, settings)[0])))(params)
+    assert all(np.isfinite(x).all() for x in (value, *jax.tree.leaves(grads)))
+
+
 def test_gradient_equals_finite_differences_of_the_formula():
     inputs, params, dense = make(PAPER, seed=3)
     probe = np.random.default_rng(0).normal(size=dense.shape)
