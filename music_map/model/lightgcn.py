@@ -84,11 +84,11 @@ class Inputs(NamedTuple):
 
 
 # Where only directions matter (gamma = 0), l2 shrinks an embedding without end, until its squares underflow.
-_LEAST_NORM = 1e-6
+_LEAST_NORM = 1e-4
 
 
 def l2_normalize(x: jax.Array) -> jax.Array:
-    """x / max(||x||, 1e-6) along the last axis; a zero row stays zero.
+    """x / max(||x||, 1e-4) along the last axis; a zero row stays zero.
 
     The gradient of a plain norm is NaN at zero, where nodes without edges are from the first layer on.
     """
