@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,9 +22,9 @@ from music_map.evaluation.ranking import ScoreBlock
 from music_map.graph.build import build_graph
 from music_map.model.lightgcn import Params
 from music_map.preprocess.dataset import SPLITS, Events, index_of
-from music_map.recency.fit import fit_head, gather, join
+from music_map.recency.fit import Examples, fit_head, gather, join
 from music_map.recency.history import before
-from music_map.recency.moment import observe
+from music_map.recency.moment import Moment, observe
 from music_map.recency.scores import FEATURES, Embeddings, Weights, recency_scores
 from music_map.recency.settings import RecencySettings
 from music_map.recency.windows import Window, choose_windows
@@ -104,7 +103,7 @@ def calibrate(run: Experiment, workdir: Path, *, best_step: int, should_stop: Ca
     return True
 
 
-def _examples_of(run: Experiment, windows: list[Window], params: Params, protocol: str) -> list[Any]:
+def _examples_of(run: Experiment, windows: list[Window], params: Params, protocol: str) -> list[Examples]:
     """The fit's examples of each window that has a user with targets."""
     dataset, settings = run.dataset, RecencySettings(**run.config.recency)
     train = dataset.events("train")
@@ -131,7 +130,7 @@ def _examples_of(run: Experiment, windows: list[Window], params: Params, protoco
     return found
 
 
-def _moment(run: Experiment, events: Events, users: np.ndarray, now: int) -> Any:
+def _moment(run: Experiment, events: Events, users: np.ndarray, now: int) -> Moment:
     return observe(
         events,
         users,
@@ -177,9 +176,7 @@ def weights_for(run: Experiment, workdir: Path, protocol: str) -> Weights | None
         app.warn(f"no past window has a target of protocol {protocol!r}; the encoder's own score is used")
         return None
     joined = join(examples)
-    loss = run.settings.loss
-    prior = {"user": 1.0 if loss.name == "bpr" else 1.0 / loss.temperature}
-    weights = fit_head(joined, strength=run.config.recency.strength, prior=prior)
+    weights = fit_weights(run, joined)
     app.say(f"recency: fitted for protocol {protocol} on {len(joined.target)} users of {len(examples)} past windows")
     write_json(
         path,
@@ -192,6 +189,34 @@ def weights_for(run: Experiment, workdir: Path, protocol: str) -> Weights | None
         },
     )
     return weights
+
+
+def fit_weights(run: Experiment, examples: Examples, *, used: Sequence[str] = FEATURES) -> Weights:
+    """The weights of the features in `used`, drawn to the score that the encoder was trained for."""
+    loss = run.settings.loss
+    prior = {"user": 1.0 if loss.name == "bpr" else 1.0 / loss.temperature}
+    return fit_head(examples, strength=run.config.recency.strength, prior=prior, used=used)
+
+
+def ablations(
+    run: Experiment, workdir: Path, params: Params, task: RankingTask, parts: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, ScoreBlock]]:
+    """The scores of heads that were fitted on some of the features only.
+
+    Args:
+      run, workdir: of a run with recency.
+      params: its parameters.
+      task: whose users are scored.
+      parts: features by name.
+    """
+    windows = windows_of(run)
+    _, past_params = experiment.best_params(_as_of(run, windows[-1].now), workdir / "recency")
+    examples = join(_examples_of(run, windows, past_params, task.protocol.name))
+    dataset = run.dataset
+    moment = _moment(run, dataset.events("train"), task.users, dataset.train_end)
+    embeddings = Embeddings(*experiment.encode(run, params))
+    for name, used in parts.items():
+        yield name, recency_scores(moment, embeddings, fit_weights(run, examples, used=used))
 
 
 def scores_for(run: Experiment, workdir: Path, params: Params, task: RankingTask) -> ScoreBlock | None:

@@ -11,7 +11,7 @@ trained anew.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -64,23 +64,21 @@ def queries(
     return jnp.stack([embeddings.user[users], *heads], axis=1)
 
 
-def walk_features(moment: Moment, rows: np.ndarray) -> np.ndarray:
-    """log(1 + I p(i | u)) of each of WALKS, float32 [H, B, I]; 1 / I is the chance of a random song."""
+def walk_features(moment: Moment, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """log(1 + I p(i | u)) of each of WALKS in turn, float32 [B, I]; 1 / I is the chance of a random song."""
     starts = [np.ascontiguousarray(start[rows].toarray().T) for start in moment.walk.starts]
-    found = []
     for relation in moment.walk.relations:
         for start in starts:
             reached = relation.back @ (relation.into @ start)
-            total = np.maximum(reached.sum(axis=0), 1e-12)
-            found.append(np.log1p(reached * (len(reached) / total)).T)
-    return np.stack(found).astype(np.float32)
+            reached *= len(reached) / np.maximum(reached.sum(axis=0), np.float32(1e-12))
+            yield np.log1p(reached, out=reached).T
 
 
 def dense_features(moment: Moment, embeddings: Embeddings, rows: np.ndarray) -> np.ndarray:
     """Features of all songs for some users, float32 [len(DENSE), B, I]."""
     query = queries(embeddings, moment.users[rows], *(column[rows] for column in moment.latest))
     dots = jnp.einsum("bqd,id->qbi", query, embeddings.item, precision=jax.lax.Precision.HIGHEST)
-    return np.concatenate([np.asarray(dots), walk_features(moment, rows)])
+    return np.concatenate([np.asarray(dots), np.stack(list(walk_features(moment, rows)))])
 
 
 def recency_scores(moment: Moment, embeddings: Embeddings, weights: Weights) -> ScoreBlock:
@@ -108,7 +106,10 @@ def recency_scores(moment: Moment, embeddings: Embeddings, weights: Weights) -> 
         items = np.where(there, familiar.items[at] if len(familiar.items) else 0, -1)
         values = np.where(there, familiarity[at] if len(familiarity) else 0.0, 0.0).astype(np.float32)
         query = queries(embeddings, users, *(column[rows] for column in moment.latest))
-        walk = np.einsum("h,hbi->bi", of_walk, walk_features(moment, rows)) if of_walk.any() else None
+        walk = None
+        if of_walk.any():
+            # One at a time: together they would take six times the memory of the scores.
+            walk = sum(weight * reached for weight, reached in zip(of_walk, walk_features(moment, rows), strict=True))
         return _combine(query, of_query, embeddings.item, trend, items, values, walk)
 
     return score_block

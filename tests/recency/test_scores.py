@@ -153,3 +153,17 @@ def test_windows_lie_one_before_the_other_and_after_what_is_known():
     share = len(one.targets(events).user) / len(events.user)
     assert abs(share - 0.1) < 0.01 and one.now == one.start - 1
     assert choose_windows(make_events([(0, 0, 5, LISTEN, 90)]), split="global_temporal", held_out_share=0.1) == []
+
+
+def test_songs_without_artists_and_albums():
+    none = item_features()._replace(
+        artist_offsets=np.zeros(NUM_ITEMS + 1, np.int64),
+        artists=np.zeros(0, np.int32),
+        artist_ids=np.zeros(0, np.uint32),
+    )
+    rows = random_rows(np.random.default_rng(6), 40)
+    shape = {"num_users": NUM_USERS, "num_items": NUM_ITEMS, "latest_length": 5}
+    moment = observe(make_events(rows), np.arange(NUM_USERS, dtype=np.int32), none, now=NOW, **shape)
+    dense = dense_features(moment, EMBEDDINGS, np.array([0, 1]))
+    by_artists = [DENSE.index(name) for name in WALKS if name.startswith("artists")]
+    assert np.isfinite(dense).all() and (dense[by_artists] == 0).all()
