@@ -94,6 +94,7 @@ def get_config() -> ConfigDict:
     recency.enabled = True  # what a user plays now: latest songs, familiar songs, trends; needs timestamps
     recency.latest_songs = 100  # events of a user that the attention sees
     recency.num_users = 1000  # users of past windows to fit on
+    recency.max_epochs = 3  # of the encoder that the fit uses, which knows nothing of those windows
     recency.strength = 1.0  # of the fit's regularization
 
     config.retrieval = retrieval = ConfigDict()

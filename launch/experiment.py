@@ -65,6 +65,7 @@ FREE = {
     "recency.enabled",
     "recency.latest_songs",
     "recency.num_users",
+    "recency.max_epochs",
     "recency.strength",
 }
 

@@ -66,7 +66,8 @@ def _as_of(run: Experiment, now: int) -> Experiment:
 def calibrate(run: Experiment, workdir: Path, *, best_step: int, should_stop: Callable[[], bool]) -> bool:
     """Trains the encoder that the head is fitted with, and fits the head of the configuration's protocol.
 
-    The encoder sees the events before the earliest window alone, for as many epochs as the run's best checkpoint had.
+    The encoder sees the events before the earliest window alone, for as many epochs as the run's best checkpoint had,
+    and at most config.recency.max_epochs: the weights hardly depend on them (docs/benchmarks.md).
     Does nothing where that has been done, or where there is no window.
 
     Args:
@@ -83,8 +84,9 @@ def calibrate(run: Experiment, workdir: Path, *, best_step: int, should_stop: Ca
         return True
     past = _as_of(run, windows[-1].now)
     batch = run.config.train.batch_size
-    epochs = best_step / steps_per_epoch(run.graph.num_edges, batch)
-    settings = dataclasses.replace(experiment.loop_settings(run.config), num_epochs=max(1, math.ceil(epochs - 1e-6)))
+    epochs = math.ceil(best_step / steps_per_epoch(run.graph.num_edges, batch) - 1e-6)
+    epochs = max(1, min(epochs, run.config.recency.max_epochs))
+    settings = dataclasses.replace(experiment.loop_settings(run.config), num_epochs=epochs)
     with contextlib.closing(experiment.checkpoint_store(workdir / "recency", read_only=False)) as store:
         result = fit(
             inputs=past.inputs,

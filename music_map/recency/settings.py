@@ -15,6 +15,7 @@ class RecencySettings:
       enabled: whether there is one, beside the encoder's own score.
       latest_songs: events of a user that the attention sees, the latest ones.
       num_users: users of past windows to fit on; more windows are taken until there are as many.
+      max_epochs: epochs of the encoder that the fit uses; fewer where the run's own best came earlier.
       strength: of the regularization.
       max_targets: targets of a user in a window, drawn at random where there are more.
       num_familiar: familiar songs of a user that the fit sees, those of the highest activation.
@@ -25,6 +26,7 @@ class RecencySettings:
     enabled: bool
     latest_songs: int
     num_users: int
+    max_epochs: int
     strength: float
     max_targets: int = 50
     num_familiar: int = 300

@@ -28,7 +28,7 @@ EMBEDDINGS = Embeddings(
     jnp.asarray(RNG.normal(size=(NUM_USERS, 3)), jnp.float32), jnp.asarray(RNG.normal(size=(NUM_ITEMS, 3)), jnp.float32)
 )
 WEIGHTS = dict(zip(FEATURES, RNG.normal(size=len(FEATURES)).tolist(), strict=True))
-SETTINGS = RecencySettings(enabled=True, latest_songs=5, num_users=50, strength=1.0)
+SETTINGS = RecencySettings(enabled=True, latest_songs=5, num_users=50, max_epochs=3, strength=1.0)
 
 
 def observed(rows, users=tuple(range(NUM_USERS))):
