@@ -10,12 +10,16 @@ WORKDIR/baselines-PROTOCOL.json. A run on train and validation (data.train_on_va
 it the file of the run before by --baseline_settings.
 """
 
+from pathlib import Path
+from typing import Any
+
 from absl import flags
 
-from launch import app, experiment, recency
+from launch import app, experiment, playlist, recency
 from music_map.errors import UserError
 from music_map.evaluation.baselines import settings_to_json
-from music_map.evaluation.protocols import PROTOCOLS
+from music_map.evaluation.baselines.settings import Settings
+from music_map.evaluation.protocols import PROTOCOLS, find_protocol
 from music_map.storage import write_json
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
@@ -24,6 +28,7 @@ _PROTOCOL = flags.DEFINE_string("protocol", None, f"One of {', '.join(PROTOCOLS)
 _BASELINES = flags.DEFINE_list("baselines", None, "Baselines, or 'all'; by default those of the configuration.")
 _TUNE = flags.DEFINE_bool("tune_baselines", False, "Choose the baselines' settings on the validation split first.")
 _SETTINGS = flags.DEFINE_string("baseline_settings", None, "JSON file of settings that --tune_baselines has written.")
+_SESSIONS = flags.DEFINE_integer("max_sessions", 10_000, "Protocol playlist: sessions drawn of a number of seeds.", 1)
 _SPLIT = flags.DEFINE_string("split", "test", "Split to evaluate on: val or test.")
 
 
@@ -37,18 +42,31 @@ def main() -> int:
         raise UserError("--tune_baselines and --baseline_settings exclude each other; give one of them")
     opened = experiment.open_workdir(workdir)
     config = opened.config
-    protocol = _PROTOCOL.value if _PROTOCOL.value is not None else config.eval.protocol
-    names = experiment.baseline_names(config, protocol, _BASELINES.value)
-    experiment.check_baselines(names, "--baselines")
-    settings = None
-    if _SETTINGS.value is not None:
-        settings = experiment.read_baseline_settings(app.path_of(_SETTINGS.value, "baseline_settings"))
     if _TUNE.value and config.data.train_on_val:
         raise UserError(
             "--tune_baselines: this run was trained on train and validation, no split is left to choose by; "
             "tune in the workdir of a run without data.train_on_val and give its file by --baseline_settings"
         )
+    protocol = _PROTOCOL.value if _PROTOCOL.value is not None else config.eval.protocol
     experiment.check_protocol(config, protocol, "--protocol")
+    evaluate = _on_sessions if find_protocol(protocol).queries == "sessions" else _on_users
+    settings = None
+    if _SETTINGS.value is not None:
+        settings = experiment.read_baseline_settings(app.path_of(_SETTINGS.value, "baseline_settings"))
+    result, table = evaluate(workdir, opened, protocol, settings)
+    write_json(output, {**result, "config": app.to_dict(config)})
+    app.say(f"checkpoint of step {result['step']}, {table}")
+    app.say(f"all metrics in {output}")
+    return 0
+
+
+def _on_users(
+    workdir: Path, opened: experiment.Run, protocol: str, settings: dict[str, Settings] | None
+) -> tuple[dict[str, Any], str]:
+    """The report of a protocol over users, and its table."""
+    config = opened.config
+    names = experiment.baseline_names(config, protocol, _BASELINES.value)
+    experiment.check_baselines(names, "--baselines")
     run = experiment.load(config, trained_on=opened.dataset)
     step, params = experiment.best_params(run, workdir)
     task = experiment.task_for(run, protocol, _SPLIT.value)
@@ -58,11 +76,28 @@ def main() -> int:
         settings = experiment.tuned_baselines(config, run.dataset, validation, kept, names=names)
     recent = recency.scores_for(run, workdir, params, task)
     result = experiment.report(run, task, params, recency=recent, baselines=names, settings=settings)
-    result["baseline_settings"] = settings_to_json({n: s for n, s in (settings or {}).items() if n in names})
-    write_json(output, {**result, "step": step, "config": app.to_dict(config)})
-    app.say(f"checkpoint of step {step}, {experiment.report_table(result, metric=config.eval.metric)}")
-    app.say(f"all metrics in {output}")
-    return 0
+    used = settings_to_json({n: s for n, s in (settings or {}).items() if n in names})
+    table = experiment.report_table(result, metric=config.eval.metric)
+    return result | {"baseline_settings": used, "step": step}, table
+
+
+def _on_sessions(
+    workdir: Path, opened: experiment.Run, protocol: str, settings: dict[str, Settings] | None
+) -> tuple[dict[str, Any], str]:
+    """The report of a protocol over sessions, and its table."""
+    config = opened.config
+    if _TUNE.value:
+        raise UserError(
+            f"--tune_baselines: not with --protocol={protocol}; tune with --protocol=temporal_repeats, then give "
+            "WORKDIR/baselines-temporal_repeats.json by --baseline_settings"
+        )
+    names = playlist.baseline_names(config, _BASELINES.value)
+    run = experiment.load(config, trained_on=opened.dataset)
+    step, params = experiment.best_params(run, workdir)
+    tasks = playlist.tasks_for(run, _SPLIT.value, max_sessions=_SESSIONS.value)
+    result = playlist.report(run, params, tasks, baselines=names, settings=settings)
+    used = settings_to_json({n: s for n, s in (settings or {}).items() if n in names})
+    return result | {"baseline_settings": used, "step": step}, playlist.report_table(result, metric=config.eval.metric)
 
 
 if __name__ == "__main__":

@@ -97,6 +97,9 @@ def check(config: ConfigDict) -> None:
         require(value in choices, f"config.train.{field}", value, f"one of {', '.join(choices)}")
     require(config.train.batch_size >= 1, "config.train.batch_size", config.train.batch_size, "at least 1")
     check_protocol(config, config.eval.protocol, "--config.eval.protocol")
+    of_users = find_protocol(config.eval.protocol).queries == "users"
+    rule = "a protocol over users; this one is for launch/evaluate.py --protocol=playlist"
+    require(of_users, "config.eval.protocol", config.eval.protocol, rule)
     ks = tuple(config.eval.ks)
     require(bool(ks) and all(isinstance(k, int) and k >= 1 for k in ks), "config.eval.ks", ks, "numbers of at least 1")
     name, at, k = config.eval.metric.partition("@")

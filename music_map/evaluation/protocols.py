@@ -39,6 +39,8 @@ class Protocol:
         is no candidate remains a target.
       needs: what it needs of the data: "nothing"; "timestamps", which the text format has none of; or
         "global_temporal", the Yambda paper's split; or "held_out", songs held out from training.
+      queries: what is ranked for: "users", or the "sessions" of the split, see music_map.evaluation.playlist; then
+        `mask` and `build_task` do not apply.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Protocol:
     mask: Literal["none", "train", "history"]
     candidates: Literal["all", "train", "held_out"]
     needs: Literal["nothing", "timestamps", "global_temporal", "held_out"] = "timestamps"
+    queries: Literal["users", "sessions"] = "users"
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -79,6 +82,10 @@ PROTOCOLS: dict[str, Protocol] = {
             mask="none",
             candidates="held_out",
             needs="held_out",
+        ),
+        # The rest of a listening session, given its first songs and nothing of the user.
+        Protocol(
+            "playlist", "listen_plus_or_like", history="positive", mask="none", candidates="train", queries="sessions"
         ),
     )
 }
@@ -211,8 +218,11 @@ def build_task(
 
     Raises:
       UserError: the protocol or the split is unknown, or no user has a target.
+      ValueError: the protocol ranks for sessions.
     """
     protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
+    if protocol.queries != "users":
+        raise ValueError(f"protocol {protocol.name!r} has its own tasks; see music_map.evaluation.playlist")
     if split not in EVALUATED_SPLITS:
         raise UserError(f"split {split!r} cannot be evaluated; choose one of {', '.join(EVALUATED_SPLITS)}")
     if protocol.candidates == "held_out" and held_out_items is None:

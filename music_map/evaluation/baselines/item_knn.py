@@ -68,6 +68,19 @@ def item_similarity(
     return sparse.csr_array(sparse.vstack(parts, format="csr"))
 
 
+def neighbours(history: History, settings: ItemKnnSettings, *, progress: Progress = silent) -> sparse.csr_array:
+    """W, float32 [I, I]: W[i, j] = sim(j, i) where i is among the neighbours of j, see item_knn."""
+    similarity = item_similarity(
+        recent_pairs(history, max_items=settings.max_history),
+        history.num_items,
+        num_neighbours=settings.num_neighbours,
+        shrinkage=settings.shrinkage,
+        power=settings.power,
+        progress=progress,
+    )
+    return sparse.csr_array(similarity.T)
+
+
 def item_knn(history: History, settings: ItemKnnSettings, *, progress: Progress = silent) -> ScoreBlock:
     """Item-kNN: score(u, j) = sum over the songs i of u's history that are among the neighbours of j of sim(j, i).
 
@@ -79,15 +92,10 @@ def item_knn(history: History, settings: ItemKnnSettings, *, progress: Progress 
     Reference:
       Deshpande and Karypis, Item-based top-N recommendation algorithms, TOIS 2004.
     """
-    similarity = item_similarity(
-        recent_pairs(history, max_items=settings.max_history),
-        history.num_items,
-        num_neighbours=settings.num_neighbours,
-        shrinkage=settings.shrinkage,
-        power=settings.power,
-        progress=progress,
+    songs, neighbour_of = (
+        binary_matrix(history.pairs, history.num_items),
+        neighbours(history, settings, progress=progress),
     )
-    songs, neighbour_of = binary_matrix(history.pairs, history.num_items), sparse.csr_array(similarity.T)
 
     def score_block(users: np.ndarray) -> np.ndarray:
         return (songs[users] @ neighbour_of).toarray()

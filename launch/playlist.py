@@ -1,0 +1,158 @@
+"""The playlist protocol on a run: what recommend.py does with a playlist, beside simpler queries and baselines."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from launch import app, experiment
+from launch.experiment import Experiment
+from music_map.errors import UserError
+from music_map.evaluation.baselines.fit import fit
+from music_map.evaluation.baselines.history import History
+from music_map.evaluation.baselines.item_knn import neighbours
+from music_map.evaluation.baselines.settings import SETTINGS, Settings
+from music_map.evaluation.evaluate import evaluate_beside_baselines
+from music_map.evaluation.playlist import (
+    PlaylistTask,
+    Query,
+    build_playlist_tasks,
+    default_seeds,
+    last_query,
+    mean_query,
+    neighbour_scores,
+    query_scores,
+)
+from music_map.evaluation.protocols import PROTOCOLS
+from music_map.evaluation.ranking import ScoreBlock
+from music_map.model.lightgcn import Params
+from music_map.retrieval.playlist import attend
+
+# What of the baselines has a meaning without a user.
+BASELINES = ("random", "most_pop", "decay_pop", "item_knn")
+
+
+def baseline_names(config: ConfigDict, given: Sequence[str] | None) -> tuple[str, ...]:
+    """The baselines to put beside a model: `given`, all for ("all",), or those of the configuration that apply.
+
+    Raises:
+      UserError: one that is given needs a user.
+    """
+    if given is None:
+        return tuple(name for name in config.eval.baselines if name in BASELINES)
+    for name in () if tuple(given) == ("all",) else given:
+        if name not in BASELINES:
+            raise UserError(
+                f"--baselines: baseline {name!r} has no form for protocol 'playlist'; choose from {', '.join(BASELINES)}"
+            )
+    return BASELINES if tuple(given) == ("all",) else tuple(given)
+
+
+def tasks_for(run: Experiment, split: str, *, max_sessions: int) -> dict[int, PlaylistTask]:
+    """The tasks of a split by number of seeds."""
+    dataset = run.dataset
+    return build_playlist_tasks(
+        split,
+        train=dataset.events("train"),
+        held_out=dataset.events(split),
+        num_items=dataset.num_items,
+        max_sessions=max_sessions,
+        seed=run.config.train.seed,
+        min_played_pct=run.config.eval.min_played_pct,
+    )
+
+
+def query_of(run: Experiment) -> Query:
+    """The playlist query that launch/recommend.py makes, of blocks of playlists."""
+    temperature = jnp.float32(run.config.retrieval.attention_temperature)
+    return functools.partial(_attend, temperature)
+
+
+def _attend(temperature: jax.Array, songs: jax.Array, where: jax.Array) -> jax.Array:
+    return jax.vmap(attend, in_axes=(0, 0, None))(songs, where, temperature)[0]
+
+
+def model_scores(run: Experiment, params: Params, task: PlaylistTask) -> ScoreBlock:
+    """The model as a scorer of the task's queries."""
+    return query_scores(experiment.encode(run, params)[1], task, query_of(run))
+
+
+def report(
+    run: Experiment,
+    params: Params,
+    tasks: Mapping[int, PlaylistTask],
+    *,
+    baselines: Sequence[str],
+    settings: Mapping[str, Settings] | None = None,
+) -> dict[str, Any]:
+    """The model beside the baselines for each number of seeds, as JSON-able values.
+
+    Args:
+      run, params: of the model.
+      tasks: by number of seeds.
+      baselines: of BASELINES. "mean_of_seeds" and "last_seed", simpler queries over the same embeddings, are always
+        there.
+      settings: of the baselines, by name.
+
+    Returns:
+      What `evaluate_beside_baselines` gives for the default number of seeds, with "num_seeds", "num_queries" and
+      "num_sessions" (those long enough); under "seeds" the same for every number. "num_users" counts users, whose
+      queries the intervals draw together.
+    """
+    config, dataset = run.config, run.dataset
+    inputs = experiment.baseline_inputs(config, dataset)
+    history = History.of(
+        dataset.events("train"),
+        PROTOCOLS["playlist"].history,
+        **{key: value for key, value in inputs.items() if key != "seed"},
+    )
+    chosen = {name: kind() for name, kind in SETTINGS.items()} | dict(settings or {})
+    similar = neighbours(history, chosen["item_knn"], progress=app.bar) if "item_knn" in baselines else None
+    items = experiment.encode(run, params)[1]
+    seeds = {}
+    for n, task in tasks.items():
+        simple = {"mean_of_seeds": mean_query, "last_seed": last_query}
+        fitted = [(name, query_scores(items, task, query)) for name, query in simple.items()]
+        for name in baselines:
+            scores = (
+                neighbour_scores(similar, task)
+                if name == "item_knn"
+                else fit(name, history, chosen.get(name), seed=config.train.seed)
+            )
+            fitted.append((name, scores))
+        found = evaluate_beside_baselines(
+            query_scores(items, task, query_of(run)),
+            fitted,
+            task.ranking,
+            ks=tuple(config.eval.ks),
+            seed=config.train.seed,
+            groups=task.users,
+        )
+        counts = {
+            "num_seeds": n,
+            "num_users": len(set(task.users.tolist())),
+            "num_queries": len(task.users),
+            "num_sessions": task.num_sessions,
+        }
+        del found["num_dropped_users"]
+        seeds[str(n)] = found | counts
+    return {**seeds[str(default_seeds(tasks))], "seeds": seeds}
+
+
+def report_table(result: dict[str, Any], *, metric: str) -> str:
+    """What `report` gave, as text: the default number of seeds, and one metric for the others."""
+    columns = {n: "1 seed" if n == "1" else f"{n} seeds" for n in result["seeds"]}
+    rows: dict[str, dict[str, float]] = {}
+    for n, found in result["seeds"].items():
+        for name, metrics in {"model": found["model"], **found["baselines"]}.items():
+            rows.setdefault(name, {})[columns[n]] = metrics[metric]
+    queries = ", ".join(f"{found['num_queries']} with {n}" for n, found in result["seeds"].items())
+    return (
+        f"{result['num_seeds']} seeds, {experiment.report_table(result, metric=metric)}\n"
+        f"{metric} by number of seeds (sessions: {queries}):\n{experiment.metrics_table(rows, tuple(columns.values()))}"
+    )

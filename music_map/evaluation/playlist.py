@@ -1,0 +1,224 @@
+"""The playlist protocol: given the first songs of a listening session, rank the rest of it.
+
+A session is a user's events up to a gap of more than SESSION_GAP seconds. Its songs are the distinct ones that were
+played at least half or liked, in the order in which that first happened; the first n are the seeds, the rest the
+targets. A query knows its seeds and nothing of the user. Candidates are the songs of train, less the seeds; a target
+that train does not know remains a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import sparse
+
+from music_map.errors import UserError
+from music_map.evaluation.pairs import Pairs
+from music_map.evaluation.protocols import MIN_PLAYED_PCT, PROTOCOLS, RankingTask, relevant
+from music_map.evaluation.ranking import ScoreBlock
+from music_map.preprocess.dataset import Events
+
+SESSION_GAP = 1_800
+SEED_COUNTS = (1, 5, 10, 25, 100)
+# The figures that stand for the protocol: with 10 seeds, or fewer where fewer sessions than these are long enough.
+DEFAULT_SEEDS = 10
+MIN_SESSIONS = 100
+
+# Songs and where they are, float32 [B, n, d] unit rows and bool [B, n], to queries float32 [B, d].
+Query = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Sessions(NamedTuple):
+    """Listening sessions; session s has the songs items[offsets[s]:offsets[s + 1]], in the order they came.
+
+    Attributes:
+      users: int32 [S], whose session it is; ascending, a user's sessions by time.
+      offsets: int64 [S + 1].
+      items: int32, distinct within a session.
+    """
+
+    users: np.ndarray
+    offsets: np.ndarray
+    items: np.ndarray
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Number of songs of each session, int64 [S]."""
+        return np.diff(self.offsets)
+
+    def select(self, rows: np.ndarray) -> Sessions:
+        """Some of the sessions, in the given order."""
+        sizes = self.sizes[rows]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        shift = np.repeat(self.offsets[rows] - offsets[:-1], sizes)
+        return Sessions(self.users[rows], offsets, self.items[np.arange(offsets[-1]) + shift])
+
+
+def sessions_of(events: Events, *, min_played_pct: int = MIN_PLAYED_PCT, gap: int = SESSION_GAP) -> Sessions:
+    """Cuts events into sessions; those without a song that counts are left out.
+
+    Every event, a skip or a dislike too, keeps a session going.
+
+    Args:
+      events: sorted by user, then timestamp.
+      min_played_pct: share of the track, in percent, from which a listen counts.
+      gap: seconds without an event beyond which a new session starts.
+    """
+    if len(events.user) == 0:
+        return Sessions(np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.int32))
+    pause = np.diff(events.timestamp.astype(np.int64))
+    starts = np.concatenate([[True], (np.diff(events.user) != 0) | (pause > gap)])
+    counts = relevant(events, PROTOCOLS["playlist"].relevance, min_played_pct=min_played_pct)
+    session, item, user = (np.cumsum(starts) - 1)[counts], events.item[counts], events.user[counts]
+    # The first event of each (session, song), in the order of the events.
+    _, first = np.unique(session * (1 + int(item.max(initial=0))) + item, return_index=True)
+    first = np.sort(first)
+    _, at, sizes = np.unique(session[first], return_index=True, return_counts=True)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    return Sessions(user[first][at].astype(np.int32), offsets, item[first].astype(np.int32))
+
+
+@dataclass(frozen=True)
+class PlaylistTask:
+    """Queries of one number of seeds.
+
+    Attributes:
+      ranking: the task; its "users" are the queries 0..Q - 1, its masked songs the seeds.
+      seeds: int32 [Q, n], in the order they were played.
+      users: int32 [Q], whose session a query is; for evaluation only.
+      num_sessions: of the split that are long enough; Q of them were drawn.
+    """
+
+    ranking: RankingTask
+    seeds: np.ndarray
+    users: np.ndarray
+    num_sessions: int
+
+    @property
+    def num_seeds(self) -> int:
+        return self.seeds.shape[1]
+
+
+def build_playlist_tasks(
+    split: str,
+    *,
+    train: Events,
+    held_out: Events,
+    num_items: int,
+    seed_counts: Sequence[int] = SEED_COUNTS,
+    max_sessions: int = 10_000,
+    seed: int = 0,
+    min_played_pct: int = MIN_PLAYED_PCT,
+) -> dict[int, PlaylistTask]:
+    """The tasks of a split by number of seeds, for those numbers that some session exceeds.
+
+    Args:
+      split: "val" or "test".
+      train: its songs are the candidates.
+      held_out: the events of the split.
+      num_items: number of songs.
+      seed_counts: numbers of seeds.
+      max_sessions: most queries of a number of seeds, drawn without replacement where there are more.
+      seed: of that draw.
+      min_played_pct: share of the track, in percent, from which a listen counts.
+
+    Raises:
+      UserError: no session is long enough.
+    """
+    sessions = sessions_of(held_out, min_played_pct=min_played_pct)
+    protocol = PROTOCOLS["playlist"]
+    candidates = np.zeros(num_items, bool)
+    candidates[train.item[relevant(train, protocol.history, min_played_pct=min_played_pct)]] = True
+    tasks = {}
+    for n in seed_counts:
+        chosen = np.flatnonzero(sessions.sizes > n)
+        long_enough = len(chosen)
+        if long_enough == 0:
+            continue
+        if long_enough > max_sessions:
+            chosen = np.sort(np.random.default_rng((seed, n)).choice(chosen, max_sessions, replace=False))
+        drawn, queries = sessions.select(chosen), np.arange(len(chosen), dtype=np.int32)
+        at = drawn.offsets[:-1, None] + np.arange(n)
+        seeds, rest = drawn.items[at], np.ones(len(drawn.items), bool)
+        rest[at] = False
+        size = {"num_rows": len(chosen), "num_items": num_items}
+        targets = Pairs.of(np.repeat(queries, drawn.sizes)[rest], drawn.items[rest], **size)
+        ranking = RankingTask(
+            protocol=protocol,
+            split=split,
+            users=queries,
+            targets=targets,
+            masked=Pairs.of(np.repeat(queries, n), seeds.ravel(), **size),
+            candidates=candidates,
+            num_dropped_users=0,
+            cold_target_share=float((~candidates[targets.items]).mean()),
+        )
+        tasks[n] = PlaylistTask(ranking, seeds, drawn.users, long_enough)
+    if not tasks:
+        raise UserError(
+            f"protocol 'playlist' finds no session of more than {min(seed_counts)} songs in the {split} split; choose "
+            "another --protocol or --split, or evaluate on more data"
+        )
+    return tasks
+
+
+def default_seeds(tasks: Mapping[int, PlaylistTask]) -> int:
+    """The number of seeds whose figures stand for the protocol.
+
+    DEFAULT_SEEDS; where fewer than MIN_SESSIONS sessions are long enough, the largest smaller number that has so many,
+    or else the smallest there is.
+    """
+    enough = [n for n, task in tasks.items() if n <= DEFAULT_SEEDS and task.num_sessions >= MIN_SESSIONS]
+    return max(enough, default=min(tasks))
+
+
+def query_scores(item_emb: jax.Array | np.ndarray, task: PlaylistTask, query: Query) -> ScoreBlock:
+    """Scores of queries made from the seeds: score(q, i) = <query(seeds of q), e_i / ||e_i||>.
+
+    Args:
+      item_emb: float [I, d], of any length.
+      task: its seeds.
+      query: from songs to a query, e.g. `mean_query`; traced once, for blocks of queries.
+    """
+    lengths = jnp.linalg.norm(jnp.asarray(item_emb), axis=1, keepdims=True)
+    unit = jnp.asarray(item_emb) / jnp.where(lengths > 0, lengths, 1.0)
+
+    @jax.jit
+    def scores(unit: jax.Array, seeds: jax.Array) -> jax.Array:
+        queries = query(unit[seeds], jnp.ones(seeds.shape, bool))
+        return jnp.matmul(queries, unit.T, precision=jax.lax.Precision.HIGHEST)
+
+    return lambda queries: scores(unit, task.seeds[queries])
+
+
+def mean_query(songs: jax.Array, where: jax.Array) -> jax.Array:
+    """The plain mean of the songs, float32 [B, d]; its length changes no ranking."""
+    return jnp.sum(songs * where[..., None], axis=1) / jnp.maximum(where.sum(axis=1), 1)[:, None]
+
+
+def last_query(songs: jax.Array, where: jax.Array) -> jax.Array:
+    """The last song alone, float32 [B, d]."""
+    last = where.shape[1] - 1 - jnp.argmax(where[:, ::-1], axis=1)
+    return jnp.take_along_axis(songs, last[:, None, None], axis=1)[:, 0]
+
+
+def neighbour_scores(similar: sparse.csr_array, task: PlaylistTask) -> ScoreBlock:
+    """Item-kNN on the seeds: score(q, j) = sum over the seeds i of similar[i, j].
+
+    Args:
+      similar: float32 [I, I], see baselines.item_knn.neighbours.
+      task: its seeds.
+    """
+    num_items, n = similar.shape[0], task.num_seeds
+
+    def score_block(queries: np.ndarray) -> np.ndarray:
+        offsets = np.arange(len(queries) + 1) * n
+        ones, shape = np.ones(offsets[-1], np.float32), (len(queries), num_items)
+        return (sparse.csr_array((ones, task.seeds[queries].ravel(), offsets), shape) @ similar).toarray()
+
+    return score_block
