@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import logging
 import os
 import re
@@ -80,13 +81,17 @@ def _flag_error(error: Exception) -> str:
     return f"--{' and --'.join(missing)} missing; see --help" if missing else text
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
     try:
+        flags.FLAGS.set_gnu_getopt(True)  # flags may follow arguments
         if "config" in flags.FLAGS and not any(re.fullmatch(r"--?(h|\?|help\w*)(=.*)?", arg) for arg in argv):
             config_file.check(argv)
         rest = flags.FLAGS(argv)
-        if len(rest) > 1:
-            raise UserError(f"unexpected argument {rest[1]!r}; flags are written --name=value")
+        given = rest[1:]
+        if len(given) > len(arguments):
+            raise UserError(f"unexpected argument {given[len(arguments)]!r}; flags are written --name=value")
+        if len(given) < len(arguments):
+            raise UserError(f"{' and '.join(arguments[len(given) :])} missing; give {' '.join(arguments)}")
         return rest
     except UserError as e:
         _exit(str(e))
@@ -100,19 +105,23 @@ def _exit(message: str, notes: Sequence[str] = ()) -> None:
     sys.exit(USER_ERROR)
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Parses the flags and runs `main()`; a UserError becomes one line on stderr and exit status 2.
+def run(main: Callable[..., int | None], *, arguments: Sequence[str] = ()) -> None:
+    """Parses the flags and runs `main(*arguments)`; a UserError becomes one line on stderr and exit status 2.
 
     Notes added to the error (`add_note`), a list of files say, follow on lines of their own.
+
+    Args:
+      main: gives the exit status.
+      arguments: names of what the command takes besides flags.
     """
 
-    def guarded(_: Sequence[str]) -> None:
+    def guarded(argv: Sequence[str]) -> None:
         absl_logging.set_verbosity(absl_logging.ERROR)
         for noisy in ("orbax", "jax", "huggingface_hub", "httpx"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         try:
-            status = main()
+            status = main(*argv[1:])
         except UserError as e:
             _exit(str(e), getattr(e, "__notes__", ()))
         except KeyboardInterrupt:
@@ -124,7 +133,7 @@ def run(main: Callable[[], int | None]) -> None:
             sys.exit(1)
         sys.exit(status or 0)
 
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded, flags_parser=functools.partial(_parse, arguments=arguments))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
     python launch/evaluate.py --workdir=checkpoints/demo --output=test.json --split=test
     python launch/evaluate.py --workdir=checkpoints/demo --output=test.json --baselines=all --tune_baselines
+    python launch/evaluate.py --workdir=checkpoints/demo --output=playlist.json --protocol=playlist
 
 OUTPUT has all metrics, and under "intervals" the 95 % bootstrap intervals over users of each and of the model's paired
 difference from each baseline.

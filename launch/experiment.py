@@ -48,6 +48,9 @@ from music_map.training.optimizer import OptimizerSettings
 from music_map.training.sampling import sample_data
 from music_map.training.step import StepSettings, create_state
 
+# Where the data lies: other places can hold the same data.
+PLACES = {"data.raw_dir", "data.path", "data.processed_dir", "data.chunk_size"}
+
 # Fields that may differ when a run goes on: where the data lies, and what changes no number of the training.
 FREE = {
     "data.raw_dir",
@@ -350,7 +353,7 @@ def report_table(result: dict[str, Any], *, metric: str) -> str:
     models = ("model", "model_without_recency")
     rows = {name: result[name] for name in models if name in result} | result["baselines"]
     head = f"protocol {result['protocol']}, split {result['split']}, {result['num_users']} users:"
-    parts = [head, metrics_table(rows, _columns(result["protocol"]))]
+    parts = [head, metrics_table(rows, columns(result["protocol"]))]
     intervals = result["intervals"]
     if metric in intervals["model"]:
         width = max(map(len, rows))
@@ -406,7 +409,7 @@ def describe(config: ConfigDict) -> dict[str, Any]:
 
 def first_difference(old: dict[str, Any], new: dict[str, Any], *, free: AbstractSet[str]) -> str | None:
     """The first field, `free` ones aside, in which two described configurations differ: "config.FIELD=OLD, not NEW"."""
-    before, now = _flat(old), _flat(new)
+    before, now = flat(old), flat(new)
     for field in sorted(before.keys() | now.keys()):
         if field not in free and before.get(field) != now.get(field):
             return f"config.{field}={before.get(field)!r}, not {now.get(field)!r}"
@@ -434,11 +437,12 @@ def claim_workdir(experiment: Experiment, workdir: Path) -> None:
     write_json(path, described)
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration's fields by their full names, as in "data.size"."""
+    fields: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        fields |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -460,7 +464,7 @@ def open_workdir(workdir: Path) -> Run:
             f"{workdir}: no config.json there; train first: launch/train.py --config=... --workdir={workdir}"
         )
     config, dataset = _read_config(workdir)
-    missing = sorted(_flat(app.to_dict(yambda.get_config())).keys() - _flat(config).keys())
+    missing = sorted(flat(app.to_dict(yambda.get_config())).keys() - flat(config).keys())
     if missing:
         raise UserError(
             f"{config_file(workdir)}: has no config.{missing[0]}: another version of this project wrote it; "
@@ -544,7 +548,8 @@ def metrics_table(rows: dict[str, dict[str, float]], columns: tuple[str, ...]) -
     return "\n".join(lines)
 
 
-def _columns(protocol: str) -> tuple[str, ...]:
+def columns(protocol: str) -> tuple[str, ...]:
+    """Metrics of a protocol's printed tables."""
     return YAMBDA_COLUMNS if protocol.startswith("global_temporal") else TABLE_COLUMNS
 
 

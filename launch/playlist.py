@@ -48,7 +48,8 @@ def baseline_names(config: ConfigDict, given: Sequence[str] | None) -> tuple[str
     for name in () if tuple(given) == ("all",) else given:
         if name not in BASELINES:
             raise UserError(
-                f"--baselines: baseline {name!r} has no form for protocol 'playlist'; choose from {', '.join(BASELINES)}"
+                f"--baselines: {name!r} knows no playlists, only users; for --protocol=playlist choose from "
+                f"{', '.join(BASELINES)}"
             )
     return BASELINES if tuple(given) == ("all",) else tuple(given)
 

@@ -10,7 +10,7 @@ import numpy as np
 from music_map.evaluation.metrics import KS, per_user_metric, ranking_metrics, user_sums
 from music_map.evaluation.protocols import RankingTask
 from music_map.evaluation.ranking import ScoreBlock, rank
-from music_map.evaluation.uncertainty import LEVEL, bootstrap_interval, interval, resample
+from music_map.evaluation.uncertainty import LEVEL, bootstrap_interval, interval, randomization_test, resample
 from music_map.progress import Progress, silent
 
 
@@ -147,6 +147,37 @@ def intervals(
             for (where, name), values in samples.items()
             if (where, name) != ("", "model")
         },
+    }
+
+
+def compare(
+    first: Evaluation,
+    second: Evaluation,
+    task: RankingTask,
+    *,
+    ks: Sequence[int] = KS,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Two scorers on the same task, paired by user, as JSON-able values.
+
+    Args:
+      first, second: of the task.
+      task, ks, seed, groups: see `intervals`; the seed is that of the test too.
+
+    Returns:
+      For each metric but coverage {"difference": first - second, "interval": [low, high], "p_value"}: the bootstrap
+      interval of the difference and the two-sided p-value of uncertainty.randomization_test, not corrected for the
+      number of metrics.
+    """
+    one, other = (user_sums(each.topk, task.targets, ks=ks) for each in (first, second))
+    differences = one.numerators - other.numerators
+    samples = resample({"": differences}, one.denominators, seed=seed, groups=groups)[""]
+    p_values = randomization_test(differences, seed=seed, groups=groups)
+    columns = zip(one.keys, interval(samples).tolist(), p_values.tolist(), strict=True)
+    return {
+        key: {"difference": first.metrics[key] - second.metrics[key], "interval": bounds, "p_value": p}
+        for key, bounds, p in columns
     }
 
 

@@ -92,10 +92,8 @@ def item_knn(history: History, settings: ItemKnnSettings, *, progress: Progress 
     Reference:
       Deshpande and Karypis, Item-based top-N recommendation algorithms, TOIS 2004.
     """
-    songs, neighbour_of = (
-        binary_matrix(history.pairs, history.num_items),
-        neighbours(history, settings, progress=progress),
-    )
+    neighbour_of = neighbours(history, settings, progress=progress)
+    songs = binary_matrix(history.pairs, history.num_items)
 
     def score_block(users: np.ndarray) -> np.ndarray:
         return (songs[users] @ neighbour_of).toarray()
