@@ -39,6 +39,7 @@ setup(
             # have to be compiled, and its tests are skipped.
             "implicit; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.15'",
             "pytest",
+            "pytrec-eval-terrier",  # trec_eval, what our ranking metrics are tested against
             "pytest-xdist",  # the suite on all cores
             "ruff",  # lint
             *SWEEP,

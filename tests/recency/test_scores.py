@@ -96,7 +96,7 @@ def test_gathered_examples_hold_the_features_and_stand_for_all_songs():
     )
     moment = observed(rows, users=tuple(task.users))
     small = RecencySettings(
-        enabled=True, latest_songs=5, num_users=50, strength=1.0, num_familiar=1, num_top=1, num_random=2
+        enabled=True, latest_songs=5, num_users=50, max_epochs=3, strength=1.0, num_familiar=1, num_top=1, num_random=2
     )
     for settings in (SETTINGS, small):
         examples = gather(task, moment, EMBEDDINGS, settings, seed=0)
