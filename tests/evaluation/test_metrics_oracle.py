@@ -56,7 +56,9 @@ def test_agrees_with_trec_eval(case):
     judged = {str(user): {name[item]: 1 for item in row} for user, row in enumerate(targets) if len(row)}
     run = {user: {name[item]: float(scores[int(user), item]) for item in range(num_items)} for user in judged}
     cuts = ",".join(map(str, KS))
-    theirs = pytrec_eval.RelevanceEvaluator(judged, {f"{measure}.{cuts}" for measure in (*MEASURES.values(), "map_cut")})
+    theirs = pytrec_eval.RelevanceEvaluator(
+        judged, {f"{measure}.{cuts}" for measure in (*MEASURES.values(), "map_cut")}
+    )
     found = theirs.evaluate(run).values()
 
     for k in KS:
