@@ -1,0 +1,145 @@
+"""How many songs that a user goes on to dislike, and songs that sound like those, a scorer would have recommended."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from music_map.evaluation.pairs import Pairs
+from music_map.evaluation.protocols import RankingTask, relevant
+from music_map.evaluation.ranking import ScoreBlock, rank
+from music_map.graph.weights import standing
+from music_map.preprocess.dataset import DISLIKE, Dataset, ItemFeatures
+
+
+class Unwanted(NamedTuple):
+    """Songs that should stay out of the lists of R users.
+
+    Attributes:
+      users: int32 [R], user indices, ascending; each has a disliked song.
+      disliked: R rows: songs that the user dislikes in the evaluated split.
+      near: R rows: their neighbours.
+      masked: R rows: songs withheld from the user's list; none of them is in the other two.
+    """
+
+    users: np.ndarray
+    disliked: Pairs
+    near: Pairs
+    masked: Pairs
+
+
+def neighbours(features: ItemFeatures, songs: np.ndarray, candidates: np.ndarray, *, count: int) -> list[np.ndarray]:
+    """Of each song the `count` other candidates that sound most like it, by cosine; none where it has no audio.
+
+    Args:
+      features: of all songs.
+      songs: int [S].
+      candidates: bool [I].
+      count: neighbours of a song.
+
+    Returns:
+      S arrays of song indices, int64 [at most count], the nearest first.
+    """
+    pool = np.flatnonzero(candidates & (features.audio_row >= 0))
+    found = []
+    for song in songs:
+        if features.audio_row[song] < 0:
+            found.append(pool[:0])
+            continue
+        others = pool[pool != song]
+        cosine = features.audio[features.audio_row[others]] @ features.audio[features.audio_row[song]]
+        found.append(others[np.argsort(-cosine, kind="stable")[:count]])
+    return found
+
+
+def unwanted(
+    task: RankingTask, disliked: Pairs, masked: Pairs, features: ItemFeatures, *, num_neighbours: int = 10
+) -> Unwanted:
+    """What a scorer should leave out, of the users with train history and a dislike.
+
+    A disliked song counts where it could have been recommended: it is a candidate, and not withheld. A neighbour counts
+    where in addition it is no target of the user, and not disliked itself.
+
+    Args:
+      task: candidates and targets.
+      disliked: a row for each user of the data set: standing dislikes of the evaluated split.
+      masked: a row for each user of the data set: songs withheld by the task's protocol.
+      features: audio.
+      num_neighbours: neighbours of a disliked song, see `neighbours`.
+    """
+    num_users, num_items = disliked.num_rows, len(task.candidates)
+    keep = task.candidates[disliked.items]
+    disliked = Pairs.of(disliked.rows[keep], disliked.items[keep], num_rows=num_users, num_items=num_items)
+    disliked = disliked.minus(masked)
+    songs, of_pair = np.unique(disliked.items, return_inverse=True)
+    near_of = neighbours(features, songs, task.candidates, count=num_neighbours)
+    sizes = np.array([len(near_of[song]) for song in of_pair], np.int64)
+    near = Pairs.of(
+        np.repeat(disliked.rows, sizes),
+        np.concatenate([np.zeros(0, np.int64), *(near_of[song] for song in of_pair)]),
+        num_rows=num_users,
+        num_items=num_items,
+    )
+    rows = np.repeat(task.users.astype(np.int64), task.targets.sizes)
+    targets = Pairs.of(rows, task.targets.items, num_rows=num_users, num_items=num_items)
+    near = near.minus(masked).minus(disliked).minus(targets)
+    users = np.flatnonzero(disliked.sizes > 0).astype(np.int32)
+    return Unwanted(users, disliked.select(users), near.select(users), masked.select(users))
+
+
+def unwanted_of(dataset: Dataset, task: RankingTask, *, num_neighbours: int = 10) -> Unwanted:
+    """`unwanted` for a task of a data set: the dislikes of its split that no undislike there takes back.
+
+    Args:
+      dataset: events, withdrawals and audio.
+      task: of this data set.
+      num_neighbours: see `unwanted`.
+    """
+    sizes = {"num_rows": dataset.num_users, "num_items": dataset.num_items}
+    events, train = dataset.events(task.split), dataset.events("train")
+    known = np.zeros(dataset.num_users, bool)
+    known[train.user[relevant(train, task.protocol.history)]] = True
+    stands = standing(events, dataset.withdrawals(task.split), DISLIKE, num_items=dataset.num_items)
+    stands &= known[events.user]
+    earlier = {"none": [], "train": [train], "history": [train]}[task.protocol.mask]
+    if task.protocol.mask == "history" and task.split == "test":
+        earlier.append(dataset.events("val"))
+    masked = Pairs.of(
+        np.concatenate([np.zeros(0, np.int32), *(e.user for e in earlier)]),
+        np.concatenate([np.zeros(0, np.int32), *(e.item for e in earlier)]),
+        **sizes,
+    )
+    disliked = Pairs.of(events.user[stands], events.item[stands], **sizes)
+    return unwanted(task, disliked, masked, dataset.item_features(), num_neighbours=num_neighbours)
+
+
+class Shares(NamedTuple):
+    """Unwanted songs in the lists, by user, so that shares can be pooled and resampled: hits / counts, summed first.
+
+    Attributes:
+      disliked_hits, disliked: int64 [R], disliked songs in the user's first k, and in all.
+      near_hits, near: int64 [R], likewise of their neighbours.
+    """
+
+    disliked_hits: np.ndarray
+    disliked: np.ndarray
+    near_hits: np.ndarray
+    near: np.ndarray
+
+
+def unwanted_in_top(score_block: ScoreBlock, task: RankingTask, songs: Unwanted, *, k: int = 100) -> Shares:
+    """Counts the unwanted songs among each user's k best candidates.
+
+    Args:
+      score_block: int32 [B] user indices -> float [B, I].
+      task: its candidates are ranked.
+      songs: from `unwanted`.
+      k: length of the lists.
+    """
+    topk = rank(
+        score_block, songs.users, num_items=len(task.candidates), k=k, candidates=task.candidates, masked=songs.masked
+    )
+    row = np.arange(len(topk))[:, None]
+    hits = [pairs.contains(row, topk).sum(axis=1) for pairs in (songs.disliked, songs.near)]
+    return Shares(hits[0], songs.disliked.sizes, hits[1], songs.near.sizes)
