@@ -88,20 +88,23 @@ def unwanted(
     return Unwanted(users, disliked.select(users), near.select(users), masked.select(users))
 
 
-def unwanted_of(dataset: Dataset, task: RankingTask, *, num_neighbours: int = 10) -> Unwanted:
-    """`unwanted` for a task of a data set: the dislikes of its split that no undislike there takes back.
+def unwanted_of(dataset: Dataset, task: RankingTask, *, known: bool = False, num_neighbours: int = 10) -> Unwanted:
+    """`unwanted` for a task of a data set: the dislikes of a split that no undislike there takes back.
 
     Args:
       dataset: events, withdrawals and audio.
       task: of this data set.
+      known: the dislikes of train, which a model has seen, in place of those of the task's split; these songs are then
+        not withheld.
       num_neighbours: see `unwanted`.
     """
     sizes = {"num_rows": dataset.num_users, "num_items": dataset.num_items}
-    events, train = dataset.events(task.split), dataset.events("train")
-    known = np.zeros(dataset.num_users, bool)
-    known[train.user[relevant(train, task.protocol.history)]] = True
-    stands = standing(events, dataset.withdrawals(task.split), DISLIKE, num_items=dataset.num_items)
-    stands &= known[events.user]
+    split = "train" if known else task.split
+    events, train = dataset.events(split), dataset.events("train")
+    has_history = np.zeros(dataset.num_users, bool)
+    has_history[train.user[relevant(train, task.protocol.history)]] = True
+    stands = standing(events, dataset.withdrawals(split), DISLIKE, num_items=dataset.num_items)
+    stands &= has_history[events.user]
     earlier = {"none": [], "train": [train], "history": [train]}[task.protocol.mask]
     if task.protocol.mask == "history" and task.split == "test":
         earlier.append(dataset.events("val"))
@@ -111,6 +114,8 @@ def unwanted_of(dataset: Dataset, task: RankingTask, *, num_neighbours: int = 10
         **sizes,
     )
     disliked = Pairs.of(events.user[stands], events.item[stands], **sizes)
+    if known:
+        masked = masked.minus(disliked)
     return unwanted(task, disliked, masked, dataset.item_features(), num_neighbours=num_neighbours)
 
 

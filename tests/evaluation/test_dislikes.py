@@ -118,32 +118,41 @@ def test_shares_agree_with_a_naive_count(disliked, masked, wanted, out, angles, 
 
 
 @pytest.mark.parametrize(
-    ("protocol", "split"), [("temporal", "test"), ("temporal", "val"), ("temporal_repeats", "test")]
+    ("protocol", "split", "known"),
+    [
+        ("temporal", "test", False),
+        ("temporal", "val", False),
+        ("temporal_repeats", "test", False),
+        ("temporal", "test", True),
+    ],
 )
-def test_of_a_data_set(tmp_path, protocol, split):
+def test_of_a_data_set(tmp_path, protocol, split, known):
     raw = write_logs(tmp_path, **random_log(5, num_items=150))
     kept = PreprocessSettings(min_interactions=2, chunk_size=400)
     dataset = build_dataset(plan_dataset(kept, source=raw, processed_dir=tmp_path / "processed"))
     splits = {name: dataset.events(name) for name in ("train", "val", "test")}
     task = build_task(protocol, split, **splits, num_users=dataset.num_users, num_items=dataset.num_items)
-    found = unwanted_of(dataset, task)
+    found = unwanted_of(dataset, task, known=known)
+    source = "train" if known else split
 
     def listed(events):
         return zip(*(column.tolist() for column in events), strict=True)
 
-    taken_back = [w for w in listed(dataset.withdrawals(split)) if w[3] == DISLIKE]
+    taken_back = [w for w in listed(dataset.withdrawals(source)) if w[3] == DISLIKE]
     heard = set()
     if protocol == "temporal":
         names = ("train",) if split == "val" else ("train", "val")
         heard = {(user, item) for name in names for user, item, *_ in listed(splits[name])}
-    known = {user for user, _, _, kind, _, pct in listed(splits["train"]) if kind == LIKE or (kind != DISLIKE and pct)}
+    with_history = {
+        user for user, _, _, kind, _, pct in listed(splits["train"]) if kind == LIKE or (kind != DISLIKE and pct)
+    }
     expected = {
         (user, item)
-        for user, item, time, kind, *_ in listed(splits[split])
+        for user, item, time, kind, *_ in listed(splits[source])
         if kind == DISLIKE
-        and user in known
+        and user in with_history
         and task.candidates[item]
-        and (user, item) not in heard
+        and (known or (user, item) not in heard)
         and not any(w[:2] == (user, item) and w[2] >= time for w in taken_back)
     }
     assert expected
