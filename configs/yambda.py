@@ -58,7 +58,8 @@ def get_config() -> ConfigDict:
     loss.name = "debiased_contrastive"  # "bpr", "softmax", "sampled_softmax", "debiased_contrastive"
     loss.temperature = 0.2
     loss.negatives = "uniform"  # "uniform", "in_batch", "mixed"
-    loss.num_negatives = 1024  # uniform negatives shared by a batch
+    loss.num_negatives = 1024  # shared by a batch
+    loss.mask_observed = False  # True: a user's own songs are no negatives of that user
     loss.positive_prior = 0.01  # probability that a random song is one the user would play
     loss.explicit_negative_weight = 0.1  # 0: dislikes are not trained on
     loss.explicit_negative_margin = 0.0

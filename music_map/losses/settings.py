@@ -18,8 +18,10 @@ class LossSettings:
       name: one of LOSSES; "bpr" and "softmax" need none of the sampled negatives below.
       temperature: t of the softmax and contrastive losses.
       negatives: whence sampled negatives come: "uniform" over all songs, "in_batch" (the other rows' songs),
-        "mixed" (both); their sampling probability is corrected for.
-      num_negatives: uniform negatives shared by a batch.
+        "mixed" (half of each); their sampling probability is corrected for.
+      num_negatives: negatives shared by a batch; "in_batch" takes the whole batch instead.
+      mask_observed: whether the user's own other songs are left out of the negatives; not for "bpr", which never draws
+        them.
       positive_prior: probability that a random song is one the user would play (debiased_contrastive).
       explicit_negative_weight: weight of the loss over disliked songs; 0 switches it off.
       explicit_negative_margin: score above which a disliked song costs most.
@@ -30,6 +32,7 @@ class LossSettings:
     temperature: float
     negatives: str
     num_negatives: int
+    mask_observed: bool
     positive_prior: float
     explicit_negative_weight: float
     explicit_negative_margin: float

@@ -101,6 +101,28 @@ def observed(edges: Csr, users: jax.Array, items: jax.Array) -> jax.Array:
     return (at < high) & (edges.columns[jnp.minimum(at, edges.columns.shape[0] - 1)] == items)
 
 
+def observed_block(edges: Csr, users: jax.Array, items: jax.Array, num_items: int) -> jax.Array:
+    """Whether each user has an edge to each song: bool [B, N].
+
+    One pass over all edges, which costs about 1/d of a propagation of d dimensions; binary searches for all B x N pairs
+    would cost more than the step itself.
+
+    Args:
+      edges: users' edges.
+      users: int32 [B]; repeats are allowed.
+      items: int32 [N]; repeats are allowed.
+      num_items: I.
+    """
+    num_users = edges.offsets.shape[0] - 1
+    rows, columns = users.shape[0], items.shape[0]
+    # Of repeats the first stands for all; what is not in the batch lies outside the block and is dropped.
+    row_of = jnp.full((num_users,), rows, jnp.int32).at[users].min(jnp.arange(rows, dtype=jnp.int32))
+    column_of = jnp.full((num_items,), columns, jnp.int32).at[items].min(jnp.arange(columns, dtype=jnp.int32))
+    block = jnp.zeros((columns, rows), bool).at[column_of[edges.columns], row_of[edges.rows]].set(True, mode="drop")
+    # Whole rows are gathered both times: single elements would take a CPU ten times as long.
+    return block[column_of[items]].T[row_of[users]]
+
+
 def draw_positives(key: jax.Array, edges: Csr, positives: Positives, batch_size: int) -> tuple[jax.Array, jax.Array]:
     """Draws observed pairs with replacement: users int32 [B], songs int32 [B]."""
     user_key, item_key = jax.random.split(key)
@@ -135,7 +157,8 @@ def draw_negatives(
     """Draws the negatives that a batch shares.
 
     With N_u uniform and N_b in-batch samples, song j is drawn with the mixture's probability
-    q_j = (N_u / I + N_b p_j) / (N_u + N_b), p_j the probability of the song in a training pair.
+    q_j = (N_u / I + N_b p_j) / (N_u + N_b), p_j the probability of the song in a training pair. "mixed" takes half of
+    its samples from the batch, or the whole batch where that is less.
 
     Args:
       key: random key.
@@ -147,12 +170,14 @@ def draw_negatives(
       songs int32 [N] and log(I q_j) float32 [N], 0 where all draws are uniform.
     """
     num_items = item_probability.shape[0]
-    drawn = []
-    if settings.negatives != "in_batch":
-        drawn.append(jax.random.randint(key, (settings.num_negatives,), 0, num_items))
-    if settings.negatives != "uniform":
-        drawn.append(positives)
-    songs = jnp.concatenate(drawn)
-    in_batch_share = 0.0 if settings.negatives == "uniform" else positives.shape[0] / songs.shape[0]
+    batch = positives.shape[0]
+    num_in_batch = {"uniform": 0, "in_batch": batch, "mixed": min(batch, settings.num_negatives // 2)}[
+        settings.negatives
+    ]
+    num_uniform = 0 if settings.negatives == "in_batch" else settings.num_negatives - num_in_batch
+    drawn = jax.random.randint(key, (num_uniform,), 0, num_items)
+    # The batch's rows are drawn independently of each other: its first ones are as good a sample as any.
+    songs = jnp.concatenate([drawn, positives[:num_in_batch]])
+    in_batch_share = num_in_batch / songs.shape[0]
     q = (1.0 - in_batch_share) + in_batch_share * num_items * item_probability[songs]
     return songs, jnp.log(q)

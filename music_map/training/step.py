@@ -88,11 +88,19 @@ def batch_loss(
         ranking_loss = ranking.bpr(positive, jnp.sum(user * item_all[unheard], axis=-1))
         regularised.append(item0[unheard])
     elif loss.name == "softmax":
-        ranking_loss = ranking.softmax(user @ item_all.T, items, temperature=loss.temperature)
+        scores = user @ item_all.T
+        if loss.mask_observed:
+            songs = jnp.arange(num_items, dtype=items.dtype)
+            others = sampling.observed_block(edges, users, songs, num_items) & (songs[None, :] != items[:, None])
+            scores = jnp.where(others, -jnp.inf, scores)
+        ranking_loss = ranking.softmax(scores, items, temperature=loss.temperature)
     else:
         songs, log_q = sampling.draw_negatives(negative_key, items, data.item_probability, loss)
         negative = user @ item_all[songs].T
-        where = songs[None, :] != items[:, None]
+        if loss.mask_observed:  # the positive is one of the user's songs
+            where = ~sampling.observed_block(edges, users, songs, num_items)
+        else:
+            where = songs[None, :] != items[:, None]
         if loss.name == "sampled_softmax":
             ranking_loss = ranking.sampled_softmax(
                 positive,

@@ -140,8 +140,8 @@ def test_l2():
 )
 def test_settings_without_meaning_are_named(field, value):
     good = {
-        "name": "bpr", "temperature": 1.0, "negatives": "uniform", "num_negatives": 1, "positive_prior": 0.0,
-        "explicit_negative_weight": 0.0, "explicit_negative_margin": 0.0, "l2": 0.0,
+        "name": "bpr", "temperature": 1.0, "negatives": "uniform", "num_negatives": 1, "mask_observed": False,
+        "positive_prior": 0.0, "explicit_negative_weight": 0.0, "explicit_negative_margin": 0.0, "l2": 0.0,
     }  # fmt: skip
     with pytest.raises(UserError, match=f"config.loss.{field}="):
         LossSettings(**{**good, field: value})

@@ -1,0 +1,46 @@
+"""The loss of a batch against plain NumPy on its scores."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from graphs import random_graph
+from test_loop import STEP, inputs_and_data
+
+from music_map.model import lightgcn
+from music_map.training import sampling
+from music_map.training.step import batch_loss, create_state
+
+_, DENSE = random_graph(0, num_users=20, num_items=15, negatives=[(0, 3, 3.0), (2, 5, 3.0)])
+KEY = jax.random.key(3)
+
+
+def logsumexp(x):
+    return np.log(np.sum(np.exp(x)))
+
+
+@pytest.mark.parametrize("mask_observed", [False, True])
+@pytest.mark.parametrize("name", ["softmax", "sampled_softmax"])
+def test_negatives_are_all_other_songs_or_those_not_observed(name, mask_observed):
+    # So many uniform negatives that the sample's mean is that over all songs, to about a percent.
+    loss = dataclasses.replace(
+        STEP.loss, name=name, mask_observed=mask_observed, negatives="uniform", num_negatives=200_000
+    )
+    step = dataclasses.replace(STEP, loss=loss)
+    inputs, data = inputs_and_data()
+    params = create_state(step, inputs, seed=0).params
+    _, parts = batch_loss(params, inputs, data, KEY, step)
+
+    edges = inputs.adjacency.users_from_items.forward
+    users, items = sampling.draw_positives(jax.random.split(KEY, 4)[0], edges, data.positives, step.batch_size)
+    user, item, _ = lightgcn.apply(params, inputs, step.model)
+    logits = np.asarray(user @ item.T, np.float64) / loss.temperature
+    rows = []
+    for u, i in zip(np.asarray(users), np.asarray(items), strict=True):
+        left = np.ones(logits.shape[1], bool)
+        if mask_observed:
+            left = DENSE[u] == 0
+        left[i] = True
+        rows.append(logsumexp(logits[u, left]) - logits[u, i])
+    assert float(parts["ranking_loss"]) == pytest.approx(np.mean(rows), rel=1e-5 if name == "softmax" else 0.02)
