@@ -114,6 +114,29 @@ def debiased_contrastive(
     return jnp.mean(jnp.log(jnp.exp(pos - top) + num_negatives * estimate) + top - pos)
 
 
+def popularity_smoothing(positive: jax.Array, expected: jax.Array, *, temperature: float) -> jax.Array:
+    """What smoothing the labels towards popularity adds to a softmax cross-entropy, per unit of smoothing.
+
+        mean( (s+ - sum_j p_j s_j) / t )
+
+    For a softmax P, -log P(+) + e (s+ - sum_j p_j s_j) / t is the cross-entropy with the target
+    (1 - e) [j = +] + e p_j: a Dirichlet prior over what a user plays, centred on what everybody plays. Without it a
+    long training learns that a user will never play the popular songs that are not yet in the history.
+
+    Args:
+      positive: float [B], s+.
+      expected: float [B], sum_j p_j s_j, the user's mean score over songs drawn by popularity.
+      temperature: t > 0.
+
+    Returns:
+      float [].
+
+    Reference: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, section 7, with
+    their uniform prior replaced; Zhai and Lafferty, "A study of smoothing methods for language models", TOIS 2004.
+    """
+    return jnp.mean(positive - expected) / temperature
+
+
 def explicit_negative(scores: jax.Array, weight: jax.Array, *, margin: float, temperature: float) -> jax.Array:
     """Pushes users away from the songs they dislike: weighted mean of softplus((s - margin) / t).
 

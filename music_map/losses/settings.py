@@ -22,6 +22,7 @@ class LossSettings:
       num_negatives: negatives shared by a batch; "in_batch" takes the whole batch instead.
       mask_observed: whether the user's own other songs are left out of the negatives; not for "bpr", which never draws
         them.
+      popularity_smoothing: share of a target that goes to all songs by popularity; not for "bpr".
       positive_prior: probability that a random song is one the user would play (debiased_contrastive).
       explicit_negative_weight: weight of the loss over disliked songs; 0 switches it off.
       explicit_negative_margin: score above which a disliked song costs most.
@@ -33,6 +34,7 @@ class LossSettings:
     negatives: str
     num_negatives: int
     mask_observed: bool
+    popularity_smoothing: float
     positive_prior: float
     explicit_negative_weight: float
     explicit_negative_margin: float
@@ -44,6 +46,7 @@ class LossSettings:
             ("temperature", self.temperature > 0, "above 0"),
             ("negatives", self.negatives in NEGATIVES, f"one of {', '.join(NEGATIVES)}"),
             ("num_negatives", self.num_negatives >= 1, "at least 1"),
+            ("popularity_smoothing", 0.0 <= self.popularity_smoothing < 1.0, "at least 0 and below 1"),
             ("positive_prior", 0.0 <= self.positive_prior < 1.0, "at least 0 and below 1"),
             ("explicit_negative_weight", self.explicit_negative_weight >= 0, "at least 0"),
             ("l2", self.l2 >= 0, "at least 0"),

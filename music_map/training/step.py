@@ -120,6 +120,12 @@ def batch_loss(
                 num_negatives=songs.shape[0],
             )
 
+    if loss.popularity_smoothing and loss.name != "bpr":
+        expected = user @ (data.item_probability @ item_all)
+        ranking_loss += loss.popularity_smoothing * ranking.popularity_smoothing(
+            positive, expected, temperature=loss.temperature
+        )
+
     parts = {"ranking_loss": ranking_loss, "explicit_negative_loss": jnp.zeros(()), "l2": ranking.l2(*regularised)}
     total = ranking_loss + loss.l2 * parts["l2"]
     if loss.explicit_negative_weight and data.dislikes.user.shape[0]:

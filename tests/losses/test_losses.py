@@ -129,6 +129,23 @@ def test_explicit_negative():
     assert float(ranking.explicit_negative(f32(scores), jnp.zeros(3), margin=0.0, temperature=1.0)) == 0.0
 
 
+def test_popularity_smoothing_makes_the_cross_entropy_that_of_a_smoothed_target():
+    rng = np.random.default_rng(0)
+    scores, labels, prior, t, share = (
+        rng.normal(size=(5, 7)),
+        rng.integers(7, size=5),
+        rng.dirichlet(np.ones(7)),
+        0.4,
+        0.3,
+    )
+    log_p = scores / t - np.log(np.sum(np.exp(scores / t), axis=1, keepdims=True))
+    target = (1 - share) * np.eye(7)[labels] + share * prior
+    positive = f32(scores[np.arange(5), labels])
+    got = ranking.softmax(f32(scores), jnp.asarray(labels), temperature=t)
+    got += share * ranking.popularity_smoothing(positive, f32(scores @ prior), temperature=t)
+    np.testing.assert_allclose(got, -np.mean(np.sum(target * log_p, axis=1)), rtol=1e-5)
+
+
 def test_l2():
     rows = np.array([[3.0, 4.0], [0.0, 1.0]])
     np.testing.assert_allclose(ranking.l2(f32(rows), f32(rows)), 0.5 * (26 + 26) / 2, rtol=1e-6)
@@ -136,12 +153,20 @@ def test_l2():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("name", "bprr"), ("temperature", 0.0), ("negatives", "hard"), ("positive_prior", 1.0), ("num_negatives", 0)],
+    [
+        ("name", "bprr"),
+        ("temperature", 0.0),
+        ("negatives", "hard"),
+        ("positive_prior", 1.0),
+        ("popularity_smoothing", 1.0),
+        ("num_negatives", 0),
+    ],
 )
 def test_settings_without_meaning_are_named(field, value):
     good = {
         "name": "bpr", "temperature": 1.0, "negatives": "uniform", "num_negatives": 1, "mask_observed": False,
-        "positive_prior": 0.0, "explicit_negative_weight": 0.0, "explicit_negative_margin": 0.0, "l2": 0.0,
+        "popularity_smoothing": 0.0, "positive_prior": 0.0, "explicit_negative_weight": 0.0,
+        "explicit_negative_margin": 0.0, "l2": 0.0,
     }  # fmt: skip
     with pytest.raises(UserError, match=f"config.loss.{field}="):
         LossSettings(**{**good, field: value})

@@ -25,7 +25,12 @@ def logsumexp(x):
 def test_negatives_are_all_other_songs_or_those_not_observed(name, mask_observed):
     # So many uniform negatives that the sample's mean is that over all songs, to about a percent.
     loss = dataclasses.replace(
-        STEP.loss, name=name, mask_observed=mask_observed, negatives="uniform", num_negatives=200_000
+        STEP.loss,
+        name=name,
+        mask_observed=mask_observed,
+        popularity_smoothing=0.0,
+        negatives="uniform",
+        num_negatives=200_000,
     )
     step = dataclasses.replace(STEP, loss=loss)
     inputs, data = inputs_and_data()
@@ -44,3 +49,21 @@ def test_negatives_are_all_other_songs_or_those_not_observed(name, mask_observed
         left[i] = True
         rows.append(logsumexp(logits[u, left]) - logits[u, i])
     assert float(parts["ranking_loss"]) == pytest.approx(np.mean(rows), rel=1e-5 if name == "softmax" else 0.02)
+
+
+def test_smoothing_adds_the_mean_gap_to_songs_drawn_by_popularity():
+    inputs, data = inputs_and_data()
+    steps = [
+        dataclasses.replace(STEP, loss=dataclasses.replace(STEP.loss, popularity_smoothing=share))
+        for share in (0.0, 0.4)
+    ]
+    params = create_state(steps[0], inputs, seed=0).params
+    plain, smoothed = (batch_loss(params, inputs, data, KEY, step)[1]["ranking_loss"] for step in steps)
+
+    edges = inputs.adjacency.users_from_items.forward
+    users, items = sampling.draw_positives(jax.random.split(KEY, 4)[0], edges, data.positives, STEP.batch_size)
+    user, item, _ = lightgcn.apply(params, inputs, STEP.model)
+    logits = np.asarray(user @ item.T, np.float64)[np.asarray(users)] / STEP.loss.temperature
+    drawn = np.asarray(data.item_probability, np.float64)
+    gap = logits[np.arange(len(items)), np.asarray(items)] - logits @ drawn
+    assert float(smoothed - plain) == pytest.approx(0.4 * np.mean(gap), rel=1e-4)
