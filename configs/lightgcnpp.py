@@ -50,10 +50,16 @@ def get_config(name: str = "default") -> ConfigDict:
     config.eval.protocol = "lightgcn"
     config.eval.baselines = ("most_pop", "item_knn")
     if name == "default":
-        config.loss.name = "softmax"
-        config.train.learning_rate = 5e-3
+        config.loss.name = "sampled_softmax"
+        config.loss.negatives = "mixed"
+        config.loss.num_negatives = 2048
+        config.loss.mask_observed = True
+        config.loss.popularity_smoothing = 0.05
+        config.model.init_std = 0.05
+        config.train.batch_size = 4096
+        config.train.learning_rate = 1e-2
         config.train.num_epochs = 60
-        config.train.patience = 10
+        config.train.patience = 4
     else:
         config.loss.name = "bpr"
         config.train.learning_rate = 1e-3
