@@ -5,17 +5,29 @@
       --config.train.batch_size=1024 --config.loss.num_negatives=512 --config.train.num_epochs=30
     python benchmarks/ablations.py --config=configs/demo.py --rows=whole,BPR --seeds=1 --output=ablations.json
 
-Trains each row with each seed and prints a Markdown table of the protocol's figures (the encoder's own, without
-recency): means over seeds, of the first row with 95 % bootstrap intervals over users, of the others with those of the
-paired difference (first row - row). "val" is the validation split, by which defaults are chosen; the rest is test.
+Trains each row with each seed and prints two Markdown tables of the encoder's own figures (without recency): means over
+seeds, of the first row with 95 % bootstrap intervals over users, of the others with those of the paired difference
+(first row - row). "val" is the validation split, by which defaults are chosen.
+
+1. Metrics of the protocol, all rows.
+2. Rows that differ in the explicit negative loss: shares of dislikes that rank in their user's top 100, and of the ten
+   songs nearest to each in sound. "Unseen": dislikes of the split; "known": those of train, were they not filtered out.
 """
 
+import numpy as np
 from absl import flags
-from variants import check_all, metric_columns, over_seeds, report, table, trained
+from ml_collections import ConfigDict
+from variants import Column, check_all, metric_columns, over_seeds, report, table, trained
 
 from launch import app, experiment, stages
+from launch.experiment import Experiment
 from launch.search_space import with_values
 from music_map.errors import UserError
+from music_map.evaluation.dislikes import unwanted_in_top, unwanted_of
+from music_map.evaluation.protocols import RankingTask
+from music_map.evaluation.ranking import ScoreBlock
+from music_map.model.lightgcn import Params
+from music_map.preprocess.dataset import Dataset
 from music_map.storage import write_json
 
 _CONFIG = app.define_config()
@@ -23,11 +35,13 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file of all results.", requi
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each row.", 1)
 _ROWS = flags.DEFINE_list("rows", [], "Names of rows, the first of which the others are compared with; by default all.")
 
-METRICS = ("ndcg@20", "recall@20")
-COLUMNS = ("val ndcg@20", *METRICS)
+METRICS = ("val ndcg@20", "ndcg@20", "recall@20")
+SHARES = ("unseen dislikes", "neighbours of unseen", "known dislikes", "neighbours of known")
+TOP = 100
+WEIGHT = "loss.explicit_negative_weight"
 
 
-def rows_of(config) -> dict[str, dict]:
+def rows_of(config: ConfigDict) -> dict[str, dict]:
     """Changed fields of the configuration by name of the row."""
     adaptive = not config.model.adaptive
     return {
@@ -35,9 +49,7 @@ def rows_of(config) -> dict[str, dict]:
         # BPR is a loss of dot products: cosines between -1 and 1 would bound its logits.
         "BPR": {"loss.name": "bpr", "model.score": "dot", "loss.l2": 1e-4},
         "sampled softmax": {"loss.name": "sampled_softmax"},
-        "contrastive, not debiased": {"loss.name": "debiased_contrastive", "loss.positive_prior": 0.0},
-        "debiased contrastive, prior 0.01": {"loss.name": "debiased_contrastive", "loss.positive_prior": 0.01},
-        "no explicit negative loss": {"loss.explicit_negative_weight": 0.0},
+        "debiased contrastive": {"loss.name": "debiased_contrastive"},
         "no temporal weight": {"graph.half_life_days": float("inf")},
         "no organic factor": {"graph.organic_factor": 1.0},
         "no audio": {"model.audio": False},
@@ -45,15 +57,28 @@ def rows_of(config) -> dict[str, dict]:
         "no audio, no metadata": {"model.audio": False, "model.metadata": False},
         "no songs treated as new": {"model.id_dropout": 0.0},
         "adaptive gamma" if adaptive else "fixed gamma": {"model.adaptive": adaptive},
+        "no explicit negative loss": {WEIGHT: 0.0},
+        **{f"explicit negative loss x {w}": {WEIGHT: w} for w in (0.1, 0.3, 1.0)},
     }
 
 
-def columns_of(run, params) -> dict:
+def shares(scores: ScoreBlock, dataset: Dataset, task: RankingTask) -> dict[str, Column]:
+    """Shares of unwanted songs in the lists, as columns: SHARES."""
+    counts = [
+        count.astype(np.float64)
+        for known in (False, True)
+        for count in unwanted_in_top(scores, task, unwanted_of(dataset, task, known=known), k=TOP)
+    ]
+    return {key: Column(*counts[2 * i : 2 * i + 2]) for i, key in enumerate(SHARES)}
+
+
+def columns_of(run: Experiment, params: Params) -> dict[str, Column]:
     """Validation and test figures of one trained variant."""
-    scores, protocol = experiment.model_scores(run, params), run.config.eval.protocol
-    found = metric_columns(scores, experiment.task_for(run, protocol, "val"), METRICS[:1])
-    columns = {f"val {key}": column for key, column in found.items()}
-    return columns | metric_columns(scores, experiment.task_for(run, protocol, "test"), METRICS)
+    scores = experiment.model_scores(run, params)
+    val, test = (experiment.task_for(run, run.config.eval.protocol, split) for split in ("val", "test"))
+    of_val = metric_columns(scores, val, ["ndcg@20"]) | shares(scores, run.dataset, val)
+    of_test = metric_columns(scores, test, ["ndcg@20", "recall@20"]) | shares(scores, run.dataset, test)
+    return {f"val {key}": column for key, column in of_val.items()} | of_test
 
 
 def main() -> int:
@@ -67,18 +92,23 @@ def main() -> int:
     rows = {name: changes for name, changes in rows.items() if not changes or with_values(config, changes) != config}
     check_all(config, rows)
     dataset = stages.ensure_dataset(config)
-    seeds: dict[str, list] = {}
+    seeds: dict[str, list[dict[str, Column]]] = {}
     for name, changes in rows.items():
         for seed in range(_SEEDS.value):
             seeds.setdefault(name, []).append(columns_of(*trained(config, dataset, changes, seed=seed)))
-        app.say(f"{name}: " + ", ".join(f"{k} {over_seeds(seeds[name])[k].value:.4f}" for k in COLUMNS))
+        found = over_seeds(seeds[name])
+        app.say(f"{name}: " + ", ".join(f"{key} {found[key].value:.4f}" for key in (*METRICS, *SHARES)))
     first = next(iter(rows))
     pooled = {name: over_seeds(each) for name, each in seeds.items()}
     results = report(pooled, seeds, first)
-    users = len(pooled[first]["ndcg@20"].numerator)
-    write_json(output, {"results": results, "num_users": users, "config": app.to_dict(config)})
-    app.say(f"\n{table(results, COLUMNS, first)}")
-    app.say(f"\n{users} test users, protocol {config.eval.protocol}, {_SEEDS.value} seeds")
+    counts = {key: int(column.denominator.sum()) for key, column in pooled[first].items()}
+    write_json(output, {"results": results, "counts": counts, "config": app.to_dict(config)})
+    app.say(f"\n{table(results, METRICS, first)}")
+    app.say(f"\n{counts['ndcg@20']} test users, protocol {config.eval.protocol}, {_SEEDS.value} seeds")
+    of_weight = {name: results[name] for name in rows if name == first or WEIGHT in rows[name]}
+    if len(of_weight) > 1:
+        app.say(f"\n{table(of_weight, SHARES, first)}")
+        app.say("\nof " + ", ".join(f"{counts[key]} {key}" for key in SHARES))
     return 0
 
 

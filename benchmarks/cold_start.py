@@ -10,6 +10,8 @@ the protocol's validation users. Means over seeds, of the first row with 95 % bo
 others with those of the paired difference (first row - row).
 """
 
+import dataclasses
+
 from absl import flags
 from variants import check_all, metric_columns, over_seeds, report, table, trained
 
@@ -47,8 +49,14 @@ def main() -> int:
     seeds: dict[str, list] = {}
     for name, changes in MODELS.items():
         for seed in range(_SEEDS.value):
-            scores = experiment.model_scores(*trained(config, dataset, changes, seed=seed))
-            seeds.setdefault(name, []).append(metric_columns(scores, task, METRICS))
+            run, params = trained(config, dataset, changes, seed=seed)
+            forms = {name: run}
+            if name == "model":
+                # The same training, ranked by the songs' content alone.
+                forms["model without neighbours in sound"] = dataclasses.replace(run, nearest=None)
+            for form, run in forms.items():
+                scores = experiment.model_scores(run, params)
+                seeds.setdefault(form, []).append(metric_columns(scores, task, METRICS))
         app.say(f"{name}: " + ", ".join(f"{k} {c.value:.4f}" for k, c in over_seeds(seeds[name]).items()))
     rows = {name: over_seeds(each) for name, each in seeds.items()}
     kept = output.with_name(f"{output.name}.tuned.json")

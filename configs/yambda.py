@@ -52,6 +52,7 @@ def get_config() -> ConfigDict:
     model.audio = True  # fuse audio embeddings into the songs' e^(0)
     model.metadata = True  # fuse artists, albums and track length
     model.id_dropout = 0.3  # share of songs that a step treats as never listened to, as a new song would be
+    model.cold_neighbours = 5  # played songs that a new song is placed between, by sound; 0: by its content alone
     model.backend = "auto"  # "auto", "segment" (jraph) or "csr"
 
     config.loss = loss = ConfigDict()

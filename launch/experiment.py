@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -33,7 +34,7 @@ from music_map.evaluation.protocols import RankingTask, build_task, find_protoco
 from music_map.evaluation.ranking import ScoreBlock, embedding_scores
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.losses.settings import LossSettings
-from music_map.model import fusion, lightgcn
+from music_map.model import cold, fusion, lightgcn
 from music_map.model.lightgcn import Inputs, ModelSettings, Params
 from music_map.model.propagation import adjacency, choose_backend
 from music_map.preprocess.dataset import Dataset
@@ -83,6 +84,7 @@ class Experiment:
       graph: the bipartite graph, NumPy.
       inputs: what the encoder reads, on the device.
       settings: what a training step is compiled for.
+      nearest: songs without train edges, to be placed by what they sound like, or None.
     """
 
     config: ConfigDict
@@ -90,6 +92,7 @@ class Experiment:
     graph: BipartiteGraph
     inputs: Inputs
     settings: StepSettings
+    nearest: cold.Nearest | None
 
 
 def check(config: ConfigDict) -> None:
@@ -165,10 +168,12 @@ def assemble(config: ConfigDict, dataset: Dataset, graph: BipartiteGraph) -> Exp
     model, loss = _settings(config)
     adjacent = adjacency(graph, degree=model.degree)
     item_degree = np.asarray(adjacent.item_degree)
-    features = fusion.features(dataset.item_features(), item_degree, audio=model.audio, metadata=model.metadata)
+    raw = dataset.item_features()
+    features = fusion.features(raw, item_degree, audio=model.audio, metadata=model.metadata)
+    nearest = cold.nearest(raw, item_degree, count=model.cold_neighbours) if model.audio else None
     optimizer = optimizer_settings(config, num_edges=len(graph.item))
     step = StepSettings(model, loss, optimizer, config.train.batch_size)
-    return Experiment(config, dataset, graph, Inputs(adjacent, features), step)
+    return Experiment(config, dataset, graph, Inputs(adjacent, features), step, nearest)
 
 
 def check_settings(config: ConfigDict) -> None:
@@ -201,14 +206,19 @@ def loop_settings(config: ConfigDict) -> LoopSettings:
     return LoopSettings(**{name: config.train[name] for name in names}, metric=config.eval.metric)
 
 
-_encode = jax.jit(
-    lambda params, inputs, settings: lightgcn.apply(params, inputs, settings)[:2], static_argnames="settings"
-)
+@functools.partial(jax.jit, static_argnames="settings")
+def _encode(
+    params: Params, inputs: Inputs, nearest: cold.Nearest | None, settings: ModelSettings
+) -> tuple[jax.Array, jax.Array]:
+    users, items, _ = lightgcn.apply(params, inputs, settings)
+    if nearest is not None:
+        items = cold.place(items, nearest, unit=settings.score == "cosine")
+    return users, items
 
 
 def encode(experiment: Experiment, params: Params) -> tuple[jax.Array, jax.Array]:
     """User embeddings [U, d] and song embeddings [I, d]."""
-    return _encode(params, experiment.inputs, experiment.settings.model)
+    return _encode(params, experiment.inputs, experiment.nearest, experiment.settings.model)
 
 
 def task_for(experiment: Experiment, protocol: str, split: str) -> RankingTask:

@@ -41,6 +41,8 @@ class ModelSettings:
       metadata: fuse artist, album and track length into e^(0).
       id_dropout: share of songs that a training step treats as never trained: no id embedding, no track length, no
         message to or from them, so that audio, artists and albums alone must place them.
+      cold_neighbours: played songs by whose sound a song without train edges is placed, besides its content, see
+        `music_map.model.cold`; 0: its content alone.
       backend: propagation backend, see `music_map.model.propagation.spmm`.
     """
 
@@ -56,6 +58,7 @@ class ModelSettings:
     audio: bool
     metadata: bool
     id_dropout: float
+    cold_neighbours: int
     backend: str
 
     def __post_init__(self) -> None:
@@ -65,6 +68,7 @@ class ModelSettings:
             ("gamma", 0.0 <= self.gamma <= 1.0, "between 0 and 1"),
             ("init_std", self.init_std > 0, "above 0"),
             ("id_dropout", 0.0 <= self.id_dropout < 1.0, "at least 0 and below 1"),
+            ("cold_neighbours", self.cold_neighbours >= 0, "at least 0"),
             ("degree", self.degree in ("weighted", "count"), "'weighted' or 'count'"),
             ("score", self.score in ("dot", "cosine"), "'dot' or 'cosine'"),
         ):

@@ -15,7 +15,7 @@ from music_map.model.propagation import adjacency
 
 PAPER = ModelSettings(
     num_layers=2, embedding_dim=6, alpha=0.6, beta=-0.1, gamma=0.2, adaptive=False, degree="weighted", score="dot",
-    init_std=0.1, audio=False, metadata=False, id_dropout=0.0, backend="csr",
+    init_std=0.1, audio=False, metadata=False, id_dropout=0.0, cold_neighbours=0, backend="csr",
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from music_map.training.step import StepSettings, create_state, train_steps
 
 GRAPH, DENSE = random_graph(0, num_users=20, num_items=15, negatives=[(0, 3, 3.0), (2, 5, 3.0)])
 STEP = StepSettings(
-    ModelSettings(2, 8, 0.6, -0.1, 0.2, True, "weighted", "cosine", 0.1, False, False, 0.0, "csr"),
+    ModelSettings(2, 8, 0.6, -0.1, 0.2, True, "weighted", "cosine", 0.1, False, False, 0.0, 0, "csr"),
     LossSettings("debiased_contrastive", 0.2, "mixed", 8, True, 0.05, 0.01, 0.1, 0.0, 1e-4),
     OptimizerSettings("adamw", 1e-2, "cosine", 3, 1e-3, 1.0, 40),
     16,

@@ -1,0 +1,72 @@
+"""A place for songs without train edges: between what their content says and the played songs that sound like them.
+
+The encoder places such a song i by its features alone. With N(i) the songs with train edges nearest in sound,
+
+    e_i <- 1/2 (e_i + mean_{j in N(i)} e_j)
+
+where embeddings have unit length ("cosine") the mean is normalised before and the sum after.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from music_map.model.lightgcn import l2_normalize
+from music_map.preprocess.dataset import ItemFeatures
+
+# Songs whose cosines with all played songs are held at once: 2^26 float32, 256 MiB.
+_BLOCK_COSINES = 2**26
+
+
+class Nearest(NamedTuple):
+    """Songs to place, and what they sound like.
+
+    Attributes:
+      songs: int32 [C], songs with audio and no train edge.
+      neighbours: int32 [C, N], of each the N songs with audio and train edges of largest cosine, in no order.
+    """
+
+    songs: jax.Array
+    neighbours: jax.Array
+
+
+def nearest(raw: ItemFeatures, item_degree: np.ndarray, *, count: int) -> Nearest | None:
+    """Finds the neighbours, exactly.
+
+    Args:
+      raw: from the processed data set.
+      item_degree: float [I], 0 for songs without train edges.
+      count: N; fewer where fewer songs have been played.
+
+    Returns:
+      None where there is no song to place, or none to place it by.
+    """
+    has_audio, played = raw.audio_row >= 0, item_degree > 0
+    songs, others = np.flatnonzero(has_audio & ~played), np.flatnonzero(has_audio & played)
+    count = min(count, len(others))
+    if count == 0 or len(songs) == 0:
+        return None
+    audio = raw.audio[raw.audio_row[others]].T
+    found = np.empty((len(songs), count), np.int32)
+    at_once = max(1, _BLOCK_COSINES // len(others))
+    for start in range(0, len(songs), at_once):
+        cosines = raw.audio[raw.audio_row[songs[start : start + at_once]]] @ audio
+        found[start : start + at_once] = others[np.argpartition(-cosines, count - 1, axis=1)[:, :count]]
+    return Nearest(jnp.asarray(songs, jnp.int32), jnp.asarray(found))
+
+
+def place(items: jax.Array, nearest: Nearest, *, unit: bool) -> jax.Array:
+    """The embeddings with those of `nearest.songs` moved as above.
+
+    Args:
+      items: float [I, d], song embeddings.
+      nearest: from the function of that name.
+      unit: whether embeddings have unit length.
+    """
+    own, around = items[nearest.songs], items[nearest.neighbours].mean(axis=1)
+    moved = l2_normalize(own + l2_normalize(around)) if unit else (own + around) / 2
+    return items.at[nearest.songs].set(moved)

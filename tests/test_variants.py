@@ -1,0 +1,88 @@
+"""What the benchmarks compute from trained variants, and one of them as a command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from variants import Column, bounds, over_seeds, report, table  # noqa: E402
+
+users = st.integers(2, 30)
+
+
+def column(rng, count):
+    return Column(rng.integers(0, 5, count).astype(float), rng.integers(1, 6, count).astype(float))
+
+
+def test_shares_are_ratios_of_sums():
+    # 1 of 4 and 2 of 2: three of six, not the mean of the two shares.
+    assert Column(np.array([1.0, 2.0]), np.array([4.0, 2.0])).value == 0.5
+
+
+@given(users, st.integers(0, 99))
+def test_bounds_hold_the_value_and_vanish_between_equals(count, seed):
+    rng = np.random.default_rng(seed)
+    one, other = column(rng, count), column(rng, count)
+    low, high = bounds(one)
+    assert (low <= one.value + 1e-9 and one.value - 1e-9 <= high) or count < 20
+    assert bounds(one, one) == [0.0, 0.0]
+    other = Column(other.numerator, one.denominator)
+    there, back = bounds(one, other), bounds(other, one)
+    np.testing.assert_allclose(there, [-back[1], -back[0]], atol=1e-12)
+    # All users alike: nothing is uncertain.
+    same = Column(np.full(count, 2.0), np.full(count, 4.0))
+    np.testing.assert_allclose(bounds(same, Column(np.full(count, 3.0), same.denominator)), [0.25, 0.25])
+
+
+def test_seeds_are_averaged_within_users():
+    ones = np.ones(3)
+    seeds = [{"a": Column(np.array([0.0, 1.0, 2.0]), ones)}, {"a": Column(np.array([2.0, 1.0, 6.0]), ones)}]
+    pooled = over_seeds(seeds)
+    assert pooled["a"].numerator.tolist() == [1, 1, 4]
+    worse = {"a": Column(np.zeros(3), ones)}
+    results = report({"whole": pooled, "part": worse}, {"whole": seeds}, "whole")
+    assert results["whole"]["a"]["by_seed"] == [1, 3] and results["part"]["a"]["by_seed"] == []
+    assert results["whole"]["a"]["first_minus"] == [0, 0]
+    # The paired difference is the whole itself where the part has nothing.
+    assert results["part"]["a"]["first_minus"] == results["whole"]["a"]["interval"]
+    lines = table(results, ["a"], "whole").splitlines()
+    assert lines[2] == "| whole | 2.0000 [1.0000, 4.0000] |" and lines[3] == "| part | 0.0000 [+1.0000, +4.0000] |"
+
+
+@pytest.fixture
+def run(tmp_path):
+    def command(script, *arguments):
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, *script.split(), *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        return done
+
+    return command
+
+
+def test_ablations_as_a_command(run, tmp_path):
+    assert run("launch/generate.py --size=tiny", f"--output={tmp_path}/raw").returncode == 0
+    config = ["--config=configs/test.py", f"--config.data.raw_dir={tmp_path}/raw", "--config.train.num_epochs=1"]
+    config += [f"--config.data.processed_dir={tmp_path}/processed", f"--output={tmp_path}/out.json"]
+    wrong = run("benchmarks/ablations.py", *config, "--rows=half")
+    assert wrong.returncode == 2 and wrong.stderr.startswith("error: --rows: no row 'half'; choose from whole, ")
+    done = run(
+        "benchmarks/ablations.py", *config, "--seeds=1", "--rows=whole,no temporal weight,no explicit negative loss"
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert list(results) == ["whole", "no temporal weight", "no explicit negative loss"]
+    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert rows == ["", *results, "", "whole", "no explicit negative loss"]
+    values = {name: row["ndcg@20"]["value"] for name, row in results.items()}
+    assert min(values.values()) > 0 and len(set(values.values())) == 3
