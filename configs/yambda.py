@@ -56,7 +56,7 @@ def get_config() -> ConfigDict:
     model.backend = "auto"  # "auto", "segment" (jraph) or "csr"
 
     config.loss = loss = ConfigDict()
-    loss.name = "debiased_contrastive"  # "bpr", "softmax", "sampled_softmax", "debiased_contrastive"
+    loss.name = "debiased_contrastive"  # "bpr", "sampled_bpr", "softmax", "sampled_softmax", "debiased_contrastive"
     loss.temperature = 0.2
     loss.negatives = "uniform"  # "uniform", "in_batch", "mixed"
     loss.num_negatives = 1024  # shared by a batch

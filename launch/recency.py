@@ -196,7 +196,7 @@ def weights_for(run: Experiment, workdir: Path, protocol: str) -> Weights | None
 def fit_weights(run: Experiment, examples: Examples, *, used: Sequence[str] = FEATURES) -> Weights:
     """The weights of the features in `used`, drawn to the score that the encoder was trained for."""
     loss = run.settings.loss
-    prior = {"user": 1.0 if loss.name == "bpr" else 1.0 / loss.temperature}
+    prior = {"user": 1.0 if loss.name in ("bpr", "sampled_bpr") else 1.0 / loss.temperature}
     return fit_head(examples, strength=run.config.recency.strength, prior=prior, used=used)
 
 

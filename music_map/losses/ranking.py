@@ -26,6 +26,28 @@ def bpr(positive: jax.Array, negative: jax.Array) -> jax.Array:
     return jnp.mean(jax.nn.softplus(negative - positive))
 
 
+def sampled_bpr(positive: jax.Array, negative: jax.Array, *, log_correction: jax.Array, where: jax.Array) -> jax.Array:
+    """Bayesian personalised ranking, its mean over negatives estimated from many: mean_j -c_j log sigmoid(s+ - s_j).
+
+    c_j = 1 / (I q_j) is the importance weight that turns a mean over samples drawn with probability q_j into a mean
+    over the I songs. The objective is that of `bpr`, whose one negative a row makes for noise that only small learning
+    rates and many epochs average out.
+
+    Args:
+      positive: float [B].
+      negative: float [B, N], scores with the sampled songs.
+      log_correction: float [N], log(I q_j) = -log c_j; 0 for uniform draws.
+      where: bool [B, N], False for samples to leave out of the mean: those that are no negatives.
+
+    Returns:
+      float [].
+
+    Reference: Rendle et al., UAI 2009.
+    """
+    cost = jax.nn.softplus(negative - positive[:, None]) * jnp.exp(-log_correction)
+    return jnp.mean(jnp.sum(jnp.where(where, cost, 0.0), axis=1) / jnp.maximum(jnp.sum(where, axis=1), 1))
+
+
 def softmax(scores: jax.Array, labels: jax.Array, *, temperature: float) -> jax.Array:
     """Full softmax cross-entropy, -log(exp(s_label / t) / sum_j exp(s_j / t)), averaged.
 

@@ -6,7 +6,7 @@ import dataclasses
 
 from music_map.errors import require
 
-LOSSES = ("bpr", "softmax", "sampled_softmax", "debiased_contrastive")
+LOSSES = ("bpr", "sampled_bpr", "softmax", "sampled_softmax", "debiased_contrastive")
 NEGATIVES = ("uniform", "in_batch", "mixed")
 
 
@@ -22,7 +22,7 @@ class LossSettings:
       num_negatives: negatives shared by a batch; "in_batch" takes the whole batch instead.
       mask_observed: whether the user's own other songs are left out of the negatives; not for "bpr", which never draws
         them.
-      popularity_smoothing: share of a target that goes to all songs by popularity; not for "bpr".
+      popularity_smoothing: share of a target that goes to all songs by popularity; by softmax and contrastive losses.
       positive_prior: probability that a random song is one the user would play (debiased_contrastive).
       explicit_negative_weight: weight of the loss over disliked songs; 0 switches it off.
       explicit_negative_margin: score above which a disliked song costs most.

@@ -101,7 +101,9 @@ def batch_loss(
             where = ~sampling.observed_block(edges, users, songs, num_items)
         else:
             where = songs[None, :] != items[:, None]
-        if loss.name == "sampled_softmax":
+        if loss.name == "sampled_bpr":
+            ranking_loss = ranking.sampled_bpr(positive, negative, log_correction=log_q, where=where)
+        elif loss.name == "sampled_softmax":
             ranking_loss = ranking.sampled_softmax(
                 positive,
                 negative,
@@ -120,7 +122,7 @@ def batch_loss(
                 num_negatives=songs.shape[0],
             )
 
-    if loss.popularity_smoothing and loss.name != "bpr":
+    if loss.popularity_smoothing and loss.name not in ("bpr", "sampled_bpr"):
         expected = user @ (data.item_probability @ item_all)
         ranking_loss += loss.popularity_smoothing * ranking.popularity_smoothing(
             positive, expected, temperature=loss.temperature

@@ -31,6 +31,25 @@ def test_bpr_refuses_shapes_that_would_broadcast():
         ranking.bpr(jnp.zeros(3), jnp.zeros((3, 1)))
 
 
+def test_sampled_bpr_is_the_weighted_mean_over_the_negatives_that_are_left():
+    rng = np.random.default_rng(2)
+    positive, negative, where = rng.normal(size=4), rng.normal(size=(4, 6)), rng.random((4, 6)) < 0.7
+    where[3] = False
+    log_c = rng.normal(size=6)
+    rows = [
+        np.sum(np.log1p(np.exp(n[w] - p)) * np.exp(-log_c[w])) / max(w.sum(), 1)
+        for p, n, w in zip(positive, negative, where, strict=True)
+    ]
+    got = ranking.sampled_bpr(f32(positive), f32(negative), log_correction=f32(log_c), where=jnp.asarray(where))
+    np.testing.assert_allclose(got, np.mean(rows), rtol=1e-6)
+
+
+def test_sampled_bpr_with_one_negative_is_bpr():
+    positive, negative = f32([0.3, -1.0]), f32([0.1, 2.0])
+    got = ranking.sampled_bpr(positive, negative[:, None], log_correction=jnp.zeros(1), where=jnp.ones((2, 1), bool))
+    np.testing.assert_allclose(got, ranking.bpr(positive, negative), rtol=1e-6)
+
+
 def test_softmax():
     labels = np.array([0, 6, 3, 3, 1])
     e = np.exp(NEG / 0.5)
