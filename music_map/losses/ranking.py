@@ -44,7 +44,7 @@ def sampled_bpr(positive: jax.Array, negative: jax.Array, *, log_correction: jax
 
     Reference: Rendle et al., UAI 2009.
     """
-    cost = jax.nn.softplus(negative - positive[:, None]) * jnp.exp(-log_correction)
+    cost = jax.nn.softplus(negative - positive[:, None]) * jnp.exp(-log_correction)[None, :]
     return jnp.mean(jnp.sum(jnp.where(where, cost, 0.0), axis=1) / jnp.maximum(jnp.sum(where, axis=1), 1))
 
 
