@@ -57,8 +57,8 @@ def rows_of(config: ConfigDict) -> dict[str, dict]:
         "no audio, no metadata": {"model.audio": False, "model.metadata": False},
         "no songs treated as new": {"model.id_dropout": 0.0},
         "adaptive gamma" if adaptive else "fixed gamma": {"model.adaptive": adaptive},
-        "no explicit negative loss": {WEIGHT: 0.0},
-        **{f"explicit negative loss x {w}": {WEIGHT: w} for w in (0.1, 0.3, 1.0)},
+        "no explicit negatives": {WEIGHT: 0.0},
+        **{f"explicit negatives, weight {w}": {WEIGHT: w} for w in (0.1, 0.3, 1.0)},
     }
 
 

@@ -45,11 +45,6 @@ def test_documented_command(folder, script, rest):
             for part in flag.removeprefix("config.").split("."):
                 assert part in node, f"no field {flag}"
                 node = node[part]
-        elif flag == "set":
-            node = config_named("configs/yambda.py")
-            for part in value.partition("=")[0].split("."):
-                assert part in node, f"no field {value}"
-                node = node[part]
         else:
             assert re.search(rf'DEFINE_\w+\(\s*"{flag}"', source), f"{folder}/{script}.py has no flag --{flag}"
 

@@ -76,13 +76,11 @@ def test_ablations_as_a_command(run, tmp_path):
     config += [f"--config.data.processed_dir={tmp_path}/processed", f"--output={tmp_path}/out.json"]
     wrong = run("benchmarks/ablations.py", *config, "--rows=half")
     assert wrong.returncode == 2 and wrong.stderr.startswith("error: --rows: no row 'half'; choose from whole, ")
-    done = run(
-        "benchmarks/ablations.py", *config, "--seeds=1", "--rows=whole,no temporal weight,no explicit negative loss"
-    )
+    done = run("benchmarks/ablations.py", *config, "--seeds=1", "--rows=whole,no temporal weight,no explicit negatives")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert list(results) == ["whole", "no temporal weight", "no explicit negative loss"]
+    assert list(results) == ["whole", "no temporal weight", "no explicit negatives"]
     rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert rows == ["", *results, "", "whole", "no explicit negative loss"]
+    assert rows == ["", *results, "", "whole", "no explicit negatives"]
     values = {name: row["ndcg@20"]["value"] for name, row in results.items()}
     assert min(values.values()) > 0 and len(set(values.values())) == 3
