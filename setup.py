@@ -7,6 +7,12 @@ SWEEP = [
     "optuna>=5",  # its search
 ]
 
+SERVE = [
+    "fastapi",  # launch/serve.py: requests, their validation and the OpenAPI page
+    "prometheus-client",  # its metrics
+    "uvicorn",  # its ASGI server
+]
+
 setup(
     name="music-map",
     version="0.1.0",
@@ -42,10 +48,13 @@ setup(
             "pytrec-eval-terrier",  # trec_eval, what our ranking metrics are tested against
             "pytest-xdist",  # the suite on all cores
             "ruff",  # lint
+            "httpx",  # the test client of the service
+            *SERVE,
             *SWEEP,
         ],
+        "serve": SERVE,
         "sweep": SWEEP,
         # Peers and tools of benchmarks/ only; the library never imports them.
-        "bench": ["psutil"],
+        "bench": ["faiss-cpu", "psutil", "usearch"],
     },
 )

@@ -102,7 +102,16 @@ def get_config() -> ConfigDict:
 
     config.retrieval = retrieval = ConfigDict()
     retrieval.index = "auto"  # "auto", "scann", "exact"
-    retrieval.attention_temperature = 0.1  # of the playlist query; lower: closer to its most central songs
+    retrieval.recall_target = 0.99  # of ScaNN's recall@100 against exact search, measured when the index is built
+    retrieval.learned_attention = True  # train the playlist attention on sessions; needs timestamps and recency
+    retrieval.num_sessions = 2000  # sessions of past windows to train it on
+    retrieval.attention_temperature = 0.1  # of the untrained attention; lower: closer to the most central songs
+    retrieval.dislike_push = 0.5  # share of a disliked song's direction taken out of a query: 0 to 1
+    retrieval.max_per_artist = 0  # songs of one artist among the recommended; 0: any number
+    retrieval.max_per_album = 0
+    retrieval.min_listeners = 0  # songs with fewer listeners in train are not recommended
+    retrieval.only_with_audio = False
+    retrieval.diversity = 0.0  # 0: by score alone; towards 1: unlike the songs before (maximal marginal relevance)
 
     config.parallel = "none"
     return config

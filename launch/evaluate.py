@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from launch import app, experiment, playlist, recency
+from launch import app, attention, experiment, playlist, recency
 from music_map.errors import UserError
 from music_map.evaluation.baselines import settings_to_json
 from music_map.evaluation.baselines.settings import Settings
@@ -96,7 +96,8 @@ def _on_sessions(
     run = experiment.load(config, trained_on=opened.dataset)
     step, params = experiment.best_params(run, workdir)
     tasks = playlist.tasks_for(run, _SPLIT.value, max_sessions=_SESSIONS.value)
-    result = playlist.report(run, params, tasks, baselines=names, settings=settings)
+    heads = attention.heads_for(run, workdir)
+    result = playlist.report(run, params, tasks, heads=heads, baselines=names, settings=settings)
     used = settings_to_json({n: s for n, s in (settings or {}).items() if n in names})
     return result | {"baseline_settings": used, "step": step}, playlist.report_table(result, metric=config.eval.metric)
 

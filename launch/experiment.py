@@ -39,7 +39,8 @@ from music_map.model.lightgcn import Inputs, ModelSettings, Params
 from music_map.model.propagation import adjacency, choose_backend
 from music_map.preprocess.dataset import Dataset
 from music_map.recency.settings import RecencySettings
-from music_map.retrieval.export import Export, load_export, make_export, save_export
+from music_map.retrieval.export import FOLDER, Export, histories_of, load_export, make_export, save_export
+from music_map.retrieval.filters import filters_of
 from music_map.retrieval.index import BACKENDS as INDEXES
 from music_map.storage import fingerprint, read_json, write_json
 from music_map.training.checkpoint import CheckpointStore
@@ -63,8 +64,7 @@ FREE = {
     "train.checkpoint_every_seconds",
     "eval.ks",
     "eval.baselines",
-    "retrieval.index",
-    "retrieval.attention_temperature",
+    *(f"retrieval.{name}" for name in yambda.get_config().retrieval),
     "model.backend",
     "recency.enabled",
     "recency.latest_songs",
@@ -117,6 +117,13 @@ def check(config: ConfigDict) -> None:
     RecencySettings(**config.recency)
     temperature = config.retrieval.attention_temperature
     require(temperature > 0, "config.retrieval.attention_temperature", temperature, "above 0")
+    push, target = config.retrieval.dislike_push, config.retrieval.recall_target
+    require(0 <= push <= 1, "config.retrieval.dislike_push", push, "at least 0 and at most 1")
+    require(0 < target <= 1, "config.retrieval.recall_target", target, "above 0 and at most 1")
+    require(
+        config.retrieval.num_sessions >= 1, "config.retrieval.num_sessions", config.retrieval.num_sessions, "at least 1"
+    )
+    filters_of(config.retrieval)
 
 
 def check_protocol(config: ConfigDict, name: str, flag: str) -> None:
@@ -531,13 +538,14 @@ def export_model(experiment: Experiment, workdir: Path, step: int, params: Param
         features=experiment.dataset.item_features(),
     )
     identity = fingerprint({"dataset": experiment.dataset.fingerprint, "step": step})
-    save_export(export, workdir / "embeddings", fingerprint=identity, step=step)
+    histories = histories_of(experiment.dataset)
+    save_export(export, workdir / FOLDER, fingerprint=identity, step=step, histories=histories)
     return export
 
 
 def load_model_export(workdir: Path) -> Export:
     """WORKDIR/embeddings; made anew from the best checkpoint where it is missing or damaged."""
-    folder = workdir / "embeddings"
+    folder = workdir / FOLDER
     try:
         return load_export(folder)[0]
     except DamagedFileError as e:

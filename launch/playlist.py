@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from launch import app, experiment
@@ -29,9 +27,11 @@ from music_map.evaluation.playlist import (
     query_scores,
 )
 from music_map.evaluation.protocols import PROTOCOLS
-from music_map.evaluation.ranking import ScoreBlock
 from music_map.model.lightgcn import Params
-from music_map.retrieval.playlist import attend
+from music_map.playlist.attention import Head, attend
+from music_map.playlist.heads import Heads, untrained
+from music_map.playlist.space import embed, moments_of
+from music_map.retrieval.export import popularity_of
 
 # What of the baselines has a meaning without a user.
 BASELINES = ("random", "most_pop", "decay_pop", "item_knn")
@@ -68,19 +68,9 @@ def tasks_for(run: Experiment, split: str, *, max_sessions: int) -> dict[int, Pl
     )
 
 
-def query_of(run: Experiment) -> Query:
+def query_of(head: Head) -> Query:
     """The playlist query that launch/recommend.py makes, of blocks of playlists."""
-    temperature = jnp.float32(run.config.retrieval.attention_temperature)
-    return functools.partial(_attend, temperature)
-
-
-def _attend(temperature: jax.Array, songs: jax.Array, where: jax.Array) -> jax.Array:
-    return jax.vmap(attend, in_axes=(0, 0, None))(songs, where, temperature)[0]
-
-
-def model_scores(run: Experiment, params: Params, task: PlaylistTask) -> ScoreBlock:
-    """The model as a scorer of the task's queries."""
-    return query_scores(experiment.encode(run, params)[1], task, query_of(run))
+    return lambda songs, where, popularity: attend(songs, where, popularity, head)[0]
 
 
 def report(
@@ -88,6 +78,7 @@ def report(
     params: Params,
     tasks: Mapping[int, PlaylistTask],
     *,
+    heads: Heads,
     baselines: Sequence[str],
     settings: Mapping[str, Settings] | None = None,
 ) -> dict[str, Any]:
@@ -96,8 +87,10 @@ def report(
     Args:
       run, params: of the model.
       tasks: by number of seeds.
-      baselines: of BASELINES. "mean_of_seeds" and "last_seed", simpler queries over the same embeddings, are always
-        there.
+      heads: of the playlist attention; the ordered one is "model".
+      baselines: of BASELINES. Simpler queries are always there: "mean_of_seeds", "last_seed" and "untrained_attention"
+        over the embeddings, "mean_in_space" and "last_in_space" over them in the learned space, and
+        "unordered_attention", which is told nothing of the order.
       settings: of the baselines, by name.
 
     Returns:
@@ -114,11 +107,24 @@ def report(
     )
     chosen = {name: kind() for name, kind in SETTINGS.items()} | dict(settings or {})
     similar = neighbours(history, chosen["item_knn"], progress=app.bar) if "item_knn" in baselines else None
-    items = experiment.encode(run, params)[1]
+    items = np.asarray(experiment.encode(run, params)[1])
+    degree = np.diff(run.graph.item_offsets)
+    popularity = popularity_of(degree)
+    placed = embed(items, moments_of(items, degree > 0), heads.space)
+    centre = query_of(untrained(config.retrieval.attention_temperature).ordered)
+    simple = {
+        "mean_of_seeds": (items, mean_query),
+        "last_seed": (items, last_query),
+        "untrained_attention": (items, centre),
+        "mean_in_space": (placed, mean_query),
+        "last_in_space": (placed, last_query),
+        "unordered_attention": (placed, query_of(heads.unordered)),
+    }
     seeds = {}
     for n, task in tasks.items():
-        simple = {"mean_of_seeds": mean_query, "last_seed": last_query}
-        fitted = [(name, query_scores(items, task, query)) for name, query in simple.items()]
+        fitted = [
+            (name, query_scores(rows, task, query, popularity=popularity)) for name, (rows, query) in simple.items()
+        ]
         for name in baselines:
             scores = (
                 neighbour_scores(similar, task)
@@ -127,7 +133,7 @@ def report(
             )
             fitted.append((name, scores))
         found = evaluate_beside_baselines(
-            query_scores(items, task, query_of(run)),
+            query_scores(placed, task, query_of(heads.ordered), popularity=popularity),
             fitted,
             task.ranking,
             ks=tuple(config.eval.ks),

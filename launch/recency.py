@@ -21,7 +21,7 @@ from music_map.evaluation.protocols import RankingTask, build_task, find_protoco
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.graph.build import build_graph
 from music_map.model.lightgcn import Params
-from music_map.preprocess.dataset import SPLITS, Events, index_of
+from music_map.preprocess.dataset import SPLITS, Events
 from music_map.recency.fit import Examples, fit_head, gather, join
 from music_map.recency.history import before
 from music_map.recency.moment import Moment, observe
@@ -56,7 +56,7 @@ def windows_of(run: Experiment) -> list[Window]:
     )
 
 
-def _as_of(run: Experiment, now: int) -> Experiment:
+def as_of(run: Experiment, now: int) -> Experiment:
     """The experiment as it was at the end of the second `now`: graph and data end there."""
     dataset = run.dataset.as_of(now + 1)
     graph, _ = build_graph(dataset, stages.graph_settings(run.config))
@@ -82,7 +82,7 @@ def calibrate(run: Experiment, workdir: Path, *, best_step: int, should_stop: Ca
     windows = windows_of(run)
     if not windows:
         return True
-    past = _as_of(run, windows[-1].now)
+    past = as_of(run, windows[-1].now)
     batch = run.config.train.batch_size
     epochs = math.ceil(best_step / steps_per_epoch(run.graph.num_edges, batch) - 1e-6)
     epochs = max(1, min(epochs, run.config.recency.max_epochs))
@@ -125,7 +125,7 @@ def _examples_of(run: Experiment, windows: list[Window], params: Params, protoco
             )
         except UserError:  # nobody of the window has a target that the protocol counts
             continue
-        past = _as_of(run, window.now)
+        past = as_of(run, window.now)
         moment = _moment(run, train, task.users, window.now)
         embeddings = Embeddings(*experiment.encode(past, params))
         found.append(gather(task, moment, embeddings, settings, seed=run.config.train.seed + number))
@@ -152,7 +152,7 @@ def weights_for(run: Experiment, workdir: Path, protocol: str) -> Weights | None
     cold = find_protocol(protocol).candidates == "held_out"
     if cold or not windows or not (folder / "checkpoints").is_dir():
         return None
-    past = _as_of(run, windows[-1].now)
+    past = as_of(run, windows[-1].now)
     step, params = experiment.best_params(past, folder)
     identity = fingerprint(
         {
@@ -212,7 +212,7 @@ def ablations(
       parts: features by name.
     """
     windows = windows_of(run)
-    _, past_params = experiment.best_params(_as_of(run, windows[-1].now), workdir / "recency")
+    _, past_params = experiment.best_params(as_of(run, windows[-1].now), workdir / "recency")
     examples = join(_examples_of(run, windows, past_params, task.protocol.name))
     dataset = run.dataset
     moment = _moment(run, dataset.events("train"), task.users, dataset.train_end)
@@ -231,31 +231,29 @@ def scores_for(run: Experiment, workdir: Path, params: Params, task: RankingTask
     return recency_scores(moment, Embeddings(*experiment.encode(run, params)), weights)
 
 
-def present_scores(opened: experiment.Run, workdir: Path, user: int, *, heard: bool) -> np.ndarray | None:
-    """The recency score of all songs for one user at the end of all logs, for use and not for measuring.
+def present_scores(opened: experiment.Run, workdir: Path, users: np.ndarray, *, heard: bool) -> ScoreBlock | None:
+    """The recency score of all songs at the end of all logs, for use and not for measuring.
 
     Args:
       opened: the run.
       workdir: its folder.
-      user: original id.
+      users: int32, the users that will be asked for, ascending indices.
       heard: whether heard songs may be recommended: then the head is that of a protocol that masks none.
 
     Returns:
-      float32 [I]; None without recency or for an unknown user.
+      from user indices int32 [B] to scores [B, I]; None without recency.
     """
     if not opened.config.recency.enabled or not (workdir / "recency" / "checkpoints").is_dir():
         return None
-    run = experiment.load(opened.config, trained_on=opened.dataset)
-    at = index_of(run.dataset.user_ids, np.array([user]))
+    run = experiment.load(opened.config, trained_on=opened.dataset, quiet=True)
     weights = weights_for(run, workdir, HEARD if heard else UNHEARD)
-    if weights is None or at[0] < 0:
+    if weights is None:
         return None
     splits = [run.dataset.events(split) for split in SPLITS]
     events = Events(*(np.concatenate(columns) for columns in zip(*splits, strict=True)))
     # The splits follow each other in time: a stable sort by user keeps each user's events in order.
     order = np.argsort(events.user, kind="stable")
     events = Events(*(column[order] for column in events))
-    users = at.astype(np.int32)
-    moment = _moment(run, events, users, int(events.timestamp.max()))
+    moment = _moment(run, events, users.astype(np.int32), int(events.timestamp.max()))
     _, params = experiment.best_params(run, workdir)
-    return np.asarray(recency_scores(moment, Embeddings(*experiment.encode(run, params)), weights)(users))[0]
+    return recency_scores(moment, Embeddings(*experiment.encode(run, params)), weights)

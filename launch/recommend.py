@@ -1,30 +1,53 @@
-"""Recommends songs for one song, a playlist or a user, with the reasons.
+"""Recommends songs for one song, a playlist or a user, with the reasons; for a file of queries; for every user.
 
 python launch/recommend.py --workdir=checkpoints/demo --songs=123,456 --k=10 --format=table
-python launch/recommend.py --workdir=checkpoints/demo --songs=123 --user=42 --format=json
-python launch/recommend.py --workdir=checkpoints/demo --user=42 --heard=false
+python launch/recommend.py --workdir=checkpoints/demo --songs=123 --user=42 --dislikes=7 --format=json
+python launch/recommend.py --workdir=checkpoints/demo --user=42 --heard=false --max_per_artist=2 --diversity=0.3
+python launch/recommend.py --workdir=checkpoints/demo --batch=queries.jsonl --output=answers.jsonl
+python launch/recommend.py --workdir=checkpoints/demo --all_users --k=20 --output=recommendations.parquet
 
 A user without songs is recommended what fits now: the latest songs, familiar songs and trends of all logs count.
+A batch is a query a line: song ids separated by commas, or JSON such as {"songs": [1, 2], "user": 3, "dislikes": [4]}.
+Every user's songs go to Parquet (uid, rank, item_id, score); the same command goes on after a stop.
 """
 
 import contextlib
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from absl import flags
 
-from launch import app, experiment, recency, stages
+from launch import app, experiment, recency
+from launch.every_user import write_every_user
 from music_map.errors import UserError
-from music_map.retrieval.recommender import Answer, Recommender
+from music_map.preprocess.dataset import index_of
+from music_map.retrieval.filters import Filters, filters_of
+from music_map.retrieval.recommender import Answer, Query, Recommender
+from music_map.storage import write_text
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
-_SONGS = flags.DEFINE_list("songs", [], "Song ids of the data set, separated by commas.")
+_SONGS = flags.DEFINE_list("songs", [], "Song ids of the data set, separated by commas, the latest last.")
 _USER = flags.DEFINE_string("user", None, "User id of the data set: its taste is mixed in, its dislikes are left out.")
+_DISLIKES = flags.DEFINE_list("dislikes", [], "Song ids to stay away from.")
+_ORDERED = flags.DEFINE_bool("ordered", True, "Whether the order of --songs is that of listening.")
+_BATCH = flags.DEFINE_string("batch", None, "File of queries, one a line.")
+_ALL = flags.DEFINE_bool("all_users", False, "Recommends for every user, into --output.")
+_OUTPUT = flags.DEFINE_string("output", None, "With --batch: JSON lines. With --all_users: a Parquet file.")
 _K = flags.DEFINE_integer("k", 10, "Songs to recommend.")
 _FORMAT = flags.DEFINE_enum("format", "table", ["json", "table"], "What to print.")
 _HEARD = flags.DEFINE_bool("heard", True, "Whether songs that the user has heard may be recommended.")
+_ARTIST = flags.DEFINE_integer("max_per_artist", None, "Most songs of one artist; 0: any number.", 0)
+_ALBUM = flags.DEFINE_integer("max_per_album", None, "Most songs of one album; 0: any number.", 0)
+_LISTENERS = flags.DEFINE_integer("min_listeners", None, "Leave out songs with fewer listeners in train.", 0)
+_AUDIO = flags.DEFINE_bool("only_with_audio", None, "Leave out songs without an audio embedding.")
+_DIVERSITY = flags.DEFINE_float("diversity", None, "0: by score alone; towards 1: unlike the songs before.", 0.0, 0.999)
+_ALLOW = flags.DEFINE_string("allow", None, "File of song ids, one a line: only these are recommended.")
+_DENY = flags.DEFINE_string("deny", None, "File of song ids, one a line: these are not recommended.")
 
 
 def _id(text: str, flag: str) -> int:
@@ -35,6 +58,58 @@ def _id(text: str, flag: str) -> int:
     if not 0 <= value < 2**32:
         raise UserError(f"--{flag}: {text} is no id; ids are 0 to 4294967295")
     return value
+
+
+def _lines(path: Path, flag: str) -> Iterator[tuple[str, str]]:
+    """Lines that are not blank, with what an error message calls them."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"--{flag}: {path}: cannot be read ({e}); give a text file") from e
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield line.strip(), f"{flag}: {path}, line {number}"
+
+
+def _ids_in(path: str | None, flag: str) -> tuple[int, ...] | None:
+    return None if path is None else tuple(_id(line, where) for line, where in _lines(app.path_of(path, flag), flag))
+
+
+def _parsed(line: str, where: str) -> Query:
+    """A query of a batch file."""
+    if not line.startswith("{"):
+        return Query(tuple(_id(part.strip(), where) for part in line.split(",") if part.strip()))
+    try:
+        value: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError as e:
+        raise UserError(f"--{where}: not valid JSON ({e})") from e
+    if unknown := sorted(value.keys() - {f.name for f in dataclasses.fields(Query)}):
+        raise UserError(f"--{where}: unknown field {unknown[0]!r}; fields are songs, user, dislikes, ordered")
+    lists = {name: value.get(name, []) for name in ("songs", "dislikes")}
+    for name, ids in lists.items():
+        if not isinstance(ids, list):
+            raise UserError(f"--{where}: {name} must be a list of ids")
+    user = value.get("user")
+    return Query(
+        tuple(_id(str(s), where) for s in lists["songs"]),
+        None if user is None else _id(str(user), where),
+        tuple(_id(str(s), where) for s in lists["dislikes"]),
+        bool(value.get("ordered", True)),
+    )
+
+
+def _filters(settings: Any) -> Filters:
+    return filters_of(
+        settings,
+        heard=_HEARD.value,
+        max_per_artist=_ARTIST.value,
+        max_per_album=_ALBUM.value,
+        min_listeners=_LISTENERS.value,
+        only_with_audio=_AUDIO.value,
+        diversity=_DIVERSITY.value,
+        allow=_ids_in(_ALLOW.value, "allow"),
+        deny=_ids_in(_DENY.value, "deny"),
+    )
 
 
 def _table(answer: Answer) -> str:
@@ -48,35 +123,85 @@ def _table(answer: Answer) -> str:
     return "\n".join(lines)
 
 
-def _answer(workdir: Path, songs: list[int], user: int | None) -> Answer:
-    run = experiment.open_workdir(workdir)
-    retrieval = run.config.retrieval
-    recommender = Recommender(
-        experiment.load_model_export(workdir),
-        index=retrieval.index,
-        attention_temperature=retrieval.attention_temperature,
+def _user_scores(opened: experiment.Run, workdir: Path, recommender: Recommender, user: int) -> np.ndarray | None:
+    """What fits the user now; None where that is unknown."""
+    at = index_of(recommender.export.user_ids, np.array([user]))
+    if at[0] < 0:
+        return None
+    scores = recency.present_scores(opened, workdir, at, heard=_HEARD.value)
+    return None if scores is None else np.asarray(scores(at.astype(np.int32)))[0]
+
+
+def _single(opened: experiment.Run, workdir: Path, recommender: Recommender, query: Query, filters: Filters) -> Answer:
+    scores = None
+    if query.user is not None and not query.songs:
+        scores = _user_scores(opened, workdir, recommender, query.user)
+    return recommender.recommend(
+        query.songs,
+        user=query.user,
+        dislikes=query.dislikes,
+        ordered=query.ordered,
+        k=_K.value,
+        filters=filters,
+        user_scores=scores,
     )
-    exclude, scores = [], None
-    if user is not None:
-        dataset = stages.dataset_of_run(run.config, run.dataset)
-        exclude = stages.barred_songs(dataset, user, heard=not _HEARD.value)
-        if not songs:
-            scores = recency.present_scores(run, workdir, user, heard=_HEARD.value)
-    return recommender.recommend(songs=songs, user=user, k=_K.value, exclude=exclude, user_scores=scores)
+
+
+def _batch(recommender: Recommender, filters: Filters) -> str:
+    """Writes --output, an answer a line, and says how many."""
+    lines = list(_lines(app.path_of(_BATCH.value, "batch"), "batch"))
+    queries = [_parsed(line, where) for line, where in lines]
+    answers = recommender.recommend_batch(queries, k=_K.value, filters=filters)
+    told = []
+    for query, answer in zip(queries, answers, strict=True):
+        found = {"error": str(answer)} if isinstance(answer, UserError) else dataclasses.asdict(answer)
+        told.append(json.dumps({"query": dataclasses.asdict(query), **found}))
+    output = app.path_of(_OUTPUT.value or "", "output")
+    write_text(output, "".join(f"{line}\n" for line in told))
+    failed = sum(isinstance(answer, UserError) for answer in answers)
+    return f"{len(answers)} answers in {output}" + (f", {failed} of them errors" if failed else "")
 
 
 def main() -> int:
     workdir = app.path_of(_WORKDIR.value, "workdir")
-    songs = [_id(text.strip(), "songs") for text in _SONGS.value if text.strip()]
-    user = None if _USER.value is None else _id(_USER.value, "user")
+    ways = {
+        "--songs or --user": bool(_SONGS.value) or _USER.value is not None,
+        "--batch": _BATCH.value is not None,
+        "--all_users": _ALL.value,
+    }
+    if sum(ways.values()) > 1:
+        raise UserError(f"give one of {', '.join(ways)}; {' and '.join(w for w, on in ways.items() if on)} are given")
+    many = ways["--batch"] or ways["--all_users"]
+    if many != (_OUTPUT.value is not None):
+        raise UserError("--output: goes with --batch or --all_users" if not many else "--output missing: give a file")
+    if _K.value < 1:
+        raise UserError(f"--k={_K.value}: must be at least 1")
+    lists = [tuple(_id(text.strip(), flag) for text in value if text.strip()) for flag, value in
+             (("songs", _SONGS.value), ("dislikes", _DISLIKES.value))]  # fmt: skip
+    query = Query(lists[0], None if _USER.value is None else _id(_USER.value, "user"), lists[1], _ORDERED.value)
     # Only the answer goes to stdout: what stages say on the way goes to stderr.
     with contextlib.redirect_stdout(sys.stderr):
-        answer = _answer(workdir, songs, user)
+        opened = experiment.open_workdir(workdir)
+        filters = _filters(opened.config.retrieval)
+        experiment.load_model_export(workdir)  # made anew where it is missing or damaged
+        recommender = Recommender.load(workdir)
+        if not many:
+            answer = _single(opened, workdir, recommender, query, filters)
+        elif _ALL.value:
+            users = np.arange(len(recommender.export.user_ids), dtype=np.int32)
+            scores = recency.present_scores(opened, workdir, users, heard=filters.heard)
+            output = app.path_of(_OUTPUT.value, "output")
+            said = write_every_user(recommender, output, k=_K.value, filters=filters, scores=scores)
+        else:
+            said = _batch(recommender, filters)
+    if many:
+        app.say(said)
+        return 0
     for text in answer.warnings:
         app.warn(text)
     if _FORMAT.value == "json":
-        query = {"songs": songs, "user": user, "k": _K.value}
-        app.say(json.dumps({"query": query, **dataclasses.asdict(answer)}, indent=2))
+        asked = {"songs": list(query.songs), "user": query.user, "k": _K.value}
+        app.say(json.dumps({"query": asked, **dataclasses.asdict(answer)}, indent=2))
     else:
         app.say(_table(answer))
     return 0

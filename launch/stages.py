@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from launch import app
@@ -13,7 +12,7 @@ from music_map.graph.bipartite import BipartiteGraph
 from music_map.graph.build import build_graph, graph_fingerprint, graph_folder, graph_stats, load_graph, save_graph
 from music_map.graph.settings import GraphSettings
 from music_map.preprocess.build import build_dataset, dataset_folder, find_dataset, plan_dataset
-from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, index_of
+from music_map.preprocess.dataset import Dataset
 from music_map.preprocess.settings import PreprocessSettings
 from music_map.storage import write_json
 
@@ -127,26 +126,3 @@ def ensure_graph(config: ConfigDict, dataset: Dataset, *, force: bool = False, q
         graph, stats = stored
     write_json(processed_dir(config) / "graph_stats.json", stats)
     return graph
-
-
-def barred_songs(dataset: Dataset, user: int, *, heard: bool) -> np.ndarray:
-    """Original ids of songs not to recommend to a user: disliked (and not taken back), and those heard if wanted.
-
-    Unlike the graph, this reads all splits: it is for use now, not for measuring.
-    """
-    at = int(index_of(dataset.user_ids, np.array([user]))[0])
-    if at < 0:
-        return np.zeros(0, np.uint32)
-    disliked_at: dict[int, int] = {}
-    taken_back: dict[int, int] = {}
-    met: set[int] = set()
-    # The splits follow each other in time, and so do the events of one user: the latest mark of a song stays.
-    for split in SPLITS:
-        events, taken = dataset.user_events(split, at), dataset.withdrawals(split)
-        mark = events.kind == DISLIKE
-        disliked_at |= zip(events.item[mark].tolist(), events.timestamp[mark].tolist(), strict=True)
-        mine = (taken.user == at) & (taken.kind == DISLIKE)
-        taken_back |= zip(taken.item[mine].tolist(), taken.timestamp[mine].tolist(), strict=True)
-        met |= set(events.item[events.kind != DISLIKE].tolist())
-    barred = {item for item, time in disliked_at.items() if time > taken_back.get(item, -1)}
-    return dataset.item_ids[np.array(sorted(barred | met if heard else barred), np.int64)]

@@ -4,13 +4,13 @@
     python launch/train.py --config=configs/yambda.py --workdir=checkpoints/low --config.train.learning_rate=1e-3
 
 Preprocesses and builds the graph first where that has not been done for this configuration. Writes config.json,
-metrics.jsonl, checkpoints/, embeddings/ and results.json into the workdir. SIGTERM or Ctrl-C saves a checkpoint and
-ends; the same command goes on.
+metrics.jsonl, checkpoints/, recency/, embeddings/, playlist.json and results.json into the workdir. SIGTERM or Ctrl-C
+saves a checkpoint and ends; the same command goes on.
 """
 
 from absl import flags
 
-from launch import app, experiment, recency
+from launch import app, attention, experiment, recency
 from music_map.storage import write_json
 
 _CONFIG = app.define_config()
@@ -37,6 +37,7 @@ def main() -> int:
             app.say("stopped by a signal while fitting recency; checkpoint saved. Run the same command to go on.")
             return 0
     experiment.export_model(run, workdir, step, params)
+    attention.heads_for(run, workdir)
     task = experiment.task_for(run, config.eval.protocol, "test")
     report = experiment.report(run, task, params, recency=recency.scores_for(run, workdir, params, task))
     seconds = result.position

@@ -29,8 +29,9 @@ SEED_COUNTS = (1, 5, 10, 25, 100)
 DEFAULT_SEEDS = 10
 MIN_SESSIONS = 100
 
-# Songs and where they are, float32 [B, n, d] unit rows and bool [B, n], to queries float32 [B, d].
-Query = Callable[[jax.Array, jax.Array], jax.Array]
+# Songs, where they are and their popularity, float32 [B, n, d] unit rows, bool [B, n] and float32 [B, n], to queries
+# float32 [B, d].
+Query = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class Sessions(NamedTuple):
@@ -177,32 +178,39 @@ def default_seeds(tasks: Mapping[int, PlaylistTask]) -> int:
     return max(enough, default=min(tasks))
 
 
-def query_scores(item_emb: jax.Array | np.ndarray, task: PlaylistTask, query: Query) -> ScoreBlock:
+def query_scores(
+    item_emb: jax.Array | np.ndarray, task: PlaylistTask, query: Query, *, popularity: np.ndarray
+) -> ScoreBlock:
     """Scores of queries made from the seeds: score(q, i) = <query(seeds of q), e_i / ||e_i||>.
 
     Args:
       item_emb: float [I, d], of any length.
       task: its seeds.
       query: from songs to a query, e.g. `mean_query`; traced once, for blocks of queries.
+      popularity: float32 [I], log(1 + listeners in train).
     """
     lengths = jnp.linalg.norm(jnp.asarray(item_emb), axis=1, keepdims=True)
     unit = jnp.asarray(item_emb) / jnp.where(lengths > 0, lengths, 1.0)
 
+    popularity = jnp.asarray(popularity, jnp.float32)
+
     @jax.jit
-    def scores(unit: jax.Array, seeds: jax.Array) -> jax.Array:
-        queries = query(unit[seeds], jnp.ones(seeds.shape, bool))
+    def scores(unit: jax.Array, popularity: jax.Array, seeds: jax.Array) -> jax.Array:
+        queries = query(unit[seeds], jnp.ones(seeds.shape, bool), popularity[seeds])
         return jnp.matmul(queries, unit.T, precision=jax.lax.Precision.HIGHEST)
 
-    return lambda queries: scores(unit, task.seeds[queries])
+    return lambda queries: scores(unit, popularity, task.seeds[queries])
 
 
-def mean_query(songs: jax.Array, where: jax.Array) -> jax.Array:
+def mean_query(songs: jax.Array, where: jax.Array, popularity: jax.Array) -> jax.Array:
     """The plain mean of the songs, float32 [B, d]; its length changes no ranking."""
+    del popularity
     return jnp.sum(songs * where[..., None], axis=1) / jnp.maximum(where.sum(axis=1), 1)[:, None]
 
 
-def last_query(songs: jax.Array, where: jax.Array) -> jax.Array:
+def last_query(songs: jax.Array, where: jax.Array, popularity: jax.Array) -> jax.Array:
     """The last song alone, float32 [B, d]."""
+    del popularity
     last = where.shape[1] - 1 - jnp.argmax(where[:, ::-1], axis=1)
     return jnp.take_along_axis(songs, last[:, None, None], axis=1)[:, 0]
 

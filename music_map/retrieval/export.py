@@ -1,18 +1,97 @@
 """A trained model as arrays: embeddings, ids and what filters and explanations need, checked by checksums.
 
 Arrays of the folder: user_ids, item_ids (original ids, ascending), user_embeddings float32 [U, d], item_embeddings
-float32 [I, d], recommendable bool [I], and artist_* / album_* as in ItemFeatures.
+float32 [I, d], recommendable bool [I], listeners int32 [I] (users of train with an edge), has_audio bool [I], artist_*
+and album_* as in ItemFeatures, and by user heard_* and disliked_* (song indices), which are for use now and know all
+logs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from music_map.preprocess.dataset import ItemFeatures
+from music_map.errors import UserError
+from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, ItemFeatures
 from music_map.storage import ArrayFolder, ArrayWriter, new_folder
+
+# Of a run's folder.
+FOLDER, HEADS_FILE = "embeddings", "playlist.json"
+
+
+def popularity_of(listeners: np.ndarray) -> np.ndarray:
+    """What the playlist attention knows of popularity: log(1 + listeners), float32."""
+    return np.log1p(listeners).astype(np.float32)
+
+
+class Histories(NamedTuple):
+    """What users heard and dislike; user u has heard[heard_offsets[u]:heard_offsets[u + 1]], ascending.
+
+    Attributes:
+      heard_offsets, disliked_offsets: int64 [U + 1].
+      heard, disliked: int32, song indices.
+    """
+
+    heard_offsets: np.ndarray
+    heard: np.ndarray
+    disliked_offsets: np.ndarray
+    disliked: np.ndarray
+
+    def heard_by(self, user: int) -> np.ndarray:
+        """Song indices, int32."""
+        return self.heard[self.heard_offsets[user] : self.heard_offsets[user + 1]]
+
+    def disliked_by(self, user: int) -> np.ndarray:
+        """Song indices, int32."""
+        return self.disliked[self.disliked_offsets[user] : self.disliked_offsets[user + 1]]
+
+
+def histories_of(dataset: Dataset) -> Histories:
+    """All songs that users heard, and those disliked for good (an undislike takes back the dislikes before it).
+
+    Unlike the graph, this reads all splits: it is for use now, not for measuring.
+    """
+    num_items, met = dataset.num_items, []
+    disliked = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    for split in SPLITS:
+        # The splits follow each other in time: the later of two marks of a pair is the later one's split's.
+        found = []
+        for events in dataset.event_shards(split):
+            pair = events.user.astype(np.int64) * num_items + events.item
+            mark = events.kind == DISLIKE
+            met.append(np.unique(pair[~mark]))
+            found.append((pair[mark], events.timestamp[mark].astype(np.int64)))
+        disliked = _latest(disliked, *found)
+        taken = dataset.withdrawals(split)
+        mine = taken.kind == DISLIKE
+        back = _latest((taken.user[mine].astype(np.int64) * num_items + taken.item[mine], taken.timestamp[mine]))
+        at = np.searchsorted(back[0], disliked[0])
+        inside = np.minimum(at, max(len(back[0]) - 1, 0))
+        gone = np.zeros(len(disliked[0]), bool)
+        if len(back[0]):
+            gone = (back[0][inside] == disliked[0]) & (back[1][inside] >= disliked[1])
+        disliked = tuple(column[~gone] for column in disliked)
+    return Histories(
+        *_by_user(np.unique(np.concatenate(met)), dataset.num_users, num_items),
+        *_by_user(disliked[0], dataset.num_users, num_items),
+    )
+
+
+def _latest(*marks: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs, ascending, each with its latest time."""
+    pair, time = (np.concatenate(column) for column in zip(*marks, strict=True))
+    order = np.lexsort((time, pair))
+    pair, time = pair[order], time[order].astype(np.int64)
+    last = np.append(pair[1:] != pair[:-1], True)[: len(pair)]
+    return pair[last], time[last]
+
+
+def _by_user(pairs: np.ndarray, num_users: int, num_items: int) -> tuple[np.ndarray, np.ndarray]:
+    offsets = np.searchsorted(pairs, np.arange(num_users + 1) * np.int64(num_items))
+    return offsets.astype(np.int64), (pairs % num_items).astype(np.int32)
 
 
 class Export(NamedTuple):
@@ -23,6 +102,8 @@ class Export(NamedTuple):
     user_embeddings: np.ndarray
     item_embeddings: np.ndarray
     recommendable: np.ndarray
+    listeners: np.ndarray
+    has_audio: np.ndarray
     artist_offsets: np.ndarray
     artists: np.ndarray
     artist_ids: np.ndarray
@@ -43,7 +124,14 @@ def make_export(
     """Gathers an Export.
 
     A song is recommendable if train or its features say anything of it: it has an edge, audio, an artist or an album.
+
+    Raises:
+      UserError: an embedding is not finite.
     """
+    for name, array, ids in (("user", user_embeddings, user_ids), ("song", item_embeddings, item_ids)):
+        if not np.isfinite(array).all():
+            bad = ids[np.flatnonzero(~np.isfinite(array).all(axis=1))[0]]
+            raise UserError(f"the embedding of {name} {bad} is not finite; train again with a lower learning rate")
     known = (item_degree > 0) | (features.audio_row >= 0)
     known |= np.diff(features.artist_offsets) > 0
     known |= np.diff(features.album_offsets) > 0
@@ -53,6 +141,8 @@ def make_export(
         user_embeddings.astype(np.float32),
         item_embeddings.astype(np.float32),
         known,
+        item_degree.astype(np.int32),
+        features.audio_row >= 0,
         features.artist_offsets,
         features.artists,
         features.artist_ids,
@@ -62,11 +152,11 @@ def make_export(
     )
 
 
-def save_export(export: Export, folder: Path, *, fingerprint: str, step: int) -> None:
+def save_export(export: Export, folder: Path, *, fingerprint: str, step: int, histories: Histories) -> None:
     """Writes the folder, whole or not at all; `fingerprint` names the checkpoint and data it comes from."""
     with new_folder(folder) as temporary:
         writer = ArrayWriter(temporary)
-        for name, array in zip(Export._fields, export, strict=True):
+        for name, array in (*export._asdict().items(), *histories._asdict().items()):
             writer.write(name, array)
         writer.finish(fingerprint=fingerprint, meta={"step": step})
 
@@ -75,3 +165,24 @@ def load_export(folder: Path) -> tuple[Export, str]:
     """Loads the folder and its fingerprint. Raises DamagedFileError naming a damaged file."""
     store = ArrayFolder.open(folder)
     return Export(*(store.load(name) for name in Export._fields)), store.fingerprint
+
+
+def load_histories(folder: Path, *, verify: bool = False) -> Histories:
+    """The users' histories, mapped and not read: they are as large as the graph. Raises DamagedFileError."""
+    store = ArrayFolder.open(folder)
+    return Histories(*(store.load(name, verify=verify, mmap=True) for name in Histories._fields))
+
+
+def no_histories(num_users: int) -> Histories:
+    """Of users who never heard anything."""
+    offsets, none = np.zeros(num_users + 1, np.int64), np.zeros(0, np.int32)
+    return Histories(offsets, none, offsets, none)
+
+
+def indices(lists: Sequence[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lists of at most `width` indices as one padded array: int32 [B, width] and where they are, bool [B, width]."""
+    rows = np.zeros((len(lists), width), np.int32)
+    where = np.zeros(rows.shape, bool)
+    for row, mask, given in zip(rows, where, lists, strict=True):
+        row[: len(given)], mask[: len(given)] = given, True
+    return rows, where

@@ -5,24 +5,42 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
-from typing import Protocol
+import os
+import time
+from pathlib import Path
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from music_map.errors import UserError
+from music_map.errors import DamagedFileError, UserError
+from music_map.storage import ArrayFolder, ArrayWriter, file_sha256, new_folder
 
 BACKENDS = ("auto", "scann", "exact")
+FOLDER = "index"
+FORMAT_VERSION = 1
 
 # Below this many songs one matrix-vector product takes less time than walking a tree.
-_SCANN_FROM = 20_000
+SCANN_FROM = 20_000
+# Songs scored at once by exact search: 16,384 x 64 floats are 4 MiB, which a core's cache holds.
+_BLOCK = 16_384
+# The recall that the target is about: of the first 100.
+_RECALL_AT = 100
 
 
 class Index(Protocol):
-    """Finds the songs of highest dot product."""
+    """Finds the songs of highest dot product.
 
+    Attributes:
+      backend: of BACKENDS.
+      num_items: I.
+      facts: how it was built and what was measured, JSON-able.
+    """
+
+    backend: str
     num_items: int
+    facts: dict[str, Any]
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Songs int32 [B, k] and scores float32 [B, k], best first; -1 and -inf where there are fewer than k.
@@ -35,8 +53,27 @@ class Index(Protocol):
 
 
 @functools.partial(jax.jit, static_argnames="k")
-def _top_k(embeddings: jax.Array, queries: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    return jax.lax.top_k(queries @ embeddings.T, k)
+def _top_k(
+    blocks: jax.Array, queries: jax.Array, allowed: jax.Array | None, num_items: jax.Array, k: int
+) -> tuple[jax.Array, jax.Array]:
+    """The k best of all blocks, keeping the best so far: [B, k + block] scores at a time and never [B, I]."""
+    block = blocks.shape[1]
+
+    def step(best: tuple[jax.Array, jax.Array], at: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+        songs = at * block + jnp.arange(block, dtype=jnp.int32)
+        scores = jnp.matmul(queries, blocks[at].T, precision=jax.lax.Precision.HIGHEST)
+        there = songs < num_items
+        if allowed is not None:
+            there &= allowed[at]
+        found, place = jax.lax.top_k(jnp.where(there[None, :], scores, -jnp.inf), min(k, block))
+        # Of equal scores the earlier song stays ahead: those found so far come first.
+        joined = jnp.concatenate([best[0], found], axis=1), jnp.concatenate([best[1], songs[place]], axis=1)
+        score, place = jax.lax.top_k(joined[0], k)
+        return (score, jnp.take_along_axis(joined[1], place, axis=1)), None
+
+    start = (jnp.full((queries.shape[0], k), -jnp.inf), jnp.full((queries.shape[0], k), -1, jnp.int32))
+    (scores, songs), _ = jax.lax.scan(step, start, jnp.arange(blocks.shape[0], dtype=jnp.int32))
+    return jnp.where(jnp.isfinite(scores), songs, -1), scores
 
 
 def _pad(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -50,99 +87,230 @@ def _pad(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.
 
 
 class ExactIndex:
-    """All dot products, then top-k, in JAX."""
+    """All dot products, block by block, then top-k, in JAX."""
+
+    backend = "exact"
 
     def __init__(self, embeddings: np.ndarray):
         self.num_items = len(embeddings)
-        self._embeddings = jnp.asarray(embeddings, jnp.float32)
+        self.facts: dict[str, Any] = {"backend": "exact", "recall@100": 1.0}
+        self._block = min(_BLOCK, 1 << max(self.num_items - 1, 1).bit_length())
+        num_blocks = max(1, -(-self.num_items // self._block))
+        padded = np.zeros((num_blocks * self._block, embeddings.shape[1]), np.float32)
+        padded[: self.num_items] = embeddings
+        self._blocks = jnp.asarray(padded.reshape(num_blocks, self._block, -1))
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        # k is a shape: rounded up to a power of two, a growing k compiles a handful of programs.
+    def search(
+        self, queries: np.ndarray, k: int, *, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As Index.search; with `allowed` (bool [I]) only those songs are found."""
+        # Shapes are rounded up to powers of two: a growing k or batch compiles a handful of programs.
         width = min(1 << (k - 1).bit_length(), self.num_items)
-        scores, items = _top_k(self._embeddings, jnp.asarray(queries, jnp.float32), width)
-        return _pad(np.asarray(items, np.int32)[:, :k], np.asarray(scores)[:, :k], k)
+        rows = 1 << (len(queries) - 1).bit_length()
+        padded = np.zeros((rows, queries.shape[1]), np.float32)
+        padded[: len(queries)] = queries
+        mask = None
+        if allowed is not None:
+            mask = np.zeros(self._blocks.shape[0] * self._block, bool)
+            mask[: self.num_items] = allowed
+            mask = jnp.asarray(mask.reshape(-1, self._block))
+        items, scores = _top_k(self._blocks, jnp.asarray(padded), mask, jnp.int32(self.num_items), width)
+        return _pad(np.asarray(items)[: len(queries), :k], np.asarray(scores)[: len(queries), :k], k)
 
 
 class ScannIndex:
     """ScaNN: a tree of partitions, anisotropic hashing, exact re-scoring.
 
+    Args:
+      searcher: ScaNN's.
+      num_items: songs in it.
+      facts: num_leaves, leaves_to_search, reorder (at k = 100) and what was measured.
+
     Reference: Guo et al., "Accelerating Large-Scale Inference with Anisotropic Vector Quantization", ICML 2020.
     """
 
-    def __init__(self, embeddings: np.ndarray):
-        from scann.scann_ops.py import scann_ops_pybind
+    backend = "scann"
 
-        self.num_items = len(embeddings)
-        leaves = max(1, round(math.sqrt(self.num_items)))
-        self._searcher = (
-            scann_ops_pybind.builder(np.ascontiguousarray(embeddings, np.float32), 100, "dot_product")
-            .tree(num_leaves=leaves, num_leaves_to_search=max(1, leaves // 5), training_sample_size=self.num_items)
-            .score_ah(2, anisotropic_quantization_threshold=0.2)
-            .reorder(400)
-            .build()
-        )
+    def __init__(self, searcher: Any, num_items: int, facts: dict[str, Any]):
+        self._searcher = searcher
+        self.num_items = num_items
+        self.facts = facts
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         found = min(k, self.num_items)
-        items, scores = self._searcher.search_batched(
-            np.ascontiguousarray(queries, np.float32), final_num_neighbors=found, pre_reorder_num_neighbors=4 * found
-        )
+        # Measured at k = 100; a longer list needs proportionally more of everything, a shorter one no less.
+        more = max(1.0, found / _RECALL_AT)
+        options = {
+            "final_num_neighbors": found,
+            "pre_reorder_num_neighbors": min(self.num_items, max(found, math.ceil(self.facts["reorder"] * more))),
+            "leaves_to_search": min(self.facts["num_leaves"], math.ceil(self.facts["leaves_to_search"] * more**0.5)),
+        }
+        queries = np.ascontiguousarray(queries, np.float32)
+        if len(queries) == 1:
+            one, score = self._searcher.search(queries[0], **options)
+            items, scores = one[None, :], score[None, :]
+        elif len(queries) >= 64:
+            items, scores = self._searcher.search_batched_parallel(queries, **options)
+        else:
+            items, scores = self._searcher.search_batched(queries, **options)
         # ScaNN fills short answers with NaN scores.
         missing = ~np.isfinite(scores)
         # Signed before -1 goes in: ScaNN's indices are unsigned.
         return _pad(np.where(missing, -1, items.astype(np.int32)), np.where(missing, -np.inf, scores), k)
 
 
-def build_index(embeddings: np.ndarray, *, backend: str) -> Index:
-    """Builds an index.
+def installed() -> bool:
+    """Whether ScaNN is there: its only wheels are for Linux on x86-64."""
+    return importlib.util.find_spec("scann") is not None
 
-    Args:
-      embeddings: float32 [I, d].
-      backend: "exact", "scann", or "auto": ScaNN for large catalogues where it is installed.
 
-    Raises:
-      UserError: unknown backend, ScaNN wanted but not installed, or embeddings that are not finite.
-    """
+def choose_backend(backend: str, num_items: int) -> str:
+    """ "scann" or "exact" for one of BACKENDS. Raises UserError."""
     if backend not in BACKENDS:
         raise UserError(f"config.retrieval.index={backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
-    if not np.isfinite(embeddings).all():
-        bad = int(np.flatnonzero(~np.isfinite(embeddings).all(axis=1))[0])
-        raise UserError(f"the embedding of song index {bad} is not finite; train again with a lower learning rate")
-    installed = importlib.util.find_spec("scann") is not None
-    if backend == "scann" and not installed:
+    if backend == "scann" and not installed():
         raise UserError("config.retrieval.index='scann': ScaNN has no wheel for this platform; choose 'exact'")
-    if backend == "scann" or (backend == "auto" and installed and len(embeddings) >= _SCANN_FROM):
-        return ScannIndex(embeddings)
-    return ExactIndex(embeddings)
+    if backend == "auto":
+        return "scann" if installed() and num_items >= SCANN_FROM else "exact"
+    return backend
 
 
-def search_allowed(
-    index: Index, embeddings: np.ndarray, query: np.ndarray, k: int, allowed: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The k best songs among the allowed ones: over-fetches from the index until k survive.
+def build_index(
+    vectors: np.ndarray, *, backend: str, recall_target: float = 0.99, queries: np.ndarray | None = None
+) -> Index:
+    """Builds an index; ScaNN's parameters follow from the catalogue's size and the measured recall.
+
+    The tree has about sqrt(I) leaves. The least number of leaves to search, and of songs to re-score, is taken that
+    reaches the target on the sample queries.
 
     Args:
-      index: over `embeddings`.
-      embeddings: float32 [I, d].
-      query: float32 [d].
-      k: songs wanted.
-      allowed: bool [I].
+      vectors: float32 [I, d].
+      backend: "exact", "scann", or "auto": ScaNN for large catalogues where it is installed.
+      recall_target: of the 100 nearest, against exact search; 0 to 1.
+      queries: float32 [Q, d], sample queries to measure on; None: 500 of the songs.
 
-    Returns:
-      songs int32 [n] and scores float32 [n], best first, n = min(k, number of allowed songs).
+    Raises:
+      UserError: unknown backend, ScaNN wanted but not installed, or vectors that are not finite.
     """
-    wanted = min(k, int(allowed.sum()))
-    if wanted == 0:
-        return np.zeros(0, np.int32), np.zeros(0, np.float32)
-    fetch = min(index.num_items, 2 * k + 32)
-    while fetch * 4 <= index.num_items or isinstance(index, ExactIndex):
-        items, scores = index.search(query[None, :], fetch)
-        keep = (items[0] >= 0) & allowed[items[0]]
-        if keep.sum() >= wanted:
-            return items[0][keep][:wanted], scores[0][keep][:wanted]
-        fetch = min(4 * fetch, index.num_items)
-    # A selective filter: scoring what it lets through is cheaper than walking most of the index.
-    songs = np.flatnonzero(allowed).astype(np.int32)
-    scores = embeddings[songs] @ query
-    order = np.argsort(-scores, kind="stable")[:wanted]
-    return songs[order], scores[order].astype(np.float32)
+    if not 0.0 < recall_target <= 1.0:
+        raise UserError(f"config.retrieval.recall_target={recall_target}: must be above 0 and at most 1")
+    if not np.isfinite(vectors).all():
+        bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+        raise UserError(f"the embedding of song index {bad} is not finite; train again with a lower learning rate")
+    if choose_backend(backend, len(vectors)) == "exact":
+        return ExactIndex(vectors)
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    if queries is None:
+        queries = vectors[np.random.default_rng(0).permutation(len(vectors))[:500]]
+    start = time.perf_counter()
+    index = ScannIndex(*_build_scann(vectors))
+    index.facts["build_seconds"] = time.perf_counter() - start
+    _tune(index, vectors, queries, recall_target)
+    return index
+
+
+def _build_scann(vectors: np.ndarray) -> tuple[Any, int, dict[str, Any]]:
+    from scann.scann_ops.py import scann_ops_pybind
+
+    leaves = max(1, min(round(math.sqrt(len(vectors))), len(vectors) // 2))
+    searcher = (
+        scann_ops_pybind.builder(vectors, _RECALL_AT, "dot_product")
+        .set_n_training_threads(os.cpu_count() or 1)
+        .tree(
+            num_leaves=leaves,
+            num_leaves_to_search=max(1, leaves // 10),
+            training_sample_size=min(len(vectors), 250_000),
+        )
+        .score_ah(2, anisotropic_quantization_threshold=0.2)
+        .reorder(4 * _RECALL_AT)
+        .build()
+    )
+    return searcher, len(vectors), {"backend": "scann", "num_leaves": leaves}
+
+
+def recall_of(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Share of the wanted songs that were found, averaged over queries; int [Q, k] each, -1 for none."""
+    shares = [
+        len(np.intersect1d(f[f >= 0], w[w >= 0])) / max(1, (w >= 0).sum()) for f, w in zip(found, wanted, strict=True)
+    ]
+    return float(np.mean(shares))
+
+
+def _tune(index: ScannIndex, vectors: np.ndarray, queries: np.ndarray, target: float) -> None:
+    """Sets the least leaves_to_search and reorder that reach the target, and what they reached."""
+    k = min(_RECALL_AT, len(vectors))
+    wanted, _ = ExactIndex(vectors).search(queries, k)
+    leaves = index.facts["num_leaves"]
+
+    def recall(search: int, reorder: int) -> float:
+        index.facts |= {"leaves_to_search": search, "reorder": reorder}
+        return recall_of(index.search(queries, k)[0], wanted)
+
+    best = None
+    # Re-scoring 100 more songs costs about as much as searching a leaf of 1,000: cheapest of the pairs that reach it.
+    for reorder in (150, 200, 300, 500, 1_000):
+        low, high = 1, leaves
+        if recall(high, reorder) < target:
+            continue
+        while low < high:  # recall grows with the leaves
+            middle = (low + high) // 2
+            low, high = (low, middle) if recall(middle, reorder) >= target else (middle + 1, high)
+        cost = low * len(vectors) / leaves + 10 * reorder
+        if best is None or cost < best[0]:
+            best = (cost, low, reorder)
+    reached = recall(*(best[1:] if best else (leaves, min(len(vectors), 4_000))))
+    index.facts |= {"recall_target": target, "recall@100": reached, "recall_queries": len(queries)}
+
+
+def save_index(index: Index, vectors: np.ndarray, item_ids: np.ndarray, folder: Path, *, fingerprint: str) -> None:
+    """Writes the folder, whole or not at all: vectors, ids, checksums, and what ScaNN saves.
+
+    Args:
+      index: over `vectors`.
+      vectors: float32 [I, d].
+      item_ids: uint32 [I].
+      folder: of the index.
+      fingerprint: of the embeddings it was built from.
+    """
+    with new_folder(folder) as temporary:
+        writer = ArrayWriter(temporary)
+        writer.write("item_ids", item_ids)
+        writer.write("vectors", np.asarray(vectors, np.float32))
+        files = {}
+        if isinstance(index, ScannIndex):
+            (temporary / "scann").mkdir()
+            index._searcher.serialize(str(temporary / "scann"), relative_path=True)
+            files = {p.name: file_sha256(p) for p in sorted((temporary / "scann").iterdir())}
+        writer.finish(fingerprint=fingerprint, meta={"version": FORMAT_VERSION, "facts": index.facts, "scann": files})
+
+
+def load_index(folder: Path, *, fingerprint: str) -> tuple[Index, np.ndarray, np.ndarray]:
+    """Loads what `save_index` wrote: the index, its vectors and ids.
+
+    Args:
+      folder: of the index.
+      fingerprint: of the embeddings that it must have been built from.
+
+    Raises:
+      DamagedFileError: a file is missing or damaged.
+      UserError: the index was built from other embeddings, by another version, or with ScaNN where there is none.
+    """
+    store = ArrayFolder.open(folder)
+    remedy = "build it again with launch/build_index.py"
+    if store.fingerprint != fingerprint:
+        raise UserError(f"{folder}: was built from another checkpoint's embeddings; {remedy}")
+    if store.meta.get("version") != FORMAT_VERSION:
+        raise UserError(f"{folder}: another version of this project wrote it; {remedy}")
+    ids, vectors = store.load("item_ids"), store.load("vectors")
+    facts = store.meta["facts"]
+    if facts["backend"] == "exact":
+        return ExactIndex(vectors), vectors, ids
+    choose_backend("scann", len(vectors))
+    for name, digest in store.meta["scann"].items():
+        path = folder / "scann" / name
+        if not path.is_file() or file_sha256(path) != digest:
+            raise DamagedFileError(f"{path}: missing or damaged; {remedy}")
+    from scann.scann_ops.py import scann_ops_pybind
+
+    searcher = scann_ops_pybind.load_searcher(str(folder / "scann"), assets_backcompat_shim=False)
+    return ScannIndex(searcher, len(vectors), facts), vectors, ids

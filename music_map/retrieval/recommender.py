@@ -1,18 +1,55 @@
-"""Recommendations for one song, a playlist or a user, with the reasons."""
+"""Recommendations for one song, a playlist or a user, with the reasons.
+
+from music_map.retrieval.recommender import Recommender
+recommender = Recommender.load("checkpoints/demo")
+recommender.recommend(songs=[123, 456], k=10)
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
+from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from music_map.errors import UserError
+from music_map.errors import DamagedFileError, UserError
+from music_map.playlist.attention import Head, attend, push_away, unit
+from music_map.playlist.heads import Heads, from_json, to_json, untrained
+from music_map.playlist.space import embed, moments_of
 from music_map.preprocess.dataset import index_of
-from music_map.retrieval.export import Export
-from music_map.retrieval.index import build_index, search_allowed
-from music_map.retrieval.playlist import attend
+from music_map.retrieval import export as exports
+from music_map.retrieval.export import Export, Histories, popularity_of
+from music_map.retrieval.filters import Filters, allowed_songs, choose, filters_of
+from music_map.retrieval.index import FOLDER, Index, build_index, choose_backend, load_index
+from music_map.retrieval.search import search_filtered
+from music_map.storage import fingerprint, read_json
+
+# Most songs of a playlist, and most disliked songs that push a query: the programs compiled are of these widths.
+MAX_SONGS = 1024
+_WIDTHS = (16, 128, MAX_SONGS)
+_MOST_DISLIKES = 128
+_BATCHES = (1, 8, 64, 512)
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """What to recommend for.
+
+    Attributes:
+      songs: original song ids, in the order of listening, the latest last; duplicates count once, at their last place.
+      user: original user id, or None: its taste is mixed in, its dislikes are out.
+      dislikes: original song ids to stay away from.
+      ordered: whether the order of `songs` means something.
+    """
+
+    songs: tuple[int, ...] = ()
+    user: int | None = None
+    dislikes: tuple[int, ...] = ()
+    ordered: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +87,16 @@ class Answer:
     warnings: list[str]
 
 
-def _unit_rows(x: np.ndarray) -> np.ndarray:
-    norm = np.linalg.norm(x, axis=1, keepdims=True)
-    return (x / np.where(norm > 0, norm, 1.0)).astype(np.float32)
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """A query in song and user indices."""
+
+    songs: np.ndarray
+    user: int
+    pushed: np.ndarray
+    out: np.ndarray
+    ordered: bool
+    warnings: list[str]
 
 
 def _unknown(kind: str, wanted: Sequence[int], known: np.ndarray) -> str:
@@ -62,117 +106,359 @@ def _unknown(kind: str, wanted: Sequence[int], known: np.ndarray) -> str:
     return f"unknown {kind}{plural} {named}: not in the logs, or with too few interactions; ids are like {known[0]}"
 
 
+def _padded(count: int, sizes: Sequence[int]) -> int:
+    return next((size for size in sizes if size >= count), sizes[-1])
+
+
+@functools.partial(jax.jit)
+def _queries(
+    vectors: jax.Array,
+    popularity: jax.Array,
+    songs: jax.Array,
+    where: jax.Array,
+    heads: tuple[Head, Head],
+    ordered: jax.Array,
+    taste: jax.Array,
+    share: jax.Array,
+    pushed: jax.Array,
+    push_where: jax.Array,
+    push: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Queries float32 [B, d] and attention weights float32 [B, n] of padded playlists."""
+    rows = vectors[songs]
+    made = [attend(rows, where, popularity[songs], head) for head in heads]
+    query = jnp.where(ordered[:, None], made[0][0], made[1][0])
+    weights = jnp.where(ordered[:, None], made[0][1], made[1][1])
+    query = unit((1.0 - share)[:, None] * query + share[:, None] * taste)
+    return push_away(query, vectors[pushed], push_where, strength=push), weights
+
+
 class Recommender:
     """Answers queries over an Export.
 
     Args:
       export: embeddings and ids.
-      index: backend, see `music_map.retrieval.index.build_index`.
-      attention_temperature: see `music_map.retrieval.playlist.attend`.
+      index: over the songs' unit embeddings, or a backend to build one with, see `music_map.retrieval.index`.
+      heads: of the playlist attention; None: untrained.
+      attention_temperature: of untrained heads.
+      histories: what users heard and dislike; None: nothing is known.
+      filters: of queries that bring none.
+      dislike_push: share of disliked songs' directions that is taken out of a query, 0 to 1.
     """
 
-    def __init__(self, export: Export, *, index: str, attention_temperature: float):
+    def __init__(
+        self,
+        export: Export,
+        *,
+        index: Index | str = "auto",
+        heads: Heads | None = None,
+        attention_temperature: float = 0.1,
+        histories: Histories | None = None,
+        filters: Filters | None = None,
+        dislike_push: float = 0.5,
+    ):
         if attention_temperature <= 0:
             raise UserError(f"config.retrieval.attention_temperature={attention_temperature}: must be above 0")
+        if not 0.0 <= dislike_push <= 1.0:
+            raise UserError(f"config.retrieval.dislike_push={dislike_push}: must be at least 0 and at most 1")
         self.export = export
-        self._temperature = attention_temperature
-        # Cosine for songs: what makes a song similar is its direction, its length is popularity.
-        self._songs = _unit_rows(export.item_embeddings)
-        self._index = build_index(self._songs, backend=index)
+        self.filters = filters or Filters()
+        heads = heads or untrained(attention_temperature)
+        self.vectors, self._tastes = in_space(export, heads)
+        self.index = build_index(self.vectors, backend=index) if isinstance(index, str) else index
+        self._histories = histories or exports.no_histories(len(export.user_ids))
+        self._heads = jax.tree.map(jnp.asarray, (heads.ordered, heads.unordered))
+        self._push = jnp.float32(dislike_push)
+        self._device_vectors = jnp.asarray(self.vectors)
+        self._popularity = jnp.asarray(popularity_of(export.listeners))
+        # Sets of filters repeat: what they leave of the catalogue is kept for the last few.
+        self._allowed = functools.lru_cache(maxsize=32)(lambda chosen: allowed_songs(chosen, export))
+
+    @classmethod
+    def load(cls, workdir: str | Path, *, index: str | None = None) -> Recommender:
+        """The recommender of a trained workdir: embeddings, index (built in memory where none is saved), attention.
+
+        Args:
+          workdir: folder of a run of launch/train.py.
+          index: backend, in place of the saved index and the configuration's choice.
+
+        Raises:
+          UserError: the run is not trained yet, or its index is another checkpoint's.
+          DamagedFileError: a file is missing or damaged; names it.
+        """
+        workdir = Path(workdir).expanduser()
+        if not (workdir / exports.FOLDER).is_dir():
+            raise UserError(f"{workdir}: no embeddings there; train first: launch/train.py --workdir={workdir}")
+        export, identity = exports.load_export(workdir / exports.FOLDER)
+        settings = read_json(workdir / "config.json")["config"]["retrieval"]
+        heads = load_heads(workdir) or untrained(settings["attention_temperature"])
+        found: Index | str = index or settings["index"]
+        wanted = choose_backend(found, len(export.item_ids))
+        if index is None and (workdir / FOLDER).is_dir():
+            saved, _, _ = load_index(workdir / FOLDER, fingerprint=index_fingerprint(identity, heads))
+            if saved.backend == wanted:
+                found = saved
+        if isinstance(found, str):
+            found = build_index(in_space(export, heads)[0], backend=wanted, recall_target=settings["recall_target"])
+        return cls(
+            export,
+            index=found,
+            heads=heads,
+            histories=exports.load_histories(workdir / exports.FOLDER),
+            filters=filters_of(settings),
+            dislike_push=settings["dislike_push"],
+        )
 
     def recommend(
         self,
-        *,
         songs: Sequence[int] = (),
+        *,
         user: int | None = None,
         k: int = 10,
+        dislikes: Sequence[int] = (),
+        ordered: bool = True,
         exclude: Sequence[int] | np.ndarray = (),
+        filters: Filters | None = None,
         user_share: float = 0.3,
         user_scores: np.ndarray | None = None,
     ) -> Answer:
         """The k songs most similar to a playlist, to a user, or to both.
 
         Args:
-          songs: original song ids; duplicates count once, unknown ids are named in the warnings.
-          user: original user id: the query becomes (1 - user_share) of the playlist and user_share of the user; a
-            user alone is a query too.
+          songs, user, dislikes, ordered: see Query; unknown songs are named in the warnings.
           k: songs wanted.
-          exclude: original ids never to recommend (songs disliked or heard); the query's own are left out anyway.
-          user_share: 0..1.
+          exclude: original ids never to recommend; the query's own songs and disliked ones are left out anyway.
+          filters: in place of the recommender's.
+          user_share: 0..1: with songs the query is (1 - user_share) of the playlist and user_share of the user; a user
+            alone is a query too.
           user_scores: float [I], what ranks the songs for a user alone; None: the similarity to the user's embedding.
 
         Returns:
           Fewer than k recommendations only where the catalogue has no more.
 
         Raises:
-          UserError: nothing to start from: no known song and no user, an unknown user, or k below 1.
+          UserError: nothing to start from: no known song and no user, an unknown user, too many songs, or k below 1.
+        """
+        query = Query(tuple(map(int, songs)), user, tuple(map(int, dislikes)), ordered)
+        (answer,) = self.recommend_batch(
+            [query],
+            k=k,
+            exclude=exclude,
+            filters=filters,
+            user_share=user_share,
+            user_scores=None if user_scores is None or len(query.songs) else [user_scores],
+        )
+        if isinstance(answer, UserError):
+            raise answer
+        return answer
+
+    def recommend_batch(
+        self,
+        queries: Sequence[Query],
+        *,
+        k: int = 10,
+        exclude: Sequence[int] | np.ndarray = (),
+        filters: Filters | None = None,
+        user_share: float = 0.3,
+        user_scores: Sequence[np.ndarray] | None = None,
+        explain: bool = True,
+    ) -> list[Answer | UserError]:
+        """`recommend` for many queries at once; a query that cannot be answered gives the error in its place.
+
+        Args:
+          queries: any number.
+          k, exclude, filters, user_share: as for `recommend`.
+          user_scores: float [I] for each query, in place of the similarity to its embedding.
+          explain: whether recommendations say why; without it artists, albums and reasons are empty.
+
+        Raises:
+          UserError: k below 1, or filters that leave no song.
         """
         if k < 1:
             raise UserError(f"k={k}: must be at least 1")
+        chosen = self.filters if filters is None else filters
+        base = self._allowed(chosen)
+        barred = index_of(self.export.item_ids, np.asarray(exclude, np.int64))
+        barred = barred[barred >= 0]
+        asked = [self._ask(query, chosen, barred) for query in queries]
+        good = [row for row, a in enumerate(asked) if isinstance(a, _Asked)]
+        answers: list[Answer | UserError] = list(asked)
+        for start in range(0, len(good), _BATCHES[-1]):
+            rows = good[start : start + _BATCHES[-1]]
+            block = [asked[row] for row in rows]
+            vectors, weights = self._query(block, user_share)
+            allowed = [_without(base, a.out) for a in block]
+            if user_scores is None:
+                found = search_filtered(
+                    self.index, self.vectors, vectors, k, allowed, filters=chosen, export=self.export
+                )
+            else:
+                found = [
+                    self._by_scores(np.asarray(user_scores[row]), mask, k, chosen)
+                    for row, mask in zip(rows, allowed, strict=True)
+                ]
+            for row, a, weight, (items, scores) in zip(rows, block, weights, found, strict=True):
+                if len(items) < k:
+                    a.warnings.append(f"only {len(items)} of {k} songs: the catalogue has no more candidates")
+                answers[row] = Answer(self._explained(items, scores, a.songs, weight, explain), a.warnings)
+        return answers
+
+    def similar(self, song: int, *, k: int = 10, filters: Filters | None = None) -> Answer:
+        """The k songs nearest to one song; see `recommend`."""
+        return self.recommend([song], k=k, filters=filters)
+
+    def explain(self, song: int, *, songs: Sequence[int] = (), user: int | None = None) -> Recommendation:
+        """How a query speaks for one song, whether or not it is recommended; its rank is that among all songs.
+
+        Raises:
+          UserError: an unknown song, or nothing to start from.
+        """
+        at = int(index_of(self.export.item_ids, np.array([song], np.int64))[0])
+        if at < 0:
+            raise UserError(_unknown("song", [song], self.export.item_ids))
+        asked = self._ask(Query(tuple(songs), user), self.filters, np.zeros(0, np.int64))
+        if isinstance(asked, UserError):
+            raise asked
+        vectors, weights = self._query([asked], 0.3)
+        scores = self.vectors @ vectors[0]
+        (found,) = self._explained(np.array([at]), scores[at : at + 1], asked.songs, weights[0], True)
+        return dataclasses.replace(found, rank=1 + int((scores > scores[at]).sum()))
+
+    def warm(self, *, k: int = 10) -> None:
+        """Compiles what single queries and small batches need, so that the first ones do not wait for it."""
+        for width in _WIDTHS:
+            songs = tuple(self.export.item_ids[: width // 2 + 1].tolist())
+            for batch in _BATCHES[:3]:
+                self.recommend_batch([Query(songs, dislikes=songs[:1])] * batch, k=k)
+        self.recommend_batch([Query(songs[:1])] * 2, k=k)
+
+    def _ask(self, query: Query, filters: Filters, barred: np.ndarray) -> _Asked | UserError:
         export, warnings = self.export, []
-        wanted = list(dict.fromkeys(int(s) for s in songs))
+        if len(query.songs) > MAX_SONGS:
+            return UserError(f"a playlist of {len(query.songs)} songs: at most {MAX_SONGS}; give the latest of them")
+        # The last place of a duplicate counts: it was played last there.
+        wanted = list(dict.fromkeys(reversed(query.songs)))[::-1]
         found = index_of(export.item_ids, np.array(wanted, np.int64))
         missing = [s for s, at in zip(wanted, found, strict=True) if at < 0]
-        if missing and len(missing) == len(wanted) and user is None:
-            raise UserError(_unknown("song", missing, export.item_ids))
+        if missing and len(missing) == len(wanted) and query.user is None:
+            return UserError(_unknown("song", missing, export.item_ids))
         if missing:
             warnings.append(_unknown("song", missing, export.item_ids))
         playlist = found[found >= 0]
-        if not len(playlist) and user is None:
-            raise UserError("an empty playlist: give at least one song (--songs) or a user (--user)")
+        if not len(playlist) and query.user is None:
+            return UserError("an empty playlist: give at least one song (--songs) or a user (--user)")
+        disliked = index_of(export.item_ids, np.array(query.dislikes, np.int64))
+        if (disliked < 0).any():
+            unknown = [d for d, at in zip(query.dislikes, disliked, strict=True) if at < 0]
+            warnings.append(_unknown("disliked song", unknown, export.item_ids))
+        out, user = [playlist, barred, disliked[disliked >= 0]], -1
+        if query.user is not None:
+            user = int(index_of(export.user_ids, np.array([query.user], np.int64))[0])
+            if user < 0:
+                return UserError(_unknown("user", [query.user], export.user_ids))
+            out.append(self._histories.disliked_by(user))
+            if not filters.heard:
+                out.append(self._histories.heard_by(user))
+        pushed = disliked[disliked >= 0]
+        if user >= 0:
+            pushed = np.concatenate([pushed, self._histories.disliked_by(user)])
+        pushed = np.setdiff1d(pushed, playlist)
+        return _Asked(playlist, user, pushed[:_MOST_DISLIKES], np.concatenate(out), query.ordered, warnings)
 
-        query, weights = np.zeros(self._songs.shape[1], np.float32), np.zeros(0, np.float32)
-        if len(playlist):
-            query, weights = self._attend(playlist)
-        if user is not None:
-            at = int(index_of(export.user_ids, np.array([user]))[0])
-            if at < 0:
-                raise UserError(_unknown("user", [user], export.user_ids))
-            share = user_share if len(playlist) else 1.0
-            taste = _unit_rows(export.user_embeddings[at : at + 1])[0]
-            query = _unit_rows(((1.0 - share) * query + share * taste)[None, :])[0]
+    def _query(self, asked: Sequence[_Asked], user_share: float) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Query vectors float32 [B, d], and the attention weights of each playlist."""
+        size = _padded(len(asked), _BATCHES)
+        width = _padded(max(len(a.songs) for a in asked), _WIDTHS)
+        num_pushed = max(len(a.pushed) for a in asked)
+        push_width = _padded(num_pushed, (1, 16, _MOST_DISLIKES))
+        songs, where = exports.indices([a.songs for a in asked], width)
+        pushed, push_where = exports.indices([a.pushed for a in asked], push_width)
+        taste = np.zeros((len(asked), self.vectors.shape[1]), np.float32)
+        share = np.zeros(len(asked), np.float32)
+        for row, a in enumerate(asked):
+            if a.user >= 0:
+                taste[row] = self._tastes[a.user]
+                share[row] = user_share if len(a.songs) else 1.0
+        ordered = np.array([a.ordered for a in asked])
 
-        allowed = export.recommendable.copy()
-        allowed[playlist] = False
-        barred = index_of(export.item_ids, np.asarray(exclude, np.int64))
-        allowed[barred[barred >= 0]] = False
-        if user is not None and not len(playlist) and user_scores is not None:
-            # Stable: equal scores by ascending index, as the index search has them.
-            items = np.argsort(-np.where(allowed, user_scores, -np.inf), kind="stable")[: min(k, int(allowed.sum()))]
-            scores = user_scores[items]
-        else:
-            items, scores = search_allowed(self._index, self._songs, query, k, allowed)
-        if len(items) < k:
-            warnings.append(f"only {len(items)} of {k} songs: the catalogue has no more candidates")
-        return Answer(
-            [
-                self._explained(rank, int(item), float(score), playlist, weights)
-                for rank, (item, score) in enumerate(zip(items, scores, strict=True), 1)
-            ],
-            warnings,
+        def rows(x: np.ndarray) -> np.ndarray:
+            return np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)]) if size > len(x) else x
+
+        query, weights = _queries(
+            self._device_vectors,
+            self._popularity,
+            *map(rows, (songs, where)),
+            self._heads,
+            *map(rows, (ordered, taste, share, pushed, push_where)),
+            self._push,
         )
+        weights = np.asarray(weights)
+        return np.asarray(query)[: len(asked)], [w[: len(a.songs)] for w, a in zip(weights, asked, strict=False)]
 
-    def _attend(self, playlist: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        # Padded to a power of two: a new playlist length does not compile a new program.
-        width = 1 << (len(playlist) - 1).bit_length()
-        rows = np.zeros((width, self._songs.shape[1]), np.float32)
-        rows[: len(playlist)] = self._songs[playlist]
-        query, weights = attend(jnp.asarray(rows), jnp.arange(width) < len(playlist), jnp.float32(self._temperature))
-        return np.asarray(query), np.asarray(weights)[: len(playlist)]
+    def _by_scores(
+        self, scores: np.ndarray, allowed: np.ndarray, k: int, filters: Filters
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The best by given scores: the same search, over the scores as vectors of one dimension."""
+        count = int(np.count_nonzero(allowed))
+        # Stable: equal scores by ascending index, as the index search has them.
+        order = np.argsort(-np.where(allowed, scores, -np.inf), kind="stable")[:count]
+        if filters.by_score_alone:
+            items = order[:k]
+        else:
+            size = min(count, 20 * k)
+            while True:
+                picked = choose(filters, self.export, self.vectors, order[:size], scores[order[:size]], k)
+                if len(picked) == k or size == count:
+                    break
+                size = min(2 * size, count)
+            items = order[picked]
+        return items.astype(np.int32), scores[items].astype(np.float32)
 
     def _explained(
-        self, rank: int, item: int, score: float, playlist: np.ndarray, weights: np.ndarray
-    ) -> Recommendation:
-        export = self.export
-        similarity = self._songs[playlist] @ self._songs[item]
-        order = np.argsort(-weights * similarity, kind="stable")
-        artists = export.artists[export.artist_offsets[item] : export.artist_offsets[item + 1]]
-        albums = export.albums[export.album_offsets[item] : export.album_offsets[item + 1]]
-        return Recommendation(
-            rank=rank,
-            item_id=int(export.item_ids[item]),
-            score=score,
-            artist_ids=export.artist_ids[artists].tolist(),
-            album_ids=export.album_ids[albums].tolist(),
-            why=[Reason(int(export.item_ids[playlist[j]]), float(weights[j]), float(similarity[j])) for j in order],
-        )
+        self, items: np.ndarray, scores: np.ndarray, playlist: np.ndarray, weights: np.ndarray, explain: bool
+    ) -> list[Recommendation]:
+        export, ids = self.export, self.export.item_ids
+        found = []
+        similarity = self.vectors[items] @ self.vectors[playlist].T if explain else None
+        own = ids[playlist].tolist()
+        for row, (item, score) in enumerate(zip(items.tolist(), scores.tolist(), strict=True)):
+            artists, albums, why = [], [], []
+            if explain:
+                artists = export.artist_ids[export.artists[slice(*export.artist_offsets[item : item + 2])]].tolist()
+                albums = export.album_ids[export.albums[slice(*export.album_offsets[item : item + 2])]].tolist()
+                order = np.argsort(-weights * similarity[row], kind="stable").tolist()
+                why = [Reason(own[j], float(weights[j]), float(similarity[row, j])) for j in order]
+            found.append(Recommendation(row + 1, int(ids[item]), score, artists, albums, why))
+        return found
+
+
+def _without(base: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """`base` less some songs; `base` itself where there are none."""
+    if not len(out):
+        return base
+    mask = base.copy()
+    mask[out] = False
+    return mask
+
+
+def in_space(export: Export, heads: Heads) -> tuple[np.ndarray, np.ndarray]:
+    """Songs and users as points of the playlist space: unit rows float32 [I, d] and [U, d]."""
+    moments = moments_of(export.item_embeddings, export.listeners > 0)
+    rows = (export.item_embeddings, export.user_embeddings)
+    return tuple(np.asarray(embed(jnp.asarray(x, jnp.float32), moments, heads.space)) for x in rows)
+
+
+def index_fingerprint(embeddings: str, heads: Heads) -> str:
+    """Identity of what an index is built from: the export's fingerprint and the space."""
+    return fingerprint({"embeddings": embeddings, "space": to_json(heads)["space"]})
+
+
+def load_heads(workdir: Path) -> Heads | None:
+    """The playlist attention that launch/train.py fitted; None where there is none."""
+    path = workdir / exports.HEADS_FILE
+    if not path.exists():
+        return None
+    stored = read_json(path)
+    if not isinstance(stored, dict):
+        raise DamagedFileError(f"{path}: holds no playlist query; delete it and run launch/train.py again")
+    return from_json(stored.get("heads", {}), source=str(path))

@@ -153,9 +153,9 @@ def test_queries_against_numpy():
     songs = rng.normal(size=(4, 5, 3)).astype(np.float32)
     where = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 1, 1, 0]], bool)
     means = [row[there].mean(axis=0) for row, there in zip(songs, where, strict=True)]
-    np.testing.assert_allclose(mean_query(jnp.asarray(songs), jnp.asarray(where)), means, rtol=1e-5)
+    np.testing.assert_allclose(mean_query(jnp.asarray(songs), jnp.asarray(where), None), means, rtol=1e-5)
     lasts = [row[there][-1] for row, there in zip(songs, where, strict=True)]
-    np.testing.assert_allclose(last_query(jnp.asarray(songs), jnp.asarray(where)), lasts)
+    np.testing.assert_allclose(last_query(jnp.asarray(songs), jnp.asarray(where), None), lasts)
 
 
 def cluster_task():
@@ -177,14 +177,16 @@ def test_scores_are_cosines_and_ranking_withholds_the_seeds():
     # Lengths are of no account, and a song of length 0 has no direction.
     emb = ((direction + 0.1 * rng.random((SONGS, 2))) * rng.uniform(0.1, 9, (SONGS, 1))).astype(np.float32)
     unit = emb / np.linalg.norm(emb, axis=1, keepdims=True)
-    scores = query_scores(emb, task, mean_query)
+    scores = query_scores(emb, task, mean_query, popularity=np.zeros(len(emb)))
     block = np.array([3, 0, 3])
     np.testing.assert_allclose(scores(block), unit[task.seeds[block, 0]] @ unit.T, rtol=1e-5)
     found = evaluate_scores(scores, task.ranking, ks=(5,), block_size=7)
     assert found.metrics["recall@5"] == 1.0  # five songs of the same parity are left, the targets among them
     assert not (found.topk == task.seeds).any()
     emb[0] = 0.0
-    assert np.isfinite(np.asarray(query_scores(emb, task, mean_query)(task.ranking.users))).all()
+    assert np.isfinite(
+        np.asarray(query_scores(emb, task, mean_query, popularity=np.zeros(len(emb)))(task.ranking.users))
+    ).all()
 
 
 def test_item_knn_scores_seeds_as_it_scores_a_history_of_them():

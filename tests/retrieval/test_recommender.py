@@ -1,17 +1,16 @@
 """Recommendations against brute force; filters, explanations, unknown ids; the exported arrays."""
 
-import importlib.util
-
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from music_map.errors import DamagedFileError, UserError
+from music_map.playlist.attention import POSITIONS, Head
+from music_map.playlist.heads import Heads
+from music_map.playlist.space import Space
 from music_map.preprocess.dataset import ItemFeatures
-from music_map.retrieval.export import load_export, make_export, save_export
-from music_map.retrieval.index import ExactIndex, ScannIndex, build_index, search_allowed
-from music_map.retrieval.recommender import Recommender
+from music_map.retrieval.export import Histories, load_export, load_histories, make_export, save_export
+from music_map.retrieval.filters import Filters
+from music_map.retrieval.recommender import MAX_SONGS, Query, Recommender, _queries
 
 RNG = np.random.default_rng(0)
 ITEM_IDS = np.array([5, 17, 100, 1000, 2**31, 2**32 - 1], np.uint32)
@@ -27,6 +26,12 @@ FEATURES = ItemFeatures(
     album_ids=np.zeros(0, np.uint32),
     track_seconds=np.zeros(6, np.float32),
 )
+
+
+# User 7 heard songs 5 and 17; user 900 heard 100 and dislikes 1000.
+HISTORIES = Histories(
+    np.array([0, 2, 3]), np.array([0, 1, 2], np.int32), np.array([0, 0, 1]), np.array([3], np.int32)
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -121,11 +126,12 @@ def test_nothing_to_start_from(recommender):
 
 def test_export_survives_a_round_trip_and_names_damage(export, tmp_path):
     folder = tmp_path / "embeddings"
-    save_export(export, folder, fingerprint="f", step=3)
+    save_export(export, folder, fingerprint="f", step=3, histories=HISTORIES)
     loaded, identity = load_export(folder)
     assert identity == "f"
     for a, b in zip(export, loaded, strict=True):
         np.testing.assert_array_equal(a, b)
+    assert load_histories(folder, verify=True).disliked_by(1).tolist() == [3]
     victim = folder / "item_embeddings.npy"
     content = bytearray(victim.read_bytes())
     content[-1] ^= 1
@@ -134,41 +140,96 @@ def test_export_survives_a_round_trip_and_names_damage(export, tmp_path):
         load_export(folder)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 60), st.integers(1, 80), st.integers(0, 60), st.integers(0, 2**31))
-def test_search_never_gives_fewer_than_there_are(num_items, k, num_allowed, seed):
-    rng = np.random.default_rng(seed)
-    embeddings = rng.normal(size=(num_items, 4)).astype(np.float32)
-    allowed = np.zeros(num_items, bool)
-    allowed[rng.permutation(num_items)[:num_allowed]] = True
-    query = rng.normal(size=4).astype(np.float32)
-    items, scores = search_allowed(ExactIndex(embeddings), embeddings, query, k, allowed)
-    wanted = [i for i in np.argsort(-(embeddings @ query), kind="stable") if allowed[i]][:k]
-    np.testing.assert_allclose(scores, (embeddings @ query)[wanted], rtol=1e-4, atol=1e-5)
-    assert len(items) == len(wanted) and allowed[items].all()
+def test_a_users_dislikes_and_heard_songs_are_out(export):
+    recommender = Recommender(export, index="exact", histories=HISTORIES)
+    found = {r.item_id for r in recommender.recommend(user=900, k=6).recommendations}
+    assert found == {5, 17, 100, 2**31}
+    new = recommender.recommend(user=900, k=6, filters=Filters(heard=False)).recommendations
+    assert {r.item_id for r in new} == {5, 17, 2**31}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("scann") is None, reason="ScaNN has no wheel for this platform")
-def test_scann_finds_nearly_what_exact_search_finds():
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(50, 16))
-    x = centres[rng.integers(0, 50, 3000)] + 0.5 * rng.normal(size=(3000, 16))
-    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-    exact, approximate = ExactIndex(x), ScannIndex(x)
-    wanted, _ = exact.search(x[:20], 50)
-    found, scores = approximate.search(x[:20], 50)
-    recall = np.mean([len(set(a) & set(b)) / 50 for a, b in zip(wanted, found, strict=True)])
-    assert recall > 0.9
-    np.testing.assert_allclose(scores, np.einsum("bkd,bd->bk", x[found], x[:20]), rtol=1e-3, atol=1e-3)
-    # A filter that leaves 5 songs: answered in full, whatever the index returns.
-    allowed = np.zeros(3000, bool)
-    allowed[:5] = True
-    items, _ = search_allowed(approximate, x, x[100], 10, allowed)
-    assert sorted(items) == [0, 1, 2, 3, 4]
+def test_disliked_songs_are_out_and_push_away(export):
+    def towards(push):
+        recommender = Recommender(export, index="exact", dislike_push=push)
+        answer = recommender.recommend([5, 17], k=2, dislikes=[100, 55])
+        assert 100 not in [r.item_id for r in answer.recommendations]
+        assert len(answer.warnings) == 1 and answer.warnings[0].startswith("unknown disliked song 55")
+        asked = recommender._ask(Query((5, 17), dislikes=(100,)), Filters(), np.zeros(0, int))
+        return float(recommender._query([asked], 0.3)[0][0] @ recommender.vectors[2])
+
+    before, after = towards(0.0), towards(1.0)
+    assert after <= min(before, 0.0) + 1e-5 or after == pytest.approx(before)
 
 
-def test_index_names_what_is_wrong():
-    with pytest.raises(UserError, match=r"retrieval\.index='annoy'"):
-        build_index(np.zeros((2, 2), np.float32), backend="annoy")
-    with pytest.raises(UserError, match="song index 1 is not finite"):
-        build_index(np.array([[1.0, 0.0], [np.nan, 0.0]]), backend="exact")
+def test_duplicates_count_once_and_at_their_last_place(recommender):
+    twice = recommender.recommend([5, 17, 100, 5], k=3)
+    once = recommender.recommend([17, 100, 5], k=3)
+    assert twice == once
+
+
+def test_order_counts_only_where_it_means_something(export):
+    position = np.zeros(POSITIONS, np.float32)
+    position[0] = 3.0
+    head = Head(position, *map(np.float32, (0, 0, 0)))
+    plain = Head(np.zeros(POSITIONS, np.float32), *map(np.float32, (0, 0, 0)))
+    heads = Heads(Space(np.float32(0.0), np.float32(0.0)), head, plain)
+    recommender = Recommender(export, index="exact", heads=heads)
+    why = {r.item_id: r.weight for r in recommender.recommend([5, 17], k=1).recommendations[0].why}
+    assert why[17] > 0.9
+    ways = [recommender.recommend(songs, k=3, ordered=False).recommendations for songs in ([5, 17], [17, 5])]
+    assert [r.item_id for r in ways[0]] == [r.item_id for r in ways[1]]
+    np.testing.assert_allclose([r.score for r in ways[0]], [r.score for r in ways[1]], rtol=1e-5)
+
+
+def test_a_batch_equals_one_at_a_time_and_keeps_errors_apart(recommender):
+    queries = [Query((5, 17)), Query((18,)), Query((100,), user=7), Query((), user=900), Query(())]
+    answers = recommender.recommend_batch(queries, k=3)
+    assert "unknown song 18" in str(answers[1]) and "empty playlist" in str(answers[4])
+    for at in (0, 2, 3):
+        one = recommender.recommend(queries[at].songs, user=queries[at].user, k=3)
+        assert [r.item_id for r in one.recommendations] == [r.item_id for r in answers[at].recommendations]
+
+
+def test_filters_and_k_beyond_the_catalogue(recommender):
+    one_each = recommender.recommend([2**31], k=5, filters=Filters(max_per_artist=1))
+    # 5 and 17 share artist 40.
+    assert len(one_each.recommendations) == 3 and "only 3 of 5" in one_each.warnings[0]
+    everything = recommender.recommend([2**31], k=500)
+    assert len(everything.recommendations) == 4 and "only 4 of 500" in everything.warnings[0]
+
+
+def test_an_over_long_playlist_is_refused_with_the_limit(recommender):
+    with pytest.raises(UserError, match=f"at most {MAX_SONGS}"):
+        recommender.recommend(list(range(MAX_SONGS + 1)))
+
+
+def test_no_program_is_compiled_for_another_playlist_length(export):
+    recommender = Recommender(export, index="exact")
+    recommender.recommend([5], k=3)
+    before = _queries._cache_size()
+    for songs in ([5, 17], [5, 17, 100], [17, 100, 1000, 2**31]):
+        recommender.recommend(songs, k=3)
+    assert _queries._cache_size() == before
+
+
+def test_explain_ranks_any_song(recommender, export):
+    best = recommender.recommend([5], k=4, filters=Filters()).recommendations
+    found = recommender.explain(best[1].item_id, songs=[5])
+    assert found.why == best[1].why and found.score == pytest.approx(best[1].score) and found.rank >= 2
+    with pytest.raises(UserError, match="unknown song 6"):
+        recommender.explain(6, songs=[5])
+
+
+def test_embeddings_that_are_not_finite_are_refused(export):
+    broken = export.item_embeddings.copy()
+    broken[1, 0] = np.nan
+    with pytest.raises(UserError, match="song 17 is not finite"):
+        make_export(
+            user_ids=USER_IDS, item_ids=ITEM_IDS, user_embeddings=export.user_embeddings, item_embeddings=broken,
+            item_degree=np.ones(6, int), features=FEATURES,
+        )  # fmt: skip
+
+
+def test_loading_what_is_not_trained_says_so(tmp_path):
+    with pytest.raises(UserError, match="train first"):
+        Recommender.load(tmp_path)

@@ -1,0 +1,66 @@
+"""Builds and saves the index of a trained workdir, its parameters chosen by measured recall.
+
+    python launch/build_index.py --workdir=checkpoints/demo
+    python launch/build_index.py --workdir=checkpoints/demo --index=exact
+
+Writes WORKDIR/index: vectors, ids, checksums and, with ScaNN, the tree. launch/recommend.py and launch/serve.py load
+it; where there is none they build one in memory at each start. An index of another checkpoint is refused.
+"""
+
+import time
+
+import numpy as np
+from absl import flags
+
+from launch import app, experiment
+from music_map.playlist.heads import untrained
+from music_map.retrieval.export import FOLDER as EMBEDDINGS
+from music_map.retrieval.export import load_export
+from music_map.retrieval.index import BACKENDS, FOLDER, build_index, load_index, save_index
+from music_map.retrieval.recommender import in_space, index_fingerprint, load_heads
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
+_INDEX = flags.DEFINE_enum("index", None, BACKENDS, "Backend, in place of the configuration's retrieval.index.")
+_TARGET = flags.DEFINE_float("recall_target", None, "Of recall@100, in place of the configuration's.", 0.0, 1.0)
+
+
+def sample_queries(users: np.ndarray, songs: np.ndarray, *, count: int = 500, seed: int = 0) -> np.ndarray:
+    """Queries as they come: half of them songs, half of them users, unit rows."""
+    rng = np.random.default_rng(seed)
+    rows = [x[rng.permutation(len(x))[: -(-count // 2)]] for x in (songs, users)]
+    return np.concatenate(rows)
+
+
+def main() -> int:
+    workdir = app.path_of(_WORKDIR.value, "workdir")
+    settings = experiment.open_workdir(workdir).config.retrieval
+    experiment.load_model_export(workdir)  # made anew where it is missing
+    export, embeddings = load_export(workdir / EMBEDDINGS)
+    heads = load_heads(workdir) or untrained(settings.attention_temperature)
+    songs, users = in_space(export, heads)
+    identity = index_fingerprint(embeddings, heads)
+    start = time.perf_counter()
+    index = build_index(
+        songs,
+        backend=_INDEX.value or settings.index,
+        recall_target=settings.recall_target if _TARGET.value is None else _TARGET.value,
+        queries=sample_queries(users, songs),
+    )
+    seconds = time.perf_counter() - start
+    save_index(index, songs, export.item_ids, workdir / FOLDER, fingerprint=identity)
+    size = sum(p.stat().st_size for p in (workdir / FOLDER).rglob("*") if p.is_file())
+    start = time.perf_counter()
+    load_index(workdir / FOLDER, fingerprint=identity)
+    facts = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in index.facts.items())
+    app.say(f"index of {index.num_items} songs: {facts}")
+    app.say(
+        f"built and measured in {seconds:.1f} s, {size / 2**20:.0f} MiB in {workdir / FOLDER}, loads in "
+        f"{time.perf_counter() - start:.2f} s"
+    )
+    if index.facts["recall@100"] < index.facts.get("recall_target", 0.0):
+        app.warn(f"recall@100 {index.facts['recall@100']:.4f} is below the target; --index=exact has 1")
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,1 @@
+"""Playlist query: attention over the songs of a playlist, trained to continue listening sessions."""

@@ -1,0 +1,94 @@
+"""From one song or a playlist to one query vector, by attention over the songs' embeddings."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from music_map.model.attention import pool
+
+# Places from the end of a playlist that share a weight: the last song, the one before, 3rd-4th, 5th-8th, ..., 65th on.
+POSITIONS = 8
+
+
+class Head(NamedTuple):
+    """What the attention logits weigh; rotation of the embedding space changes none of it.
+
+    Attributes:
+      position: float32 [POSITIONS], by log2 of the place from the end.
+      centre: float32 [], of the cosine with the playlist's centre.
+      latest: float32 [], of the cosine with its last song.
+      popularity: float32 [], of log(1 + listeners of the song).
+    """
+
+    position: jax.Array
+    centre: jax.Array
+    latest: jax.Array
+    popularity: jax.Array
+
+
+def attend(songs: jax.Array, where: jax.Array, popularity: jax.Array, head: Head) -> tuple[jax.Array, jax.Array]:
+    """Attention-weighted query of playlists.
+
+        m = unit(sum_i e_i),  l_i = position[bucket_i] + centre e_i . m + latest e_i . e_last + popularity p_i
+        a = softmax(l),  q = unit(sum_i a_i e_i)
+
+    with bucket_i = floor(log2(place of song i from the end, 1 for the last)). With `position` and `latest` 0 the query
+    is invariant under permutation of the songs and the weights permute with them; else the order counts. A single
+    song is its own query. Padding may stand anywhere and changes nothing.
+
+    Args:
+      songs: float32 [..., n, d], unit rows.
+      where: bool [..., n], False for padding.
+      popularity: float32 [..., n], log(1 + listeners).
+      head: the weights.
+
+    Returns:
+      (query float32 [..., d] of unit length, zero where no song is there; weights float32 [..., n] that sum to 1 and
+      are 0 on padding).
+    """
+    masked = jnp.where(where[..., None], songs, 0.0)
+    centre = unit(jnp.sum(masked, axis=-2))
+    count = jnp.cumsum(where, axis=-1)
+    place = count[..., -1:] - count + 1  # from the end, the last is 1
+    last = jnp.sum(jnp.where((where & (place == 1))[..., None], songs, 0.0), axis=-2)
+    bucket = jnp.minimum(31 - jax.lax.clz(jnp.maximum(place, 1).astype(jnp.int32)), POSITIONS - 1)
+    logits = (
+        jnp.asarray(head.position)[bucket]
+        + head.centre * jnp.einsum("...nd,...d->...n", masked, centre)
+        + head.latest * jnp.einsum("...nd,...d->...n", masked, last)
+        + head.popularity * jnp.where(where, popularity, 0.0)
+    )
+    query, weights = pool(masked, logits, where)
+    return unit(query), weights
+
+
+def push_away(query: jax.Array, disliked: jax.Array, where: jax.Array, *, strength: jax.Array) -> jax.Array:
+    """Turns queries away from disliked songs.
+
+        w = softmax(4 d . q),  q' = unit(q - s sum_j w_j max(0, d_j . q) d_j)
+
+    A lone disliked song loses the share s of its part in the query: s = 1 makes the query orthogonal to it. Songs that
+    point elsewhere change nothing.
+
+    Args:
+      query: float32 [..., d], unit.
+      disliked: float32 [..., m, d], unit rows.
+      where: bool [..., m], False for padding.
+      strength: s, float32 [], 0 to 1.
+
+    Returns:
+      float32 [..., d], unit.
+    """
+    near = jnp.where(where, jnp.einsum("...md,...d->...m", disliked, query), 0.0)
+    weights = jnp.where(where, jax.nn.softmax(4.0 * near, axis=-1, where=where), 0.0)
+    away = jnp.einsum("...m,...md->...d", weights * jax.nn.relu(near), jnp.where(where[..., None], disliked, 0.0))
+    return unit(query - strength * away)
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Rows of length 1, and 0 where they are 0; safe to differentiate at 0."""
+    square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0))

@@ -1,0 +1,179 @@
+"""Training the playlist attention to continue sessions.
+
+For a session cut after n songs, with query q of those, targets T the rest and z the songs in the playlist space,
+
+    loss = -1/|T| sum_{t in T} log(exp(s q . z_t) / sum_i exp(s q . z_i)),   s the learned sharpness,
+
+plus strength/2 ||w - w_0||^2, w what is learned besides s and w_0 that of the plain mean. The sum over songs is that
+over the targets plus that over uniform samples of the others, weighted to stand for all; the songs of the playlist
+itself are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.optimize import minimize
+
+from music_map.evaluation.playlist import Sessions
+from music_map.playlist.attention import attend
+from music_map.playlist.heads import Heads, untrained
+from music_map.playlist.space import Moments, Space, embed, moments_of
+
+# Songs of a session that a query is made of, at most; targets of one example; candidates of one window.
+_MOST_SONGS, _MOST_TARGETS, _MOST_CANDIDATES = 128, 32, 8_192
+# What the space starts from, so that its gradient says which way to go: (centring, whitening).
+_START = (0.5, 0.0)
+
+
+class Examples(NamedTuple):
+    """N cut sessions of one window; C candidate songs.
+
+    Attributes:
+      songs: int32 [N, n], the first songs in the order they were played, padded at the end.
+      where: bool [N, n].
+      own: int32 [N, n], positions of the songs in `candidates`, C where they are none of them.
+      targets: int32 [N, T], positions in `candidates`, padded.
+      target_weight: float32 [N, T], 1 / |T|, 0 on padding.
+      candidates: int32 [C].
+      log_weight: float32 [C], log of how many songs the candidate stands for.
+      items: float32 [I, d], embeddings of an encoder that knows no event of the window.
+      moments: of the songs that are known before the window.
+      popularity: float32 [I], log(1 + listeners).
+    """
+
+    songs: np.ndarray
+    where: np.ndarray
+    own: np.ndarray
+    targets: np.ndarray
+    target_weight: np.ndarray
+    candidates: np.ndarray
+    log_weight: np.ndarray
+    items: np.ndarray
+    moments: Moments
+    popularity: np.ndarray
+
+
+def examples_of(
+    sessions: Sessions, items: np.ndarray, popularity: np.ndarray, known: np.ndarray, *, most: int, seed: int
+) -> Examples | None:
+    """Cuts sessions at random, log-uniformly; songs that train does not know are left out.
+
+    Args:
+      sessions: of a window.
+      items: float32 [I, d], of any length; see Examples.
+      popularity: float32 [I].
+      known: bool [I], songs with an edge before the window.
+      most: examples to make, at most.
+      seed: of all draws.
+
+    Returns:
+      None where no session has two known songs and one more to find.
+    """
+    rng = np.random.default_rng(seed)
+    lists = (sessions.items[a:b] for a, b in zip(sessions.offsets[:-1], sessions.offsets[1:], strict=True))
+    lists = [s for s in (s[known[s]] for s in lists) if len(s) >= 3]
+    if not lists:
+        return None
+    chosen = rng.permutation(len(lists))[:most]
+    # A single song is its own query: nothing to learn from a cut after it.
+    cuts = [int(np.exp(rng.uniform(np.log(2), np.log(len(lists[s]))))) for s in chosen]
+    width = 1 << (min(max(cuts), _MOST_SONGS) - 1).bit_length()
+    songs = np.zeros((len(chosen), width), np.int32)
+    where = np.zeros(songs.shape, bool)
+    targets = np.full((len(chosen), _MOST_TARGETS), -1, np.int64)
+    for row, (s, cut) in enumerate(zip(chosen, cuts, strict=True)):
+        given, rest = lists[s][:cut][-_MOST_SONGS:], lists[s][cut:]
+        songs[row, : len(given)], where[row, : len(given)] = given, True
+        drawn = rng.permutation(rest)[:_MOST_TARGETS]
+        targets[row, : len(drawn)] = drawn
+    there = targets >= 0
+    wanted = np.unique(targets[there])
+    others = np.setdiff1d(np.flatnonzero(known), wanted, assume_unique=True)
+    sample = np.sort(rng.permutation(others)[: max(_MOST_CANDIDATES - len(wanted), 1_024)])
+    weight = np.log(len(others) / len(sample)) if len(sample) else 0.0
+    candidates = np.concatenate([wanted, sample])
+    position = np.full(len(items), len(candidates), np.int32)
+    position[candidates] = np.arange(len(candidates))
+    return Examples(
+        songs,
+        where,
+        np.where(where, position[songs], len(candidates)),
+        np.where(there, np.searchsorted(wanted, targets), 0).astype(np.int32),
+        (there / there.sum(axis=1, keepdims=True)).astype(np.float32),
+        candidates.astype(np.int32),
+        np.concatenate([np.zeros(len(wanted)), np.full(len(sample), weight)]).astype(np.float32),
+        items.astype(np.float32),
+        moments_of(items, known),
+        popularity.astype(np.float32),
+    )
+
+
+def continuation_loss(heads: Heads, sharpness: jax.Array, examples: Examples, *, ordered: bool) -> jax.Array:
+    """The sum over examples of the loss above, float []; by the ordered or the unordered attention."""
+    songs = jnp.asarray(examples.songs)
+    items = embed(jnp.asarray(examples.items), examples.moments, heads.space)
+    head = heads.ordered if ordered else heads.unordered
+    query, _ = attend(items[songs], examples.where, jnp.asarray(examples.popularity)[songs], head)
+    score = sharpness * query @ items[examples.candidates].T
+    rows = jnp.arange(songs.shape[0])[:, None]
+    logits = (score + examples.log_weight[None, :]).at[rows, examples.own].set(-jnp.inf, mode="drop")
+    total = jax.nn.logsumexp(logits, axis=1)
+    found = jnp.take_along_axis(score, examples.targets, axis=1)
+    return jnp.sum(total - jnp.sum(examples.target_weight * found, axis=1))
+
+
+def fit_heads(windows: Sequence[Examples], *, strength: float) -> Heads:
+    """The space and ordered attention of least loss over all windows, then the unordered attention in that space.
+
+    Args:
+      windows: at least one.
+      strength: of the pull towards the plain mean, which few sessions improve little on.
+    """
+    start = untrained(np.inf)
+    start = start._replace(space=Space(*map(np.float32, _START)))
+    windows = [jax.tree.map(jnp.asarray, examples) for examples in windows]
+    space = [("space", name) for name in start.space._fields]
+    attention = [("ordered", name) for name in start.ordered._fields]
+    heads = _fit(start, windows, space + attention, ordered=True, strength=strength)
+    return _fit(
+        heads, windows, [("unordered", "centre"), ("unordered", "popularity")], ordered=False, strength=strength
+    )
+
+
+def _fit(
+    start: Heads, windows: Sequence[Examples], used: Sequence[tuple[str, str]], *, ordered: bool, strength: float
+) -> Heads:
+    """`start` with the parts that are `used` fitted."""
+    parts = [np.ravel(getattr(getattr(start, part), name)) for part, name in used]
+    flat = np.concatenate([*parts, np.log([10.0])]).astype(np.float64)
+
+    def unpack(w: jax.Array) -> Heads:
+        heads, at = start, 0
+        for (part, name), values in zip(used, parts, strict=True):
+            old = getattr(getattr(heads, part), name)
+            value = w[at : at + values.size].reshape(np.shape(old))
+            heads = heads._replace(**{part: getattr(heads, part)._replace(**{name: value})})
+            at += values.size
+        return heads
+
+    @jax.jit
+    def value_and_grad(w: jax.Array, examples: Examples) -> tuple[jax.Array, jax.Array]:
+        def loss(w: jax.Array) -> jax.Array:
+            return continuation_loss(unpack(w), jnp.exp(w[-1]), examples, ordered=ordered)
+
+        return jax.value_and_grad(loss)(w)
+
+    def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
+        at = jnp.asarray(w, jnp.float32)
+        found = [value_and_grad(at, examples) for examples in windows]
+        pull = (w - flat) * np.r_[np.ones(len(w) - 1), 0.0]
+        value = sum(float(v) for v, _ in found) + 0.5 * strength * float(pull @ pull)
+        return value, sum(np.asarray(g, np.float64) for _, g in found) + strength * pull
+
+    found = minimize(objective, flat, jac=True, method="L-BFGS-B", options={"maxiter": 100})
+    return jax.tree.map(lambda x: np.asarray(x, np.float32), unpack(jnp.asarray(found.x, jnp.float32)))

@@ -1,0 +1,58 @@
+"""What the training of the playlist query learns, and its form on disk."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from music_map.errors import DamagedFileError
+from music_map.playlist.attention import POSITIONS, Head
+from music_map.playlist.space import PLAIN, Space
+
+
+class Heads(NamedTuple):
+    """The playlist query.
+
+    Attributes:
+      space: where songs and queries are compared.
+      ordered: attention for playlists whose order is that of listening.
+      unordered: attention for sets of songs: position and latest are 0.
+    """
+
+    space: Space
+    ordered: Head
+    unordered: Head
+
+
+def untrained(temperature: float) -> Heads:
+    """Attention to the centre alone, softmax(e . m / t): what there is without sessions to train on."""
+    head = Head(np.zeros(POSITIONS, np.float32), *map(np.float32, (1.0 / temperature, 0.0, 0.0)))
+    return Heads(PLAIN, head, head)
+
+
+def to_json(heads: Heads) -> dict[str, dict[str, Any]]:
+    """Heads as JSON-able values."""
+    return {
+        name: {field: np.asarray(value).tolist() for field, value in part._asdict().items()}
+        for name, part in heads._asdict().items()
+    }
+
+
+def from_json(value: Any, *, source: str) -> Heads:
+    """The inverse of `to_json`. Raises DamagedFileError, naming `source`, where it is something else."""
+    like = untrained(1.0)
+    try:
+        heads = Heads(
+            *(
+                type(part)(*(np.asarray(value[name][field], np.float32) for field in part._fields))
+                for name, part in like._asdict().items()
+            )
+        )
+    except (KeyError, TypeError, ValueError) as e:
+        raise DamagedFileError(f"{source}: holds no playlist query; delete it and run launch/train.py again") from e
+    for part, wanted in zip(heads, like, strict=True):
+        for array, good in zip(part, wanted, strict=True):
+            if array.shape != np.shape(good) or not np.isfinite(array).all():
+                raise DamagedFileError(f"{source}: holds no playlist query; delete it and run launch/train.py again")
+    return heads

@@ -1,0 +1,60 @@
+"""The space that playlists are queried in: song embeddings without what all songs share.
+
+    z_i = unit((u_i - c mu) U diag(l^-p) U^T),   u_i = e_i / ||e_i||
+
+with mu the mean of the known songs' u, U and l the eigenvectors and eigenvalues of their covariance, l relative to its
+mean. What every song has in common, mostly popularity, tells playlists apart least and weighs most
+in a mean of many songs. c = p = 0 leaves the embeddings as they are. Rotation of the embeddings rotates z.
+
+Reference: Mu and Viswanath, "All-but-the-Top: Simple and Effective Postprocessing for Word Representations", ICLR 2018.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from music_map.playlist.attention import unit
+
+
+class Space(NamedTuple):
+    """Attributes: centring c and whitening p, float32 []."""
+
+    centring: jax.Array
+    whitening: jax.Array
+
+
+class Moments(NamedTuple):
+    """Of the known songs' unit embeddings: the mean float32 [d], and about it U float32 [d, d] and l float32 [d]."""
+
+    mean: jax.Array
+    directions: jax.Array
+    spread: jax.Array
+
+
+# As it was without training: the embeddings themselves.
+PLAIN = Space(np.float32(0.0), np.float32(0.0))
+
+
+def moments_of(items: np.ndarray, known: np.ndarray) -> Moments:
+    """The moments of embeddings float [I, d] over the songs of `known`, bool [I]; over all where that has none."""
+    rows = np.asarray(items, np.float64)[known if known.any() else slice(None)]
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    mean = rows.mean(axis=0)
+    spread, directions = np.linalg.eigh(np.cov(rows.T, bias=True).reshape(len(mean), -1))
+    # A direction without spread has no scale to divide by: it is held to a thousandth of the mean.
+    spread = np.maximum(spread / max(spread.mean(), 1e-12), 1e-3)
+    return Moments(*(x.astype(np.float32) for x in (mean, directions, spread)))
+
+
+def embed(items: jax.Array, moments: Moments, space: Space) -> jax.Array:
+    """z of embeddings of any length: float32 [N, d] to unit rows float32 [N, d]; 0 stays 0."""
+    there = jnp.sum(jnp.square(items), axis=-1, keepdims=True) > 0
+    centred = unit(items) - (space.centring * moments.mean)[None, :]
+    scale = jnp.exp(-space.whitening * jnp.log(moments.spread))
+    turned = jnp.matmul(centred, moments.directions, precision=jax.lax.Precision.HIGHEST) * scale[None, :]
+    back = jnp.matmul(turned, moments.directions.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.where(there, unit(back), 0.0)

@@ -1,0 +1,218 @@
+"""Filters and search against brute force; the index saved, loaded, damaged and stale."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from music_map.errors import DamagedFileError, UserError
+from music_map.preprocess.dataset import ItemFeatures
+from music_map.retrieval.export import make_export
+from music_map.retrieval.filters import Filters, allowed_songs, choose
+from music_map.retrieval.index import ExactIndex, ScannIndex, build_index, load_index, save_index
+from music_map.retrieval.search import rank_all, search_filtered
+
+SCANN = pytest.mark.skipif(importlib.util.find_spec("scann") is None, reason="ScaNN has no wheel for this platform")
+
+
+def make(num_items, seed=0, dims=8, artists=5):
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 3, num_items)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    features = ItemFeatures(
+        audio=np.zeros((1, 128), np.float32),
+        audio_row=np.where(rng.random(num_items) < 0.5, 0, -1).astype(np.int32),
+        artist_offsets=offsets,
+        artists=rng.integers(0, artists, offsets[-1]).astype(np.int32),
+        artist_ids=np.arange(artists, dtype=np.uint32) + 70,
+        album_offsets=offsets,
+        albums=rng.integers(0, 3, offsets[-1]).astype(np.int32),
+        album_ids=np.arange(3, dtype=np.uint32),
+        track_seconds=np.zeros(num_items, np.float32),
+    )
+    return make_export(
+        user_ids=np.arange(2, dtype=np.uint32),
+        item_ids=(10 + 3 * np.arange(num_items)).astype(np.uint32),
+        user_embeddings=rng.normal(size=(2, dims)),
+        item_embeddings=rng.normal(size=(num_items, dims)),
+        item_degree=rng.integers(0, 9, num_items),
+        features=features,
+    )
+
+
+def unit_rows(x):
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+class Forgetful:
+    """An index that finds only some of the songs, as an approximate one may."""
+
+    backend, facts = "scann", {}
+
+    def __init__(self, vectors, hidden):
+        self.num_items = len(vectors)
+        self._exact = ExactIndex(vectors)
+        self._hidden = hidden
+
+    def search(self, queries, k):
+        items, scores = self._exact.search(queries, k)
+        lost = np.isin(items, self._hidden)
+        return np.where(lost, -1, items), np.where(lost, -np.inf, scores)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_never_fewer_than_k_and_equal_to_brute_force(data):
+    num_items = data.draw(st.integers(1, 400))
+    export = make(num_items, data.draw(st.integers(0, 1000)))
+    vectors = unit_rows(export.item_embeddings)
+    filters = Filters(
+        max_per_artist=data.draw(st.integers(0, 3)),
+        max_per_album=data.draw(st.integers(0, 3)),
+        diversity=data.draw(st.sampled_from([0.0, 0.0, 0.4])),
+    )
+    k = data.draw(st.integers(1, 30))
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    allowed = rng.random(num_items) < data.draw(st.sampled_from([0.02, 0.3, 1.0]))
+    query = rng.normal(size=8).astype(np.float32)
+    hidden = rng.permutation(num_items)[: num_items // 3]
+    exact = ExactIndex(vectors)
+    found, approximate = (
+        search_filtered(index, vectors, query[None, :], k, [allowed], filters=filters, export=export)[0]
+        for index in (exact, Forgetful(vectors, hidden))
+    )
+    everything, scores = rank_all(vectors, query, num_items, allowed)
+    size = k if filters.by_score_alone else 5 * k if filters.diversity else 2 * k
+    while True:
+        picked = choose(filters, export, vectors, everything[:size], scores[:size], k)
+        if len(picked) == k or size >= len(everything):
+            break
+        size *= 2
+    np.testing.assert_array_equal(found[0], everything[picked])
+    # However bad the index: as many songs, each allowed, none twice.
+    assert len(approximate[0]) == len(found[0]) or not filters.by_score_alone
+    assert allowed[approximate[0]].all() and len(set(approximate[0].tolist())) == len(approximate[0])
+    if filters.by_score_alone:
+        assert len(found[0]) == min(k, allowed.sum())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 3), st.integers(1, 15))
+def test_caps_hold_and_are_greedy(seed, most, k):
+    export = make(60, seed)
+    filters = Filters(max_per_artist=most)
+    scores = -np.arange(60, dtype=np.float32)
+    picked = choose(filters, export, unit_rows(export.item_embeddings), np.arange(60), scores, k)
+    counts, wanted = {}, []
+    for song in range(60):
+        artists = export.artists[export.artist_offsets[song] : export.artist_offsets[song + 1]].tolist()
+        if len(wanted) < k and all(counts.get(a, 0) < most for a in artists):
+            wanted.append(song)
+            for a in artists:
+                counts[a] = counts.get(a, 0) + 1
+    assert picked.tolist() == wanted
+
+
+def test_marginal_relevance_by_hand():
+    export = make(3, artists=1)
+    vectors = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], np.float32)
+    scores = np.array([0.9, 0.8, 0.3], np.float32)
+    items = np.arange(3)
+    assert choose(Filters(), export, vectors, items, scores, 3).tolist() == [0, 1, 2]
+    # .5 * .8 - .5 * 1 = -.1 for the copy of the first song, .5 * .3 - 0 = .15 for the other.
+    assert choose(Filters(diversity=0.5), export, vectors, items, scores, 3).tolist() == [0, 2, 1]
+
+
+def test_what_filters_leave():
+    export = make(50)
+    assert (allowed_songs(Filters(), export) == export.recommendable).all()
+    assert (export.listeners[allowed_songs(Filters(min_listeners=4), export)] >= 4).all()
+    assert export.has_audio[allowed_songs(Filters(only_with_audio=True), export)].all()
+    some = tuple(export.item_ids[export.recommendable][:3].tolist())
+    assert allowed_songs(Filters(allow=(*some, 999_999)), export).sum() == 3
+    assert not allowed_songs(Filters(deny=some), export)[np.isin(export.item_ids, some)].any()
+    with pytest.raises(UserError, match="no song is left by the filters min_listeners=100"):
+        allowed_songs(Filters(min_listeners=100), export)
+    with pytest.raises(UserError, match="max_per_artist=-1"):
+        Filters(max_per_artist=-1)
+    with pytest.raises(UserError, match=r"diversity=1\.0"):
+        Filters(diversity=1.0)
+
+
+@pytest.mark.parametrize("num_items", [1, 7, 16_384, 16_385, 40_000])
+def test_exact_search_by_blocks_equals_numpy(num_items):
+    rng = np.random.default_rng(num_items)
+    x = unit_rows(rng.normal(size=(num_items, 8)))
+    queries = unit_rows(rng.normal(size=(3, 8)))
+    allowed = rng.random(num_items) < 0.5
+    allowed[0] = True
+    items, scores = ExactIndex(x).search(queries, 20, allowed=allowed)
+    for row in range(3):
+        wanted, best = rank_all(x, queries[row], 20, allowed)
+        there = items[row] >= 0
+        np.testing.assert_allclose(scores[row][there], best, rtol=1e-4, atol=1e-5)
+        assert set(items[row][there]) == set(wanted)
+
+
+def saved(folder, index, vectors):
+    save_index(index, vectors, np.arange(len(vectors), dtype=np.uint32), folder, fingerprint="f")
+
+
+def clustered(num_items):
+    rng = np.random.default_rng(0)
+    return unit_rows(rng.normal(size=(50, 16))[rng.integers(0, 50, num_items)] + 0.5 * rng.normal(size=(num_items, 16)))
+
+
+@pytest.mark.parametrize("backend", ["exact", pytest.param("scann", marks=SCANN)])
+def test_a_saved_index_answers_as_before_wherever_it_lies(backend, tmp_path):
+    x = clustered(3000)
+    index = build_index(x, backend=backend)
+    saved(tmp_path / "index", index, x)
+    (tmp_path / "index").rename(tmp_path / "moved")
+    loaded, vectors, ids = load_index(tmp_path / "moved", fingerprint="f")
+    np.testing.assert_array_equal(vectors, x)
+    assert len(ids) == 3000 and loaded.facts == index.facts
+    for a, b in zip(index.search(x[:9], 30), loaded.search(x[:9], 30), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@SCANN
+@pytest.mark.parametrize("target", [0.9, 0.99])
+def test_scann_reaches_its_recall_target_on_other_queries(target):
+    x = clustered(6000)
+    queries = unit_rows(x[:600] + 0.1 * np.random.default_rng(9).normal(size=(600, 16)))
+    index = build_index(x, backend="scann", recall_target=target, queries=queries[200:])
+    assert isinstance(index, ScannIndex) and index.facts["recall@100"] >= target
+    queries = queries[:200]
+    wanted, _ = ExactIndex(x).search(queries, 100)
+    found, scores = index.search(queries, 100)
+    recall = np.mean([len(set(a) & set(b)) / 100 for a, b in zip(wanted, found, strict=True)])
+    assert recall > target - 0.03
+    there = found >= 0  # few leaves can hold fewer than 100 songs
+    np.testing.assert_allclose(scores[there], np.einsum("bkd,bd->bk", x[found], queries)[there], rtol=1e-3, atol=1e-3)
+    one, _ = index.search(queries[:1], 100)
+    assert len(set(one[0]) & set(found[0])) >= 95
+
+
+def test_a_stale_or_damaged_index_is_refused(tmp_path):
+    x = clustered(100)
+    saved(tmp_path / "index", build_index(x, backend="exact"), x)
+    with pytest.raises(UserError, match=r"another checkpoint's embeddings; build it again with launch/build_index\.py"):
+        load_index(tmp_path / "index", fingerprint="g")
+    victim = tmp_path / "index" / "vectors.npy"
+    content = bytearray(victim.read_bytes())
+    content[-1] ^= 1
+    victim.write_bytes(bytes(content))
+    with pytest.raises(DamagedFileError, match=r"vectors\.npy"):
+        load_index(tmp_path / "index", fingerprint="f")
+
+
+def test_index_names_what_is_wrong():
+    with pytest.raises(UserError, match=r"retrieval\.index='annoy'"):
+        build_index(np.zeros((2, 2), np.float32), backend="annoy")
+    with pytest.raises(UserError, match="song index 1 is not finite"):
+        build_index(np.array([[1.0, 0.0], [np.nan, 0.0]]), backend="exact")
+    with pytest.raises(UserError, match=r"recall_target=0\.0"):
+        build_index(np.zeros((2, 2), np.float32), backend="exact", recall_target=0.0)
