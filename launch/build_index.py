@@ -9,26 +9,18 @@ it; where there is none they build one in memory at each start. An index of anot
 
 import time
 
-import numpy as np
 from absl import flags
 
 from launch import app, experiment
 from music_map.playlist.heads import untrained
 from music_map.retrieval.export import FOLDER as EMBEDDINGS
 from music_map.retrieval.export import load_export
-from music_map.retrieval.index import BACKENDS, FOLDER, build_index, load_index, save_index
+from music_map.retrieval.index import BACKENDS, FOLDER, build_index, load_index, sample_queries, save_index
 from music_map.retrieval.recommender import in_space, index_fingerprint, load_heads
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 _INDEX = flags.DEFINE_enum("index", None, BACKENDS, "Backend, in place of the configuration's retrieval.index.")
 _TARGET = flags.DEFINE_float("recall_target", None, "Of recall@100, in place of the configuration's.", 0.0, 1.0)
-
-
-def sample_queries(users: np.ndarray, songs: np.ndarray, *, count: int = 500, seed: int = 0) -> np.ndarray:
-    """Queries as they come: half of them songs, half of them users, unit rows."""
-    rng = np.random.default_rng(seed)
-    rows = [x[rng.permutation(len(x))[: -(-count // 2)]] for x in (songs, users)]
-    return np.concatenate(rows)
 
 
 def main() -> int:

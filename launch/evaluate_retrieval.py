@@ -17,10 +17,9 @@ import numpy as np
 from absl import flags
 
 from launch import app, experiment
-from launch.build_index import sample_queries
 from music_map.errors import UserError
 from music_map.playlist.heads import untrained
-from music_map.retrieval.index import Index, build_index, installed, recall_of, save_index
+from music_map.retrieval.index import Index, build_index, installed, recall_of, sample_queries, save_index
 from music_map.retrieval.recommender import in_space, load_heads
 from music_map.storage import write_json
 

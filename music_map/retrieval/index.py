@@ -236,6 +236,13 @@ def recall_of(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.mean(shares))
 
 
+def sample_queries(users: np.ndarray, songs: np.ndarray, *, count: int = 500, seed: int = 0) -> np.ndarray:
+    """Queries as they come, to measure recall on: half of them songs, half of them users, float32 [count, d]."""
+    rng = np.random.default_rng(seed)
+    rows = [x[rng.permutation(len(x))[: -(-count // 2)]] for x in (songs, users)]
+    return np.concatenate(rows)
+
+
 def _tune(index: ScannIndex, vectors: np.ndarray, queries: np.ndarray, target: float) -> None:
     """Sets the least leaves_to_search and reorder that reach the target, and what they reached."""
     k = min(_RECALL_AT, len(vectors))
