@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,33 @@ class SimilarRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     song: int = Field(ge=0, lt=2**32)
     k: int = Field(10, ge=1, le=MOST_K)
+
+
+class AnswerBody(BaseModel):
+    """What /recommend and /similar answer."""
+
+    class Song(BaseModel):
+        """One recommended song."""
+
+        class Reason(BaseModel):
+            """A song of the query, its attention weight and its cosine with the recommended song."""
+
+            item_id: int
+            weight: float
+            similarity: float
+
+        rank: int
+        item_id: int
+        score: float
+        artist_ids: list[int]
+        album_ids: list[int]
+        why: list[Reason]
+
+    recommendations: list[Song]
+    warnings: list[str]
+
+
+_ANSWER: dict[int | str, dict[str, Any]] = {200: {"model": AnswerBody}}
 
 
 class Batcher:
@@ -131,6 +159,13 @@ def _resolve(future: asyncio.Future, answer: Answer | Exception) -> None:
         future.set_result(answer)
 
 
+def _told(answer: Answer) -> Response:
+    # vars() and not dataclasses.asdict, which copies every value it meets: hundreds of reasons in an answer.
+    found = [vars(r) | {"why": [vars(reason) for reason in r.why]} for r in answer.recommendations]
+    text = json.dumps({"recommendations": found, "warnings": answer.warnings}, separators=(",", ":"))
+    return Response(text, media_type="application/json")
+
+
 def create_app(recommender: Recommender) -> FastAPI:
     """The application: POST /recommend, POST /similar, GET /health, GET /metrics, and /docs with the OpenAPI page.
 
@@ -178,19 +213,19 @@ def create_app(recommender: Recommender) -> FastAPI:
     async def refused(request: Request, error: UserError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 422)
 
-    @app.post("/recommend")
-    async def recommend(asked: RecommendRequest) -> dict[str, Any]:
+    @app.post("/recommend", response_class=JSONResponse, responses=_ANSWER)
+    async def recommend(asked: RecommendRequest) -> Response:
         """Songs that go with a playlist, a user or both, best first, with the reasons."""
         given = asked.filters.model_dump(exclude_none=True)
         lists = {name: tuple(given[name]) for name in ("allow", "deny") if name in given}
         filters = dataclasses.replace(recommender.filters, **{**given, **lists})
         query = Query(tuple(asked.songs), asked.user, tuple(asked.dislikes), asked.ordered)
-        return dataclasses.asdict(await batcher.ask(query, asked.k, filters))
+        return _told(await batcher.ask(query, asked.k, filters))
 
-    @app.post("/similar")
-    async def similar(asked: SimilarRequest) -> dict[str, Any]:
+    @app.post("/similar", response_class=JSONResponse, responses=_ANSWER)
+    async def similar(asked: SimilarRequest) -> Response:
         """The songs nearest to one song."""
-        return dataclasses.asdict(await batcher.ask(Query((asked.song,)), asked.k, recommender.filters))
+        return _told(await batcher.ask(Query((asked.song,)), asked.k, recommender.filters))
 
     @app.get("/health")
     async def health() -> dict[str, Any]:

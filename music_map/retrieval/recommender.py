@@ -33,6 +33,8 @@ MAX_SONGS = 1024
 _WIDTHS = (16, 128, MAX_SONGS)
 _MOST_DISLIKES = 128
 _BATCHES = (1, 8, 64, 512)
+# Songs of a playlist that a recommendation names as its reasons.
+_MOST_REASONS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Reason:
 
 @dataclasses.dataclass(frozen=True)
 class Recommendation:
-    """One recommended song; `why` has the query's songs by weight times similarity, the strongest first."""
+    """One recommended song; `why` has the query's songs by weight times similarity, the strongest ten first."""
 
     rank: int
     item_id: int
@@ -308,7 +310,7 @@ class Recommender:
         return self.recommend([song], k=k, filters=filters)
 
     def explain(self, song: int, *, songs: Sequence[int] = (), user: int | None = None) -> Recommendation:
-        """How a query speaks for one song, whether or not it is recommended; its rank is that among all songs.
+        """How a query speaks for one song, by all its songs, recommended or not; the rank is that among all songs.
 
         Raises:
           UserError: an unknown song, or nothing to start from.
@@ -321,7 +323,7 @@ class Recommender:
             raise asked
         vectors, weights = self._query([asked], 0.3)
         scores = self.vectors @ vectors[0]
-        (found,) = self._explained(np.array([at]), scores[at : at + 1], asked.songs, weights[0], True)
+        (found,) = self._explained(np.array([at]), scores[at : at + 1], asked.songs, weights[0], True, MAX_SONGS)
         return dataclasses.replace(found, rank=1 + int((scores > scores[at]).sum()))
 
     def warm(self, *, k: int = 10) -> None:
@@ -415,7 +417,13 @@ class Recommender:
         return items.astype(np.int32), scores[items].astype(np.float32)
 
     def _explained(
-        self, items: np.ndarray, scores: np.ndarray, playlist: np.ndarray, weights: np.ndarray, explain: bool
+        self,
+        items: np.ndarray,
+        scores: np.ndarray,
+        playlist: np.ndarray,
+        weights: np.ndarray,
+        explain: bool,
+        most: int = _MOST_REASONS,
     ) -> list[Recommendation]:
         export, ids = self.export, self.export.item_ids
         found = []
@@ -426,7 +434,7 @@ class Recommender:
             if explain:
                 artists = export.artist_ids[export.artists[slice(*export.artist_offsets[item : item + 2])]].tolist()
                 albums = export.album_ids[export.albums[slice(*export.album_offsets[item : item + 2])]].tolist()
-                order = np.argsort(-weights * similarity[row], kind="stable").tolist()
+                order = np.argsort(-weights * similarity[row], kind="stable")[:most].tolist()
                 why = [Reason(own[j], float(weights[j]), float(similarity[row, j])) for j in order]
             found.append(Recommendation(row + 1, int(ids[item]), score, artists, albums, why))
         return found

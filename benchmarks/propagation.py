@@ -1,0 +1,180 @@
+"""Propagation x -> W x, W^T x, forward and backward, beside jraph, torch and scipy.
+
+    python benchmarks/propagation.py --data=DIR --output=propagation.json
+    python benchmarks/propagation.py --edges=33900000 --users=9984 --items=253939 --output=propagation.json
+
+One step is what a layer does: users gather from songs and songs from users, and the gradient of both. DIR holds a
+train.txt of the LightGCN splits; otherwise a bipartite graph is generated whose degrees fall off as those of Yambda.
+All are measured in turns in one process; figures are medians, and ratios those of medians. "GB/s of gathers" counts
+each edge's row of the dense matrix, its column and its value, and the rows written; the copy is a NumPy copy of 256 MiB
+on as many threads as there are cores.
+"""
+
+import concurrent.futures
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import jraph
+import numpy as np
+import scipy.sparse
+from absl import flags
+
+from launch import app
+from music_map.graph.bipartite import BipartiteGraph, from_edges
+from music_map.model.propagation import adjacency, choose_backend, spmm
+from music_map.storage import write_json
+
+_DATA = flags.DEFINE_string("data", None, "Folder with train.txt; otherwise a graph is generated.")
+_EDGES = flags.DEFINE_integer("edges", 2_000_000, "Generated: edges, each stored once.", 1)
+_USERS = flags.DEFINE_integer("users", 9_984, "Generated: users.", 1)
+_ITEMS = flags.DEFINE_integer("items", 253_939, "Generated: songs.", 1)
+_DIMS = flags.DEFINE_integer("dims", 64, "Of an embedding.", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Turns.", 1)
+_NAMES = flags.DEFINE_list("only", [], "Backends to measure; none: all that are installed.")
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file.")
+
+
+def generated(num_users: int, num_items: int, num_edges: int, *, seed: int = 0) -> BipartiteGraph:
+    """A bipartite graph of distinct edges: users lognormal, songs by a power law, as listening logs have them."""
+    rng = np.random.default_rng(seed)
+    user_share = rng.lognormal(0.0, 1.2, num_users)
+    item_share = (1.0 + np.arange(num_items)) ** -0.8
+    keys = np.zeros(0, np.int64)
+    user_cdf, item_cdf = (np.cumsum(x / x.sum()) for x in (user_share, item_share))
+    while len(keys) < num_edges:
+        count = int(1.3 * (num_edges - len(keys))) + 1_000
+        user = np.searchsorted(user_cdf, rng.random(count)).clip(0, num_users - 1)
+        item = np.searchsorted(item_cdf, rng.random(count)).clip(0, num_items - 1)
+        keys = np.unique(np.concatenate([keys, user * np.int64(num_items) + item]))
+    keys = np.sort(rng.permutation(keys)[:num_edges])
+    shuffled = rng.permutation(num_items)  # popularity says nothing of a song's index
+    user, item = (keys // num_items).astype(np.int32), shuffled[keys % num_items].astype(np.int32)
+    order = np.lexsort((item, user))
+    weight = rng.random(num_edges).astype(np.float32)
+    return from_edges(user[order], item[order], weight, num_users=num_users, num_items=num_items)
+
+
+def from_text(path: Path) -> BipartiteGraph:
+    """The train.txt of a LightGCN split."""
+    lines = [np.array(line.split(), np.int64) for line in path.read_text().splitlines()]
+    user = np.concatenate([np.full(len(line) - 1, line[0]) for line in lines])
+    item = np.concatenate([line[1:] for line in lines])
+    size = {"num_users": int(user.max()) + 1, "num_items": int(item.max()) + 1}
+    keys = np.unique(user * size["num_items"] + item)
+    user, item = (keys // size["num_items"]).astype(np.int32), (keys % size["num_items"]).astype(np.int32)
+    return from_edges(user, item, np.ones(len(keys), np.float32), **size)
+
+
+def copy_gb_per_second(megabytes: int = 256) -> float:
+    """Bytes read and written a second by a copy, GB/s."""
+    threads = os.cpu_count() or 1
+    source = np.ones(megabytes * 2**18, np.float32)
+    target = np.empty_like(source)
+    parts = list(zip(np.array_split(source, threads), np.array_split(target, threads), strict=True))
+    seconds = []
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        for _ in range(7):
+            start = time.perf_counter()
+            list(pool.map(lambda p: np.copyto(p[1], p[0]), parts))
+            seconds.append(time.perf_counter() - start)
+    return 2 * source.nbytes / statistics.median(seconds) / 1e9
+
+
+def backends(graph: BipartiteGraph, dims: int) -> dict[str, Callable[[], object]]:
+    """One step of each: both products and the gradients of both, from the same dense matrices."""
+    rng = np.random.default_rng(0)
+    num_users, num_items = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1
+    x, y, gx, gy = (rng.normal(size=(n, dims)).astype(np.float32) for n in (num_users, num_items) * 2)
+    adjacent = adjacency(graph, degree="count")
+    device = [jnp.asarray(a) for a in (x, y, gx, gy)]
+    found: dict[str, Callable[[], object]] = {}
+
+    def ours(backend: str) -> Callable[[], object]:
+        def step(matrix, x, y, gx, gy):
+            out, back = jax.vjp(lambda x, y: (spmm(matrix, y, backend), spmm(matrix.T, x, backend)), x, y)
+            return out, back((gx, gy))
+
+        compiled = jax.jit(step)
+        return lambda: jax.block_until_ready(compiled(adjacent.users_from_items, *device))
+
+    def autodiff() -> Callable[[], object]:
+        user, item, weight = (jnp.asarray(a) for a in (graph.user, graph.item, graph.weight))
+
+        def step(x, y, gx, gy, user, item, weight):
+            def forward(x, y):
+                to_users = jraph.segment_sum(y[item] * weight[:, None], user, num_segments=num_users)
+                to_items = jraph.segment_sum(x[user] * weight[:, None], item, num_segments=num_items)
+                return to_users, to_items
+
+            out, back = jax.vjp(forward, x, y)
+            return out, back((gx, gy))
+
+        compiled = jax.jit(step)
+        return lambda: jax.block_until_ready(compiled(*device, user, item, weight))
+
+    found[f"ours ({choose_backend('auto')})"] = ours(choose_backend("auto"))
+    found["ours (segment)"] = ours("segment")
+    found["jraph segment_sum, autodiff"] = autodiff()
+    order = graph.item_order
+    w = scipy.sparse.csr_array((graph.weight, graph.item, graph.user_offsets), (num_users, num_items))
+    wt = scipy.sparse.csr_array((graph.weight[order], graph.user[order], graph.item_offsets), (num_items, num_users))
+    found["scipy CSR (one thread)"] = lambda: (w @ y, wt @ x, wt @ gx, w @ gy)
+    try:
+        import torch
+
+        torch.set_num_threads(os.cpu_count() or 1)
+
+        def csr(offsets, columns, values, shape):
+            parts = (torch.from_numpy(np.ascontiguousarray(a)) for a in (offsets, columns, values))
+            return torch.sparse_csr_tensor(*parts, size=shape)
+
+        tw = csr(graph.user_offsets.astype(np.int32), graph.item, graph.weight, (num_users, num_items))
+        tt = csr(graph.item_offsets.astype(np.int32), graph.user[order], graph.weight[order], (num_items, num_users))
+        tx, ty, tgx, tgy = (torch.from_numpy(a) for a in (x, y, gx, gy))
+        # The fastest form in torch: both orientations kept, the gradient written as the product that it is.
+        found["torch CSR, both orientations"] = lambda: (tw @ ty, tt @ tx, tt @ tgx, tw @ tgy)
+    except ImportError:
+        app.warn("torch is not installed: pip install torch")
+    return found
+
+
+def main() -> int:
+    graph = from_text(Path(_DATA.value) / "train.txt") if _DATA.value else generated(
+        _USERS.value, _ITEMS.value, _EDGES.value
+    )  # fmt: skip
+    num_users, num_items, edges = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1, len(graph.user)
+    steps = backends(graph, _DIMS.value)
+    if _NAMES.value:
+        steps = {name: step for name, step in steps.items() if any(n in name for n in _NAMES.value)}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(_ROUNDS.value + 1):
+        for name, step in steps.items():
+            if turn == 0:
+                step()  # compiles
+            start = time.perf_counter()
+            step()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    # Four products: two of each orientation.
+    row = 4 * _DIMS.value
+    gathers = 2 * (2 * edges * (8 + row) + (num_users + num_items) * row)
+    copy = copy_gb_per_second()
+    first = next(iter(steps))
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    app.say(f"{num_users} users, {num_items} songs, {edges} edges, {_DIMS.value} dimensions, {os.cpu_count()} cores; "
+            f"a copy moves {copy:.1f} GB/s")  # fmt: skip
+    app.say("| | ms | times ours | GB/s of gathers |\n|---|---|---|---|")
+    for name, value in median.items():
+        app.say(f"| {name} | {1e3 * value:.1f} | {value / median[first]:.2f} | {gathers / value / 1e9:.1f} |")
+    if _OUTPUT.value:
+        write_json(Path(_OUTPUT.value), {"seconds": seconds, "gather_bytes": gathers, "copy_gb_per_second": copy})
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

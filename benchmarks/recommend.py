@@ -1,0 +1,200 @@
+"""End to end: a 50-song playlist with filters, in a loaded process; and the HTTP service under many clients.
+
+    python benchmarks/recommend.py --output=recommend.json
+    python benchmarks/recommend.py --seconds=120 --clients=64 --output=recommend.json
+
+The catalogue is generated (254,000 songs x 64 as in benchmarks/retrieval.py, 10,000 users, an artist for 20 songs):
+what is measured does not depend on what the embeddings mean. The service runs in a process of its own on loopback; its
+resident memory is read at the start, every 10 s and at the end.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+from absl import flags
+
+from benchmarks.vectors import make_vectors
+from configs import yambda
+from launch import app, experiment
+from music_map.playlist.heads import untrained
+from music_map.preprocess.dataset import ItemFeatures
+from music_map.retrieval.export import FOLDER, Histories, make_export, save_export
+from music_map.retrieval.filters import Filters
+from music_map.retrieval.index import FOLDER as INDEX
+from music_map.retrieval.index import build_index, sample_queries, save_index
+from music_map.retrieval.recommender import Recommender, in_space, index_fingerprint
+from music_map.storage import write_json
+
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file.", required=True)
+_SECONDS = flags.DEFINE_float("seconds", 120.0, "Of the load on the service; 0: none.", 0.0)
+_CLIENTS = flags.DEFINE_integer("clients", 64, "That ask one after the other.", 1)
+
+SONGS, USERS, PLAYLIST = 254_000, 10_000, 50
+
+
+def make_workdir(folder: Path) -> Path:
+    """A trained workdir's files, as far as recommending reads them."""
+    songs, _ = make_vectors(SONGS, 64)
+    rng = np.random.default_rng(1)
+    artists = (np.arange(SONGS) // 20).astype(np.int32)
+    features = ItemFeatures(
+        audio=np.zeros((1, 128), np.float32),
+        audio_row=np.where(rng.random(SONGS) < 0.8, 0, -1).astype(np.int32),
+        artist_offsets=np.arange(SONGS + 1),
+        artists=artists,
+        artist_ids=np.unique(artists).astype(np.uint32),
+        album_offsets=np.zeros(SONGS + 1, np.int64),
+        albums=np.zeros(0, np.int32),
+        album_ids=np.zeros(0, np.uint32),
+        track_seconds=np.zeros(SONGS, np.float32),
+    )
+    export = make_export(
+        user_ids=np.arange(USERS, dtype=np.uint32),
+        item_ids=np.arange(SONGS, dtype=np.uint32),
+        user_embeddings=songs[rng.integers(0, SONGS, USERS)],
+        item_embeddings=songs,
+        item_degree=rng.geometric(0.02, SONGS),
+        features=features,
+    )
+    heard = np.sort(rng.integers(0, SONGS, (USERS, 500)), axis=1).astype(np.int32)
+    disliked = np.sort(rng.integers(0, SONGS, (USERS, 10)), axis=1).astype(np.int32)
+    histories = Histories(np.arange(USERS + 1) * 500, heard.ravel(), np.arange(USERS + 1) * 10, disliked.ravel())
+    save_export(export, folder / FOLDER, fingerprint="generated", step=0, histories=histories)
+    config = yambda.get_config()
+    write_json(folder / "config.json", {"config": experiment.describe(config), "dataset": "generated"})
+    heads = untrained(config.retrieval.attention_temperature)
+    placed, users = in_space(export, heads)
+    index = build_index(placed, backend="scann", queries=sample_queries(users, placed))
+    identity = index_fingerprint("generated", heads)
+    save_index(index, placed, export.item_ids, folder / INDEX, fingerprint=identity)
+    return folder
+
+
+def playlists(count: int, *, seed: int) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, SONGS, PLAYLIST).tolist() for _ in range(count)]
+
+
+def in_process(workdir: Path) -> dict[str, dict[str, float]]:
+    """Milliseconds of single calls, by kind of query."""
+    start = time.perf_counter()
+    recommender = Recommender.load(workdir)
+    found = {"load": {"seconds": time.perf_counter() - start}}
+    recommender.warm()
+    caps = Filters(max_per_artist=2, min_listeners=5, only_with_audio=True)
+    kinds = {
+        "50 songs": {},
+        "50 songs, caps and floors": {"filters": caps},
+        "50 songs, caps, floors, MMR": {"filters": Filters(max_per_artist=2, min_listeners=5, diversity=0.3)},
+        "50 songs, a user's heard out": {"filters": Filters(heard=False, max_per_artist=2), "user": 7},
+        "50 songs, 1 % of the catalogue allowed": {"filters": Filters(allow=tuple(range(0, SONGS, 100)))},
+        "1 song": {"songs": 1},
+    }
+    for name, more in kinds.items():
+        count = more.pop("songs", PLAYLIST)
+        asked = playlists(1_020, seed=len(name))
+        milliseconds = []
+        for songs in asked:
+            start = time.perf_counter()
+            answer = recommender.recommend(songs[:count], k=10, **more)
+            milliseconds.append(1e3 * (time.perf_counter() - start))
+            assert len(answer.recommendations) == 10
+        steady = milliseconds[20:]
+        found[name] = {f"p{p}_ms": float(np.percentile(steady, p)) for p in (50, 95, 99)}
+        app.say(f"{name:<42}" + "".join(f"{key} {value:8.2f}  " for key, value in found[name].items()))
+    return found
+
+
+async def load(port: int, seconds: float, clients: int, memory: list[float], process: psutil.Process) -> dict:
+    """Clients that ask as soon as they are answered."""
+    url, end = f"http://127.0.0.1:{port}", time.perf_counter() + seconds
+    latencies: list[float] = []
+    errors: list[str] = []
+    bodies = [{"songs": songs, "k": 10, "filters": {"max_per_artist": 2}} for songs in playlists(500, seed=3)]
+
+    async def one(number: int) -> None:
+        async with httpx.AsyncClient(timeout=30) as client:
+            at = number
+            while time.perf_counter() < end:
+                start = time.perf_counter()
+                try:
+                    response = await client.post(f"{url}/recommend", json=bodies[at % len(bodies)])
+                    if response.status_code != 200 or len(response.json()["recommendations"]) != 10:
+                        errors.append(f"{response.status_code}: {response.text[:80]}")
+                except httpx.HTTPError as e:
+                    errors.append(repr(e))
+                latencies.append(time.perf_counter() - start)
+                at += clients
+
+    async def watch() -> None:
+        while time.perf_counter() < end:
+            memory.append(process.memory_info().rss / 2**20)
+            await asyncio.sleep(10)
+
+    await asyncio.gather(watch(), *(one(n) for n in range(clients)))
+    memory.append(process.memory_info().rss / 2**20)
+    milliseconds = 1e3 * np.array(latencies)
+    return {
+        "requests": len(latencies),
+        "per_second": len(latencies) / seconds,
+        **{f"p{p}_ms": float(np.percentile(milliseconds, p)) for p in (50, 95, 99)},
+        "errors": errors[:5],
+        "num_errors": len(errors),
+        "resident_mib": memory,
+    }
+
+
+def service(workdir: Path, seconds: float, clients: int) -> dict:
+    """The service in a process of its own, under load."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "launch/serve.py", f"--workdir={workdir}", f"--port={port}"], stdout=subprocess.DEVNULL
+    )
+    try:
+        while True:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).raise_for_status()
+                break
+            except httpx.HTTPError:
+                if server.poll() is not None:
+                    raise SystemExit("the service ended") from None
+                time.sleep(0.5)
+        process = psutil.Process(server.pid)
+        asyncio.run(load(port, min(5.0, seconds), clients, [], process))  # the first requests warm up
+        found = asyncio.run(load(port, seconds, clients, [], process))
+        os.kill(server.pid, signal.SIGTERM)
+        found["stop_status"] = server.wait(30)
+    finally:
+        server.kill()
+    memory = " ".join(f"{mib:.0f}" for mib in found["resident_mib"])
+    app.say(
+        f"{clients} clients, {seconds:.0f} s: {found['requests']} requests, {found['per_second']:.0f} a second, "
+        f"p50 {found['p50_ms']:.1f} ms, p99 {found['p99_ms']:.1f} ms, {found['num_errors']} errors; MiB: {memory}"
+    )
+    return found
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        workdir = make_workdir(Path(folder))
+        results = {"in_process": in_process(workdir)}
+        if _SECONDS.value:
+            results["service"] = service(workdir, _SECONDS.value, _CLIENTS.value)
+    write_json(app.path_of(_OUTPUT.value, "output"), results)
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)
