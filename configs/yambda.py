@@ -54,6 +54,7 @@ def get_config() -> ConfigDict:
     model.id_dropout = 0.3  # share of songs that a step treats as never listened to, as a new song would be
     model.cold_neighbours = 5  # played songs that a new song is placed between, by sound; 0: by its content alone
     model.backend = "auto"  # "auto", "segment" (jraph) or "csr"
+    model.storage = "float32"  # of the rows that a layer gathers: "bfloat16" halves the bytes; sums stay float32
 
     config.loss = loss = ConfigDict()
     loss.name = "debiased_contrastive"  # "bpr", "sampled_bpr", "softmax", "sampled_softmax", "debiased_contrastive"
@@ -68,6 +69,8 @@ def get_config() -> ConfigDict:
     loss.l2 = 0.0
 
     config.train = train = ConfigDict()
+    train.mode = "full"  # "subgraph": each step propagates through the edges of some users only
+    train.partitions = 8  # subgraph mode: parts that the users are dealt to at random, anew each epoch
     train.num_epochs = 20  # an epoch draws as many pairs as there are edges
     train.batch_size = 8192
     train.seed = 0

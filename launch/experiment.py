@@ -47,8 +47,9 @@ from music_map.training.checkpoint import CheckpointStore
 from music_map.training.loop import FitResult, LoopSettings, Position, fit, steps_per_epoch
 from music_map.training.metrics_log import MetricsLog
 from music_map.training.optimizer import OptimizerSettings
-from music_map.training.sampling import sample_data
+from music_map.training.sampling import SampleData, sample_data
 from music_map.training.step import StepSettings, create_state
+from music_map.training.subgraph import Parts
 
 # Where the data lies: other places can hold the same data.
 PLACES = {"data.raw_dir", "data.path", "data.processed_dir", "data.chunk_size"}
@@ -101,6 +102,11 @@ def check(config: ConfigDict) -> None:
     for field, choices in (("user_sampling", ("uniform", "degree")), ("item_sampling", ("uniform", "weight"))):
         value = config.train[field]
         require(value in choices, f"config.train.{field}", value, f"one of {', '.join(choices)}")
+    mode, drawn = config.train.mode, config.train.user_sampling
+    require(mode in ("full", "subgraph"), "config.train.mode", mode, "one of full, subgraph")
+    require(config.train.partitions >= 1, "config.train.partitions", config.train.partitions, "at least 1")
+    rule = "'uniform' with config.train.mode='subgraph'"
+    require(mode == "full" or drawn == "uniform", "config.train.user_sampling", drawn, rule)
     require(config.train.batch_size >= 1, "config.train.batch_size", config.train.batch_size, "at least 1")
     check_protocol(config, config.eval.protocol, "--config.eval.protocol")
     of_users = find_protocol(config.eval.protocol).queries == "users"
@@ -180,7 +186,10 @@ def assemble(config: ConfigDict, dataset: Dataset, graph: BipartiteGraph) -> Exp
     nearest = cold.nearest(raw, item_degree, count=model.cold_neighbours) if model.audio else None
     optimizer = optimizer_settings(config, num_edges=len(graph.item))
     step = StepSettings(model, loss, optimizer, config.train.batch_size)
-    return Experiment(config, dataset, graph, Inputs(adjacent, features), step, nearest)
+    inputs = Inputs(adjacent, features)
+    if config.train.mode == "subgraph":  # the whole graph stays in host memory, where it is encoded too
+        inputs, nearest = jax.device_put((inputs, nearest), jax.devices("cpu")[0])
+    return Experiment(config, dataset, graph, inputs, step, nearest)
 
 
 def check_settings(config: ConfigDict) -> None:
@@ -225,6 +234,8 @@ def _encode(
 
 def encode(experiment: Experiment, params: Params) -> tuple[jax.Array, jax.Array]:
     """User embeddings [U, d] and song embeddings [I, d]."""
+    if experiment.config.train.mode == "subgraph":
+        params = jax.device_put(params, jax.devices("cpu")[0])
     return _encode(params, experiment.inputs, experiment.nearest, experiment.settings.model)
 
 
@@ -400,10 +411,12 @@ def train(
     """Trains in a workdir, or goes on there; see `music_map.training.loop.fit`. Only the validation split is ranked."""
     config = run.config
     validation = None if config.data.train_on_val else task_for(run, config.eval.protocol, "val")
+    data = sample_data(run.graph, users=config.train.user_sampling, items=config.train.item_sampling)
     with contextlib.closing(checkpoint_store(workdir, read_only=False)) as store:
         return fit(
             inputs=run.inputs,
-            data=sample_data(run.graph, users=config.train.user_sampling, items=config.train.item_sampling),
+            data=data,
+            parts=parts_of(run, data),
             step_settings=run.settings,
             settings=loop,
             store=store,
@@ -413,6 +426,22 @@ def train(
             evaluated=evaluated,
             progress=app.bar,
         )
+
+
+def parts_of(run: Experiment, data: SampleData) -> Parts | None:
+    """The parts that training uses in turn; None where it uses the whole graph."""
+    train = run.config.train
+    if train.mode == "full":
+        return None
+    steps = steps_per_epoch(run.graph.num_edges, train.batch_size)
+    return Parts(
+        run.graph,
+        run.inputs,
+        data,
+        num_parts=train.partitions,
+        steps_per_part=-(-steps // train.partitions),
+        seed=train.seed,
+    )
 
 
 def describe(config: ConfigDict) -> dict[str, Any]:

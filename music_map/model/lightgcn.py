@@ -60,6 +60,7 @@ class ModelSettings:
     id_dropout: float
     cold_neighbours: int
     backend: str
+    storage: str = "float32"
 
     def __post_init__(self) -> None:
         for name, good, rule in (
@@ -71,6 +72,7 @@ class ModelSettings:
             ("cold_neighbours", self.cold_neighbours >= 0, "at least 0"),
             ("degree", self.degree in ("weighted", "count"), "'weighted' or 'count'"),
             ("score", self.score in ("dot", "cosine"), "'dot' or 'cosine'"),
+            ("storage", self.storage in ("float32", "bfloat16"), "'float32' or 'bfloat16'"),
         ):
             require(good, f"config.model.{name}", getattr(self, name), rule)
 
@@ -191,8 +193,10 @@ def apply(
     user, item = user0, item0
     user_sum, item_sum = jnp.zeros_like(user0), jnp.zeros_like(item0)
     for k in range(settings.num_layers):
-        next_user = user_out * spmm(matrix, item_in * l2_normalize(item), backend)
-        next_item = item_out * spmm(matrix.T, user_in * l2_normalize(user), backend)
+        next_user = user_out * spmm(matrix, (item_in * l2_normalize(item)).astype(settings.storage), backend)
+        next_item = item_out * spmm(matrix.T, (user_in * l2_normalize(user)).astype(settings.storage), backend)
+        if adjacency.item_scale is not None:
+            next_item *= adjacency.item_scale
         user, item = next_user, next_item
         user_sum += layer_weights[k] * user
         item_sum += layer_weights[k] * item

@@ -62,11 +62,14 @@ class Adjacency(NamedTuple):
       users_from_items: W, float32 [U, I].
       user_degree: float32 [U], sum of the edge weights of each user (or the number of edges).
       item_degree: float32 [I], likewise.
+      item_scale: None, or float32 []: what songs receive is multiplied by it. Of a part of the users that is the number
+        of parts: the expectation is then that of the whole graph, whose degrees these are.
     """
 
     users_from_items: Matrix
     user_degree: jax.Array
     item_degree: jax.Array
+    item_scale: jax.Array | None = None
 
 
 def coo_matrix(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, *, num_rows: int, num_columns: int) -> Matrix:
@@ -129,11 +132,13 @@ def choose_backend(name: str) -> str:
 
 
 def _product(matrix: Csr, x: jax.Array, backend: str) -> jax.Array:
+    """Gathers in the dtype of x, sums in float32."""
     num_rows = matrix.offsets.shape[0] - 1
     if backend == "csr":
         shape = (num_rows, x.shape[0])
-        return sparse.BCSR((matrix.values.astype(x.dtype), matrix.columns, matrix.offsets), shape=shape) @ x
-    messages = x[matrix.columns] * matrix.values[:, None].astype(x.dtype)
+        # XLA's kernel is for float32: what was stored in fewer bits is widened first.
+        return sparse.BCSR((matrix.values, matrix.columns, matrix.offsets), shape=shape) @ x.astype(jnp.float32)
+    messages = x[matrix.columns].astype(jnp.float32) * matrix.values[:, None]
     return jraph.segment_sum(messages, matrix.rows, num_segments=num_rows, indices_are_sorted=True)
 
 
@@ -145,21 +150,23 @@ def spmm(matrix: Matrix, x: jax.Array, backend: str) -> jax.Array:
 
     Args:
       matrix: [R, C].
-      x: float [C, d].
-      backend: "segment" (jraph's segment sum; every platform) or "csr" (a CSR product; fast on CPU, float32).
+      x: float32 or bfloat16 [C, d]; so is its gradient. Half the bytes are gathered of bfloat16 (by "segment").
+      backend: "segment" (jraph's segment sum; every platform) or "csr" (a CSR product; fast on CPU).
 
     Returns:
-      float [R, d].
+      float32 [R, d]; all sums are in float32.
     """
     return _product(matrix.forward, x, backend)
 
 
-def _spmm_forward(matrix: Matrix, x: jax.Array, backend: str) -> tuple[jax.Array, Matrix]:
-    return _product(matrix.forward, x, backend), matrix
+def _spmm_forward(matrix: Matrix, x: jax.Array, backend: str) -> tuple[jax.Array, tuple[Matrix, jax.Array]]:
+    # An empty slice says what dtype x had.
+    return _product(matrix.forward, x, backend), (matrix, x[:0])
 
 
-def _spmm_backward(backend: str, matrix: Matrix, g: jax.Array) -> tuple[None, jax.Array]:
-    return None, _product(matrix.backward, g, backend)
+def _spmm_backward(backend: str, saved: tuple[Matrix, jax.Array], g: jax.Array) -> tuple[None, jax.Array]:
+    matrix, like = saved
+    return None, _product(matrix.backward, g.astype(like.dtype), backend).astype(like.dtype)
 
 
 spmm.defvjp(_spmm_forward, _spmm_backward)

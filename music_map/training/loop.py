@@ -18,6 +18,7 @@ from music_map.training.checkpoint import CheckpointStore
 from music_map.training.metrics_log import MetricsLog
 from music_map.training.sampling import SampleData
 from music_map.training.step import MEASURES, StepSettings, create_state, empty_window, rate_at, train_steps
+from music_map.training.subgraph import Parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +102,7 @@ def fit(
     store: CheckpointStore,
     log: MetricsLog,
     evaluate: Callable[[Params], dict[str, float]] | None,
+    parts: Parts | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     evaluated: Callable[[float, Position], object] | None = None,
     progress: Progress = silent,
@@ -114,6 +116,7 @@ def fit(
       store: checkpoints; the latest good one is where training goes on.
       log: metrics.jsonl.
       evaluate: validation metrics of parameters; None where there is no validation split (the last step is the best).
+      parts: where the steps train on parts of the graph; `inputs` is then of the whole.
       should_stop: asked between dispatches; True saves and returns.
       evaluated: told the epoch and the position after each evaluation, before `should_stop` is asked.
       progress: bar over steps.
@@ -143,10 +146,13 @@ def fit(
     def stale() -> bool:
         return bool(settings.patience) and position.stale_evals >= settings.patience
 
+    def read(step: int) -> tuple[Inputs, SampleData, int]:
+        return (inputs, data, last - step) if parts is None else parts.at(step)
+
     if step < last and not stale():
         started = time.perf_counter()
         # No step is run: what this takes is compilation.
-        state, _ = jax.block_until_ready(train_steps(state, inputs, data, jnp.int32(0), settings=step_settings))
+        state, _ = jax.block_until_ready(train_steps(state, *read(step)[:2], jnp.int32(0), settings=step_settings))
         position.compile_seconds += time.perf_counter() - started
 
     reason, saved_at = "epochs", time.perf_counter()
@@ -156,7 +162,9 @@ def fit(
         while step < last and not stale():
             ahead = _next_stop(step, last, boundaries, settings.steps_per_dispatch)
             started = time.perf_counter()
-            state, finite = train_steps(state, inputs, data, jnp.int32(ahead), settings=step_settings)
+            seen, drawn, left = read(step)
+            ahead = min(ahead, left)
+            state, finite = train_steps(state, seen, drawn, jnp.int32(ahead), settings=step_settings)
             finite = bool(finite)
             position.train_seconds += time.perf_counter() - started
             if not finite:

@@ -116,7 +116,8 @@ def observed_block(edges: Csr, users: jax.Array, items: jax.Array, num_items: in
     num_users = edges.offsets.shape[0] - 1
     rows, columns = users.shape[0], items.shape[0]
     # Of repeats the first stands for all; what is not in the batch lies outside the block and is dropped.
-    row_of = jnp.full((num_users,), rows, jnp.int32).at[users].min(jnp.arange(rows, dtype=jnp.int32))
+    # Padding entries have the row num_users: no row of the batch.
+    row_of = jnp.full((num_users + 1,), rows, jnp.int32).at[users].min(jnp.arange(rows, dtype=jnp.int32))
     column_of = jnp.full((num_items,), columns, jnp.int32).at[items].min(jnp.arange(columns, dtype=jnp.int32))
     block = jnp.zeros((columns, rows), bool).at[column_of[edges.columns], row_of[edges.rows]].set(True, mode="drop")
     # Whole rows are gathered both times: single elements would take a CPU ten times as long.

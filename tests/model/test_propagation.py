@@ -81,3 +81,19 @@ def test_the_gradient_does_not_scatter(monkeypatch):
     matrix = adjacency(graph, degree="weighted").users_from_items
     jax.grad(lambda x: spmm(matrix, x, "csr").sum())(jnp.ones((dense.shape[1], 2)))
     assert seen == [dense.shape[0], dense.shape[1]]
+
+
+@pytest.mark.parametrize("backend", ["segment", "csr"])
+def test_bfloat16_is_gathered_and_float32_summed(backend):
+    graph, dense = random_graph(3, num_users=40, num_items=30)
+    matrix = adjacency(graph, degree="count").users_from_items
+    x = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)
+    stored = jnp.asarray(x, jnp.bfloat16)
+    out, back = jax.vjp(lambda x: spmm(matrix, x, backend), stored)
+    assert out.dtype == jnp.float32
+    # The rows lose bits, the sums do not.
+    np.testing.assert_allclose(out, dense.astype(np.float32) @ np.asarray(stored, np.float32), rtol=1e-4, atol=1e-4)
+    g = np.random.default_rng(1).normal(size=out.shape).astype(np.float32)
+    (gradient,) = back(jnp.asarray(g))
+    assert gradient.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(gradient, np.float32), dense.T @ g, rtol=0.05, atol=0.2)

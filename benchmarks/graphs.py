@@ -1,0 +1,38 @@
+"""Graphs for benchmarks: read from a LightGCN split, or generated in the shape of listening logs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from music_map.graph.bipartite import BipartiteGraph, from_edges
+
+
+def generated(num_users: int, num_items: int, num_edges: int, *, seed: int = 0) -> BipartiteGraph:
+    """A bipartite graph of distinct edges: users lognormal, songs by a power law, as listening logs have them."""
+    rng = np.random.default_rng(seed)
+    user_share = rng.lognormal(0.0, 1.2, num_users)
+    item_share = (1.0 + np.arange(num_items)) ** -0.8
+    keys = np.zeros(0, np.int64)
+    user_cdf, item_cdf = (np.cumsum(x / x.sum()) for x in (user_share, item_share))
+    while len(keys) < num_edges:
+        count = int(1.3 * (num_edges - len(keys))) + 1_000
+        user = np.searchsorted(user_cdf, rng.random(count)).clip(0, num_users - 1)
+        item = np.searchsorted(item_cdf, rng.random(count)).clip(0, num_items - 1)
+        keys = np.unique(np.concatenate([keys, user * np.int64(num_items) + item]))
+    keys = np.sort(rng.permutation(keys)[:num_edges])
+    shuffled = rng.permutation(num_items)  # popularity says nothing of a song's index
+    user, item = (keys // num_items).astype(np.int32), shuffled[keys % num_items].astype(np.int32)
+    order = np.lexsort((item, user))
+    weight = rng.random(num_edges).astype(np.float32)
+    return from_edges(user[order], item[order], weight, num_users=num_users, num_items=num_items)
+
+
+def from_text(path: Path) -> BipartiteGraph:
+    """The train.txt of a LightGCN split."""
+    lines = [np.array(line.split(), np.int64) for line in path.read_text().splitlines()]
+    user = np.concatenate([np.full(len(line) - 1, line[0]) for line in lines])
+    item = np.concatenate([line[1:] for line in lines])
+    size = {"num_users": int(user.max()) + 1, "num_items": int(item.max()) + 1}
+    keys = np.unique(user * size["num_items"] + item)
+    user, item = (keys // size["num_items"]).astype(np.int32), (keys % size["num_items"]).astype(np.int32)
+    return from_edges(user, item, np.ones(len(keys), np.float32), **size)

@@ -1,0 +1,183 @@
+"""Seconds of an epoch of LightGCN++ with BPR, beside a torch implementation of the paper.
+
+    python benchmarks/training_step.py --data=DIR --output=step.json
+
+Identical batch (2,048 pairs), layers (2), dimensions (64), loss, optimizer and graph; DIR holds the train.txt of a
+LightGCN split. The peer is written from the paper in torch's fastest CPU form: CSR matrices of both orientations, the
+gradient of a product written as the transposed product, sampling vectorized over the epoch. Both take --steps steps in
+turns; an epoch is as many steps as |train| / batch, and the ratio is that of medians.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from benchmarks.graphs import from_text
+from launch import app
+from music_map.graph.bipartite import BipartiteGraph
+from music_map.losses.settings import LossSettings
+from music_map.model.lightgcn import Inputs, ModelSettings
+from music_map.model.propagation import adjacency, choose_backend
+from music_map.storage import write_json
+from music_map.training.optimizer import OptimizerSettings
+from music_map.training.sampling import sample_data
+from music_map.training.step import StepSettings, create_state, train_steps
+
+_DATA = flags.DEFINE_string("data", None, "Folder with train.txt.", required=True)
+_STEPS = flags.DEFINE_integer("steps", 32, "Of one turn.", 1)
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "Turns.", 1)
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file.")
+
+BATCH, DIMS, LAYERS, ALPHA, BETA, GAMMA, L2, RATE = 2048, 64, 2, 0.6, -0.1, 0.2, 1e-4, 1e-3
+
+
+def ours(graph: BipartiteGraph, steps: int) -> Callable[[], float]:
+    """Takes the steps in one dispatch; gives the mean loss."""
+    inputs = Inputs(adjacency(graph, degree="count"), None)
+    data = sample_data(graph, users="uniform", items="uniform")
+    model = ModelSettings(
+        num_layers=LAYERS, embedding_dim=DIMS, alpha=ALPHA, beta=BETA, gamma=GAMMA, adaptive=False, degree="count",
+        score="dot", init_std=0.1, audio=False, metadata=False, id_dropout=0.0, cold_neighbours=0,
+        backend=choose_backend("auto"),
+    )  # fmt: skip
+    loss = LossSettings(
+        name="bpr", temperature=1.0, negatives="uniform", num_negatives=1, mask_observed=False,
+        popularity_smoothing=0.0, positive_prior=0.0, explicit_negative_weight=0.0, explicit_negative_margin=0.0, l2=L2,
+    )  # fmt: skip
+    optimizer = OptimizerSettings(
+        name="adam", learning_rate=RATE, schedule="constant", warmup_steps=0, weight_decay=0.0, clip_norm=0.0,
+        total_steps=10**6,
+    )  # fmt: skip
+    settings = StepSettings(model, loss, optimizer, BATCH)
+    state = [create_state(settings, inputs, seed=0)]
+
+    def run() -> float:
+        before = float(state[0].window["loss"])
+        state[0], _ = train_steps(state[0], inputs, data, jnp.int32(steps), settings=settings)
+        jax.block_until_ready(state[0])
+        return (float(state[0].window["loss"]) - before) / steps
+
+    return run
+
+
+def peer(graph: BipartiteGraph, steps: int) -> Callable[[], float]:
+    """The same in torch."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    torch.manual_seed(0)
+    num_users, num_items = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1
+    user_degree, item_degree = np.diff(graph.user_offsets), np.diff(graph.item_offsets)
+
+    def scaled(offsets, columns, receiver, neighbour, shape):
+        rows = np.repeat(np.arange(shape[0]), np.diff(offsets))
+        values = receiver[rows].astype(np.float64) ** -ALPHA * neighbour[columns].astype(np.float64) ** -BETA
+        parts = (offsets.astype(np.int32), columns.astype(np.int32), values.astype(np.float32))
+        return torch.sparse_csr_tensor(*(torch.from_numpy(np.ascontiguousarray(p)) for p in parts), size=shape)
+
+    by_item = graph.user[graph.item_order]
+    to_users = scaled(graph.user_offsets, graph.item, user_degree, item_degree, (num_users, num_items))
+    to_items = scaled(graph.item_offsets, by_item, item_degree, user_degree, (num_items, num_users))
+
+    # The weights d_receiver^-a d_neighbour^-b are not symmetric: the transposes are matrices of their own.
+    def transposed(offsets, columns, receiver, neighbour, shape):
+        rows = np.repeat(np.arange(shape[0]), np.diff(offsets))
+        values = neighbour[columns].astype(np.float64) ** -ALPHA * receiver[rows].astype(np.float64) ** -BETA
+        parts = (offsets.astype(np.int32), columns.astype(np.int32), values.astype(np.float32))
+        return torch.sparse_csr_tensor(*(torch.from_numpy(np.ascontiguousarray(p)) for p in parts), size=shape)
+
+    to_users_t = transposed(graph.item_offsets, by_item, item_degree, user_degree, (num_items, num_users))
+    to_items_t = transposed(graph.user_offsets, graph.item, user_degree, item_degree, (num_users, num_items))
+
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, matrix, transpose, x):
+            ctx.transpose = transpose
+            return matrix @ x
+
+        @staticmethod
+        def backward(ctx, g):
+            return None, None, ctx.transpose @ g
+
+    user = torch.nn.Parameter(0.1 * torch.randn(num_users, DIMS))
+    item = torch.nn.Parameter(0.1 * torch.randn(num_items, DIMS))
+    optimizer = torch.optim.Adam([user, item], lr=RATE)
+    active = torch.from_numpy(np.flatnonzero(user_degree))
+    offsets, columns = (
+        torch.from_numpy(graph.user_offsets.astype(np.int64)),
+        torch.from_numpy(graph.item.astype(np.int64)),
+    )
+    heard = torch.from_numpy(np.sort(graph.user.astype(np.int64) * num_items + graph.item))
+
+    def sample(count: int):
+        users = active[torch.randint(len(active), (count,))]
+        low, high = offsets[users], offsets[users + 1]
+        positive = columns[low + (torch.rand(count) * (high - low)).long()]
+        negative = torch.randint(num_items, (count,))
+        while True:
+            key = users * num_items + negative
+            at = torch.searchsorted(heard, key).clamp(max=len(heard) - 1)
+            bad = heard[at] == key
+            if not bad.any():
+                return users, positive, negative
+            negative[bad] = torch.randint(num_items, (int(bad.sum()),))
+
+    normalize = torch.nn.functional.normalize
+
+    def run() -> float:
+        users, positives, negatives = (x.split(BATCH) for x in sample(steps * BATCH))
+        total = 0.0
+        for u, p, n in zip(users, positives, negatives, strict=True):
+            x, y, sum_x, sum_y = user, item, 0.0, 0.0
+            for _ in range(LAYERS):
+                unit_x, unit_y = normalize(x), normalize(y)
+                x = Product.apply(to_users, to_users_t, unit_y)
+                y = Product.apply(to_items, to_items_t, unit_x)
+                sum_x, sum_y = sum_x + x / LAYERS, sum_y + y / LAYERS
+            all_users, all_items = GAMMA * user + (1 - GAMMA) * sum_x, GAMMA * item + (1 - GAMMA) * sum_y
+            eu = all_users[u]
+            ranking = torch.nn.functional.softplus((eu * (all_items[n] - all_items[p])).sum(1)).mean()
+            squares = user[u].square().sum() + item[p].square().sum() + item[n].square().sum()
+            loss = ranking + L2 * 0.5 * squares / BATCH
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += float(loss.detach())
+        return total / steps
+
+    return run
+
+
+def main() -> int:
+    graph = from_text(Path(_DATA.value) / "train.txt")
+    runs = {"ours": ours(graph, _STEPS.value), "torch": peer(graph, _STEPS.value)}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    losses: dict[str, float] = {}
+    for turn in range(_ROUNDS.value + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            losses[name] = run()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    epoch = -(-len(graph.user) // BATCH) / _STEPS.value
+    per_epoch = {name: statistics.median(values) * epoch for name, values in seconds.items()}
+    app.say(f"{len(graph.user)} edges, batch {BATCH}, {LAYERS} layers, {DIMS} dimensions, {os.cpu_count()} cores")
+    app.say("| | s per epoch | ms per step | last mean loss |\n|---|---|---|---|")
+    for name, value in per_epoch.items():
+        step = 1e3 * statistics.median(seconds[name]) / _STEPS.value
+        app.say(f"| {name} | {value:.2f} | {step:.1f} | {losses[name]:.4f} |")
+    app.say(f"torch over ours: {per_epoch['torch'] / per_epoch['ours']:.2f}")
+    if _OUTPUT.value:
+        write_json(Path(_OUTPUT.value), {"seconds": seconds, "seconds_per_epoch": per_epoch, "losses": losses})
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

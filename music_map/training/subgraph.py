@@ -1,0 +1,108 @@
+"""Training on parts of the graph, for graphs whose propagation does not fit the device.
+
+Each epoch deals the users to P parts at random. A part has all edges of its users, so their rows are exact; what songs
+receive comes from the part's users alone and is multiplied by P, which leaves its expectation as it is. The edges on
+the device, and the work of a step, fall by P; embeddings and optimizer state stay whole.
+
+References: Hamilton et al., "Inductive Representation Learning on Large Graphs", NeurIPS 2017 (sampled neighbourhoods);
+Chiang et al., "Cluster-GCN", KDD 2019 (batches of partitions, random ones mixed).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from music_map.graph.bipartite import BipartiteGraph
+from music_map.model.lightgcn import Inputs
+from music_map.model.propagation import Csr, Matrix
+from music_map.training.sampling import Positives, SampleData
+
+# Room for parts that happen to have more edges than the average: every part is padded to one size, one program.
+_ROOM = 1.1
+
+
+class Parts:
+    """The parts of a graph, one on the device at a time; which one a step uses follows from the seed and the step.
+
+    Args:
+      graph: the whole graph, in host memory.
+      inputs: of the whole graph, on the host; degrees and features are taken from it.
+      data: of the whole graph; pairs must be drawn by users ("uniform").
+      num_parts: P.
+      steps_per_part: steps that a part is used for.
+      seed: of the deals.
+    """
+
+    def __init__(
+        self,
+        graph: BipartiteGraph,
+        inputs: Inputs,
+        data: SampleData,
+        *,
+        num_parts: int,
+        steps_per_part: int,
+        seed: int,
+    ):
+        # The whole graph may lie in host memory: what every part needs goes to the device, its edges do not.
+        empty = inputs.adjacency._replace(users_from_items=None)
+        self._graph, self._inputs = graph, jax.device_put(inputs._replace(adjacency=empty), jax.devices()[0])
+        self._data = data
+        self._steps_per_part, self._seed = steps_per_part, seed
+        self._active = np.flatnonzero(np.diff(graph.user_offsets)).astype(np.int32)
+        self.num_parts = min(num_parts, len(self._active))
+        degree = np.diff(graph.user_offsets)
+        self._room = int(_ROOM * len(graph.user) / self.num_parts) + int(degree.max())
+        self._at: int | None = None
+        self._made: tuple[Inputs, SampleData] | None = None
+
+    def users_of(self, number: int) -> np.ndarray:
+        """The users of the number-th part of the run, ascending. Parts of an epoch share no user."""
+        deal, part = divmod(number, self.num_parts)
+        order = np.random.default_rng((self._seed, deal)).permutation(self._active)
+        # Every part is as large as every other; the rest is left to another epoch's deal.
+        size = len(order) // self.num_parts
+        return np.sort(order[part * size : (part + 1) * size])
+
+    def at(self, step: int) -> tuple[Inputs, SampleData, int]:
+        """What a step reads, and for how many steps from it on."""
+        number = step // self._steps_per_part
+        if number != self._at:
+            self._made = None  # one part on the device at a time
+            self._made, self._at = self._make(self.users_of(number)), number
+        inputs, data = self._made
+        return inputs, data, (number + 1) * self._steps_per_part - step
+
+    def _make(self, users: np.ndarray) -> tuple[Inputs, SampleData]:
+        graph = self._graph
+        num_users, num_items = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1
+        chosen = np.zeros(num_users, bool)
+        chosen[users] = True
+        kept = chosen[graph.user]
+        by_item = graph.item_order[kept[graph.item_order]]
+        count = int(kept.sum())
+        while count > self._room:
+            self._room = int(self._room * _ROOM) + 1
+
+        def oriented(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: int, width: int) -> Csr:
+            # Entries beyond the last row are in no sum: their row is out of range, their value 0.
+            pad = self._room - count
+            offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=size))])
+            return Csr(
+                jnp.asarray(offsets, jnp.int32),
+                jnp.asarray(np.pad(rows, (0, pad), constant_values=size), jnp.int32),
+                jnp.asarray(np.pad(columns, (0, pad), constant_values=width - 1), jnp.int32),
+                jnp.asarray(np.pad(values, (0, pad)), jnp.float32),
+            )
+
+        forward = oriented(graph.user[kept], graph.item[kept], graph.weight[kept], num_users, num_items)
+        backward = oriented(graph.item[by_item], graph.user[by_item], graph.weight[by_item], num_items, num_users)
+        adjacency = self._inputs.adjacency._replace(
+            users_from_items=Matrix(forward, backward), item_scale=jnp.float32(self.num_parts)
+        )
+        cumulative = self._data.positives.cumulative
+        if cumulative is not None:
+            cumulative = jnp.asarray(np.pad(np.asarray(cumulative)[kept], (0, self._room - count)))
+        positives = Positives(jnp.asarray(users, jnp.int32), cumulative)
+        return self._inputs._replace(adjacency=adjacency), self._data._replace(positives=positives)
