@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint bench clean
 
 setup: $(STAMP)
 
@@ -25,6 +25,13 @@ demo: setup
 	$(BIN)/python launch/generate.py --size=demo --output=data/demo
 	$(BIN)/python launch/train.py --config=configs/demo.py --workdir=checkpoints/demo
 	$(BIN)/python launch/demo_queries.py --workdir=checkpoints/demo
+
+# Ratios that show a slow-down, in about two minutes; the whole tables are in docs/benchmarks.md with their commands.
+bench: setup
+	$(BIN)/python benchmarks/propagation.py --edges=1000000 --users=8000 --items=40000 --rounds=5
+	$(BIN)/python benchmarks/retrieval.py --num_songs=60000 --rounds=2 --indexes=exact,scann --memory=false
+	rm -rf data/bench && $(BIN)/python launch/generate.py --size=demo --output=data/bench
+	$(BIN)/python benchmarks/preprocessing.py --raw_dir=data/bench --size=demo --only=ours,floor --rounds=2
 
 lint: setup
 	$(BIN)/ruff check .

@@ -23,8 +23,8 @@ import jraph
 import numpy as np
 import scipy.sparse
 from absl import flags
+from generated import from_text, make_graph
 
-from benchmarks.graphs import from_text, generated
 from launch import app
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.model.propagation import adjacency, choose_backend, spmm
@@ -114,7 +114,7 @@ def backends(graph: BipartiteGraph, dims: int) -> dict[str, Callable[[], object]
 
 
 def main() -> int:
-    graph = from_text(Path(_DATA.value) / "train.txt") if _DATA.value else generated(
+    graph = from_text(Path(_DATA.value) / "train.txt") if _DATA.value else make_graph(
         _USERS.value, _ITEMS.value, _EDGES.value
     )  # fmt: skip
     num_users, num_items, edges = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1, len(graph.user)

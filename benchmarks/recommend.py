@@ -22,8 +22,8 @@ import httpx
 import numpy as np
 import psutil
 from absl import flags
+from generated import make_vectors
 
-from benchmarks.vectors import make_vectors
 from configs import yambda
 from launch import app, experiment
 from music_map.playlist.heads import untrained

@@ -18,10 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import psutil
 from absl import flags
+from generated import make_vectors
 
-from benchmarks.vectors import make_vectors
 from launch import app
 from music_map.retrieval.index import ExactIndex, build_index, recall_of
 from music_map.storage import write_json
@@ -32,6 +31,7 @@ _TARGET = flags.DEFINE_float("recall_target", 0.99, "Recall@100 that each index 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns.", 1)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file.")
 _CHILD = flags.DEFINE_string("measure_memory_of", None, "Internal: builds one index and prints its memory.")
+_MEMORY = flags.DEFINE_bool("memory", True, "Whether to measure memory, which builds each index twice.")
 _NAMES = flags.DEFINE_list("indexes", ["exact", "scann", "hnsw", "ivfpq", "usearch"], "What to measure.")
 
 K, BATCH = 100, 512
@@ -115,6 +115,8 @@ def memory_of(name: str) -> float:
 
 
 def _resident() -> float:
+    import psutil
+
     return psutil.Process().memory_info().rss / 2**20
 
 
@@ -128,14 +130,12 @@ def main() -> int:
         search(queries[:BATCH], K)
         app.say(f"{_resident() - before:.1f}")
         return 0
-    if _OUTPUT.value is None:
-        raise SystemExit("--output missing: give a JSON file")
     reference = ExactIndex(songs)
     exact = [np.concatenate([reference.search(b, K)[0] for b in np.array_split(q, 16)]) for q in (tuning, queries)]
     searches, rows = {}, {}
     for name in _NAMES.value:
         searches[name], facts = build(name, songs, tuning, exact[0], _TARGET.value)
-        rows[name] = {"facts": facts, "memory_mib": memory_of(name)}
+        rows[name] = {"facts": facts, "memory_mib": memory_of(name) if _MEMORY.value else float("nan")}
         app.say(f"{name}: {facts}")
     timings: dict[str, dict[str, list[float]]] = {name: {"single": [], "batch": []} for name in searches}
     for turn in range(_ROUNDS.value + 1):  # the first warms up
@@ -179,7 +179,8 @@ def main() -> int:
             one = rows[name]["p50_ms"] / rows["scann"]["p50_ms"]
             many = rows["scann"]["batch_qps"] / rows[name]["batch_qps"]
             app.say(f"scann over {name}: single {one:.2f}x, batch {many:.2f}x")
-    write_json(Path(_OUTPUT.value), json.loads(json.dumps(rows, default=float)))
+    if _OUTPUT.value:
+        write_json(Path(_OUTPUT.value), json.loads(json.dumps(rows, default=float)))
     return 0
 
 

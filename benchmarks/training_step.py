@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from generated import from_text
 
-from benchmarks.graphs import from_text
 from launch import app
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.losses.settings import LossSettings

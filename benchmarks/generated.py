@@ -1,4 +1,4 @@
-"""Graphs for benchmarks: read from a LightGCN split, or generated in the shape of listening logs."""
+"""Data for benchmarks: vectors shaped like trained song embeddings, and bipartite graphs, generated or read."""
 
 from pathlib import Path
 
@@ -7,7 +7,24 @@ import numpy as np
 from music_map.graph.bipartite import BipartiteGraph, from_edges
 
 
-def generated(num_users: int, num_items: int, num_edges: int, *, seed: int = 0) -> BipartiteGraph:
+def make_vectors(num_songs: int, dims: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Songs float32 [I, d] and 1,500 queries float32, unit rows."""
+    rng = np.random.default_rng(seed)
+
+    def unit(x: np.ndarray) -> np.ndarray:
+        return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+    scale = np.exp(-np.arange(dims) / dims * 2.0)  # some directions carry more than others
+    top = rng.normal(size=(40, dims))
+    sub = top[rng.integers(0, 40, 2_000)] + 0.8 * rng.normal(size=(2_000, dims))
+    cluster = rng.integers(0, 2_000, num_songs)
+    songs = unit((sub[cluster] + 0.9 * rng.normal(size=(num_songs, dims))) * scale)
+    picked = rng.integers(0, num_songs, 1_500)
+    near = songs[picked] + 0.6 * unit(rng.normal(size=(1_500, dims)) * scale)
+    return songs, unit(near)
+
+
+def make_graph(num_users: int, num_items: int, num_edges: int, *, seed: int = 0) -> BipartiteGraph:
     """A bipartite graph of distinct edges: users lognormal, songs by a power law, as listening logs have them."""
     rng = np.random.default_rng(seed)
     user_share = rng.lognormal(0.0, 1.2, num_users)
