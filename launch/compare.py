@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from launch import app, experiment, playlist, recency
+from launch import app, attention, experiment, playlist, recency
 from music_map.errors import UserError
 from music_map.evaluation.evaluate import Evaluation, compare, evaluate_scores, intervals
 from music_map.evaluation.playlist import default_seeds
@@ -107,7 +107,7 @@ def _evaluate(
             tasks = playlist.tasks_for(run, _SPLIT.value, max_sessions=_SESSIONS.value)
             sessions = tasks[default_seeds(tasks)]
             task = _Task(sessions.ranking, sessions)
-        scores = playlist.model_scores(run, params, task.sessions)
+        scores = playlist.model_scores(run, params, task.sessions, attention.heads_for(run, workdir))
     else:
         task = task or _Task(experiment.task_for(run, protocol, _SPLIT.value), None)
         scores = recency.scores_for(run, workdir, params, task.ranking) or experiment.model_scores(run, params)

@@ -27,6 +27,7 @@ from music_map.evaluation.playlist import (
     query_scores,
 )
 from music_map.evaluation.protocols import PROTOCOLS
+from music_map.evaluation.ranking import ScoreBlock
 from music_map.model.lightgcn import Params
 from music_map.playlist.attention import Head, attend
 from music_map.playlist.heads import Heads, untrained
@@ -71,6 +72,13 @@ def tasks_for(run: Experiment, split: str, *, max_sessions: int) -> dict[int, Pl
 def query_of(head: Head) -> Query:
     """The playlist query that launch/recommend.py makes, of blocks of playlists."""
     return lambda songs, where, popularity: attend(songs, where, popularity, head)[0]
+
+
+def model_scores(run: Experiment, params: Params, task: PlaylistTask, heads: Heads) -> ScoreBlock:
+    """The model as a scorer of the task's queries: the trained attention in its space."""
+    items, degree = np.asarray(experiment.encode(run, params)[1]), np.diff(run.graph.item_offsets)
+    placed = embed(items, moments_of(items, degree > 0), heads.space)
+    return query_scores(placed, task, query_of(heads.ordered), popularity=popularity_of(degree))
 
 
 def report(
@@ -133,7 +141,7 @@ def report(
             )
             fitted.append((name, scores))
         found = evaluate_beside_baselines(
-            query_scores(placed, task, query_of(heads.ordered), popularity=popularity),
+            model_scores(run, params, task, heads),
             fitted,
             task.ranking,
             ks=tuple(config.eval.ks),

@@ -63,3 +63,10 @@ def test_playlists_are_evaluated_by_number_of_seeds(runs):
     for found in result["seeds"].values():
         assert {"mean_of_seeds", "last_seed"} <= set(found["baselines"]) and "ndcg@20" in found["intervals"]["model"]
     assert "by number of seeds" in done.stdout
+
+
+def test_two_seeds_are_compared_by_their_playlists(runs):
+    done = launch("compare", f"{runs}/a", f"{runs}/b", "--protocol=playlist", f"--output={runs}/playlists.json")
+    result = json.loads((runs / "playlists.json").read_text())
+    assert result["num_queries"] >= result["num_users"] and "ndcg@20" in result["differences"]
+    assert "seeds" in done.stdout

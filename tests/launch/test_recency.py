@@ -59,3 +59,18 @@ def test_recommend_for_a_user_alone_reads_the_present(trained):
     listens = pq.read_table(base / "raw/flat/tiny/listens.parquet").filter(pc.field("uid") == user)
     heard = set(listens["item_id"].to_pylist())
     assert not heard & {r["item_id"] for r in new} and heard & {r["item_id"] for r in with_heard}
+
+
+def test_training_fits_the_playlist_query_and_evaluate_mends_it(trained):
+    base, _, done = trained
+    assert "playlist attention: fitted on" in done.stdout
+    stored = json.loads((base / "work/playlist.json").read_text())
+    assert set(stored["heads"]) == {"space", "ordered", "unordered"}
+    assert stored["heads"]["space"]["centring"] != 0
+    (base / "work/playlist.json").write_text("{}")
+    command = ["evaluate", f"--workdir={base}/work", f"--output={base}/playlist.out", "--protocol=playlist"]
+    assert "playlist attention: fitted on" in launch(*command).stdout
+    assert json.loads((base / "work/playlist.json").read_text()) == stored
+    assert "playlist attention: fitted" not in launch(*command).stdout
+    found = json.loads((base / "playlist.out").read_text())["baselines"]
+    assert {"mean_of_seeds", "mean_in_space", "unordered_attention"} <= set(found)
