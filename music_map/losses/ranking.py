@@ -1,5 +1,8 @@
 """Losses that rank a user's songs above others, each a pure function of scores; means over the batch.
 
+`row_weights`, float [B], replaces the mean over rows by a weighted sum: 1 / (size of the whole batch) where a batch is
+split over devices, 0 for a row that only fills up a part.
+
 Scores are dot products of user and song embeddings (cosines where the encoder normalises).
 """
 
@@ -9,7 +12,12 @@ import jax
 import jax.numpy as jnp
 
 
-def bpr(positive: jax.Array, negative: jax.Array) -> jax.Array:
+def _mean(cost: jax.Array, row_weights: jax.Array | None) -> jax.Array:
+    """The mean over rows; with weights their sum, which is this device's part of a mean over a batch that is split."""
+    return jnp.mean(cost) if row_weights is None else jnp.sum(jnp.where(row_weights > 0, row_weights * cost, 0.0))
+
+
+def bpr(positive: jax.Array, negative: jax.Array, *, row_weights: jax.Array | None = None) -> jax.Array:
     """Bayesian personalised ranking, -log sigmoid(s+ - s-), averaged.
 
     Args:
@@ -23,10 +31,17 @@ def bpr(positive: jax.Array, negative: jax.Array) -> jax.Array:
     """
     if positive.shape != negative.shape:
         raise ValueError(f"positive {positive.shape} and negative {negative.shape} must have one shape")
-    return jnp.mean(jax.nn.softplus(negative - positive))
+    return _mean(jax.nn.softplus(negative - positive), row_weights)
 
 
-def sampled_bpr(positive: jax.Array, negative: jax.Array, *, log_correction: jax.Array, where: jax.Array) -> jax.Array:
+def sampled_bpr(
+    positive: jax.Array,
+    negative: jax.Array,
+    *,
+    log_correction: jax.Array,
+    where: jax.Array,
+    row_weights: jax.Array | None = None,
+) -> jax.Array:
     """Bayesian personalised ranking, its mean over negatives estimated from many: mean_j -c_j log sigmoid(s+ - s_j).
 
     c_j = 1 / (I q_j) is the importance weight that turns a mean over samples drawn with probability q_j into a mean
@@ -45,10 +60,13 @@ def sampled_bpr(positive: jax.Array, negative: jax.Array, *, log_correction: jax
     Reference: Rendle et al., UAI 2009.
     """
     cost = jax.nn.softplus(negative - positive[:, None]) * jnp.exp(-log_correction)[None, :]
-    return jnp.mean(jnp.sum(jnp.where(where, cost, 0.0), axis=1) / jnp.maximum(jnp.sum(where, axis=1), 1))
+    each = jnp.sum(jnp.where(where, cost, 0.0), axis=1) / jnp.maximum(jnp.sum(where, axis=1), 1)
+    return _mean(each, row_weights)
 
 
-def softmax(scores: jax.Array, labels: jax.Array, *, temperature: float) -> jax.Array:
+def softmax(
+    scores: jax.Array, labels: jax.Array, *, temperature: float, row_weights: jax.Array | None = None
+) -> jax.Array:
     """Full softmax cross-entropy, -log(exp(s_label / t) / sum_j exp(s_j / t)), averaged.
 
     Args:
@@ -60,11 +78,18 @@ def softmax(scores: jax.Array, labels: jax.Array, *, temperature: float) -> jax.
       float [].
     """
     logits = scores / temperature
-    return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0])
+    label = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+    return _mean(jax.nn.logsumexp(logits, axis=-1) - label, row_weights)
 
 
 def sampled_softmax(
-    positive: jax.Array, negative: jax.Array, *, log_correction: jax.Array, where: jax.Array, temperature: float
+    positive: jax.Array,
+    negative: jax.Array,
+    *,
+    log_correction: jax.Array,
+    where: jax.Array,
+    temperature: float,
+    row_weights: jax.Array | None = None,
 ) -> jax.Array:
     """Softmax cross-entropy with the sum over songs estimated from sampled negatives.
 
@@ -89,7 +114,7 @@ def sampled_softmax(
     pos = positive / temperature
     neg = jnp.where(where, negative / temperature - log_correction[None, :], -jnp.inf)
     logits = jnp.concatenate([pos[:, None], neg], axis=1)
-    return jnp.mean(jax.nn.logsumexp(logits, axis=1) - pos)
+    return _mean(jax.nn.logsumexp(logits, axis=1) - pos, row_weights)
 
 
 def debiased_contrastive(
@@ -101,6 +126,7 @@ def debiased_contrastive(
     temperature: float,
     positive_prior: float,
     num_negatives: float,
+    row_weights: jax.Array | None = None,
 ) -> jax.Array:
     """Contrastive loss corrected for unlabelled samples that are in truth positives.
 
@@ -133,10 +159,12 @@ def debiased_contrastive(
     debiased = (mean - positive_prior * jnp.exp(pos - top)) / (1.0 - positive_prior)
     least = jnp.exp(-1.0 / temperature - top)
     estimate = jnp.maximum(debiased, least)
-    return jnp.mean(jnp.log(jnp.exp(pos - top) + num_negatives * estimate) + top - pos)
+    return _mean(jnp.log(jnp.exp(pos - top) + num_negatives * estimate) + top - pos, row_weights)
 
 
-def popularity_smoothing(positive: jax.Array, expected: jax.Array, *, temperature: float) -> jax.Array:
+def popularity_smoothing(
+    positive: jax.Array, expected: jax.Array, *, temperature: float, row_weights: jax.Array | None = None
+) -> jax.Array:
     """What smoothing the labels towards popularity adds to a softmax cross-entropy, per unit of smoothing.
 
         mean( (s+ - sum_j p_j s_j) / t )
@@ -156,10 +184,17 @@ def popularity_smoothing(positive: jax.Array, expected: jax.Array, *, temperatur
     Reference: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, section 7, with
     their uniform prior replaced; Zhai and Lafferty, "A study of smoothing methods for language models", TOIS 2004.
     """
-    return jnp.mean(positive - expected) / temperature
+    return _mean(positive - expected, row_weights) / temperature
 
 
-def explicit_negative(scores: jax.Array, weight: jax.Array, *, margin: float, temperature: float) -> jax.Array:
+def explicit_negative(
+    scores: jax.Array,
+    weight: jax.Array,
+    *,
+    margin: float,
+    temperature: float,
+    total_weight: jax.Array | None = None,
+) -> jax.Array:
     """Pushes users away from the songs they dislike: weighted mean of softplus((s - margin) / t).
 
     Args:
@@ -167,15 +202,18 @@ def explicit_negative(scores: jax.Array, weight: jax.Array, *, margin: float, te
       weight: float [B], at least 0, strength of each dislike; 0 leaves a row out.
       margin: the score above which a disliked song costs most.
       temperature: t > 0.
+      total_weight: what to divide by; None: the sum of `weight`. That of the whole batch where it is split.
 
     Returns:
       float []; 0 where all weights are 0.
     """
     cost = jax.nn.softplus((scores - margin) / temperature)
-    total = jnp.sum(weight)
+    total = jnp.sum(weight) if total_weight is None else total_weight
     return jnp.sum(weight * cost) / jnp.where(total > 0, total, 1.0)
 
 
-def l2(*rows: jax.Array) -> jax.Array:
+def l2(*rows: jax.Array, row_weights: jax.Array | None = None) -> jax.Array:
     """1/2 * sum of squared norms / B over the batch's e^(0) rows, each float [B, d]."""
-    return sum(0.5 * jnp.sum(jnp.square(r)) for r in rows) / rows[0].shape[0]
+    if row_weights is None:
+        return sum(0.5 * jnp.sum(jnp.square(r)) for r in rows) / rows[0].shape[0]
+    return sum(0.5 * _mean(jnp.sum(jnp.square(r), axis=-1), row_weights) for r in rows)

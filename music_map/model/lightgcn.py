@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from music_map.axis import NAME, ONE, Axis
 from music_map.errors import require
 from music_map.model import fusion
 from music_map.model.propagation import Adjacency, spmm
@@ -77,16 +78,43 @@ class ModelSettings:
             require(good, f"config.model.{name}", getattr(self, name), rule)
 
 
+class Layout(NamedTuple):
+    """Where nodes lie when their rows are partitioned over devices: a slot for each node, and empty slots.
+
+    Attributes:
+      user_slot: int32 [U].
+      item_slot: int32 [I].
+      slot_item: int32 [slots], the song of each slot; I for an empty one.
+      user_edges: int32 [U], number of edges of each user.
+      user_offsets: int32 [U + 1], their running sum; None where it does not fit int32.
+    """
+
+    user_slot: jax.Array
+    item_slot: jax.Array
+    slot_item: jax.Array
+    user_edges: jax.Array
+    user_offsets: jax.Array | None
+
+
 class Inputs(NamedTuple):
     """What the encoder reads besides its parameters: the graph and the songs' features, on the device.
 
     Attributes:
       adjacency: the bipartite graph.
       features: the songs' features, or None where id embeddings are all there is.
+      layout: None where one device has all rows. Otherwise rows are slots, and these are this device's.
     """
 
     adjacency: Adjacency
     features: fusion.Features | None
+    layout: Layout | None = None
+
+    def items_here(self) -> jax.Array:
+        """The songs of this device's slots, I for an empty one: int32 [R]."""
+        rows = self.adjacency.item_degree.shape[0]
+        if self.layout is None:
+            return jnp.arange(rows, dtype=jnp.int32)
+        return jax.lax.dynamic_slice_in_dim(self.layout.slot_item, jax.lax.axis_index(NAME) * rows, rows)
 
 
 # Where only directions matter (gamma = 0), l2 shrinks an embedding without end, until its squares underflow.
@@ -144,7 +172,9 @@ def known_songs(inputs: Inputs, settings: ModelSettings, dropout_key: jax.Array 
     known = inputs.adjacency.item_degree > 0
     if inputs.features is None or dropout_key is None or settings.id_dropout == 0:
         return known
-    return known & jax.random.bernoulli(dropout_key, 1.0 - settings.id_dropout, known.shape)
+    num_items = known.shape[0] if inputs.layout is None else inputs.layout.item_slot.shape[0]
+    kept = jax.random.bernoulli(dropout_key, 1.0 - settings.id_dropout, (num_items,))
+    return known & (kept if inputs.layout is None else kept.at[inputs.items_here()].get(mode="fill", fill_value=False))
 
 
 def base_embeddings(
@@ -167,7 +197,11 @@ def combine_weights(params: Params, settings: ModelSettings) -> tuple[jax.Array,
 
 
 def apply(
-    params: Params, inputs: Inputs, settings: ModelSettings, dropout_key: jax.Array | None = None
+    params: Params,
+    inputs: Inputs,
+    settings: ModelSettings,
+    dropout_key: jax.Array | None = None,
+    axis: Axis = ONE,
 ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
     """Encodes all users and songs.
 
@@ -176,6 +210,7 @@ def apply(
       inputs: graph and features.
       settings: the encoder; static under jit, with a resolved backend (not "auto").
       dropout_key: random key of a training step, None otherwise.
+      axis: the devices that share the rows; U and I below are then this device's slots.
 
     Returns:
       (user embeddings [U, d], song embeddings [I, d], (e^(0) of users [U, d], of songs [I, d])), float32.
@@ -193,8 +228,10 @@ def apply(
     user, item = user0, item0
     user_sum, item_sum = jnp.zeros_like(user0), jnp.zeros_like(item0)
     for k in range(settings.num_layers):
-        next_user = user_out * spmm(matrix, (item_in * l2_normalize(item)).astype(settings.storage), backend)
-        next_item = item_out * spmm(matrix.T, (user_in * l2_normalize(user)).astype(settings.storage), backend)
+        from_items = (item_in * l2_normalize(item)).astype(settings.storage)
+        from_users = (user_in * l2_normalize(user)).astype(settings.storage)
+        next_user = user_out * spmm(matrix, from_items, backend, axis)
+        next_item = item_out * spmm(matrix.T, from_users, backend, axis)
         if adjacency.item_scale is not None:
             next_item *= adjacency.item_scale
         user, item = next_user, next_item

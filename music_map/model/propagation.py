@@ -17,6 +17,7 @@ import jraph
 import numpy as np
 from jax.experimental import sparse
 
+from music_map.axis import ONE, Axis
 from music_map.errors import UserError
 from music_map.graph.bipartite import BipartiteGraph
 
@@ -142,31 +143,41 @@ def _product(matrix: Csr, x: jax.Array, backend: str) -> jax.Array:
     return jraph.segment_sum(messages, matrix.rows, num_segments=num_rows, indices_are_sorted=True)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def spmm(matrix: Matrix, x: jax.Array, backend: str) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def spmm(matrix: Matrix, x: jax.Array, backend: str, axis: Axis = ONE) -> jax.Array:
     """Sparse times dense, y[r] = sum over entries (r, c, v) of v * x[c]; rows without entries are 0.
 
     Only `x` has a gradient: the graph is data.
+
+    Where rows are partitioned over devices, each has its rows of W, of the transpose and of x. The forward product
+    gathers x; the backward one gathers the gradient, [R, d], and multiplies by its rows of the transpose. The other
+    way, W^T g from the rows of W and a reduce-scatter of [C, d], would need each part of W sorted by column besides,
+    twice the memory of edges; as users gather from songs and songs from users, both move the same number of bytes.
 
     Args:
       matrix: [R, C].
       x: float32 or bfloat16 [C, d]; so is its gradient. Half the bytes are gathered of bfloat16 (by "segment").
       backend: "segment" (jraph's segment sum; every platform) or "csr" (a CSR product; fast on CPU).
+      axis: the devices that share the rows.
 
     Returns:
       float32 [R, d]; all sums are in float32.
     """
-    return _product(matrix.forward, x, backend)
+    return _product(matrix.forward, axis.gather(x), backend)
 
 
-def _spmm_forward(matrix: Matrix, x: jax.Array, backend: str) -> tuple[jax.Array, tuple[Matrix, jax.Array]]:
+def _spmm_forward(
+    matrix: Matrix, x: jax.Array, backend: str, axis: Axis
+) -> tuple[jax.Array, tuple[Matrix, jax.Array]]:
     # An empty slice says what dtype x had.
-    return _product(matrix.forward, x, backend), (matrix, x[:0])
+    return _product(matrix.forward, axis.gather(x), backend), (matrix, x[:0])
 
 
-def _spmm_backward(backend: str, saved: tuple[Matrix, jax.Array], g: jax.Array) -> tuple[None, jax.Array]:
+def _spmm_backward(
+    backend: str, axis: Axis, saved: tuple[Matrix, jax.Array], g: jax.Array
+) -> tuple[None, jax.Array]:
     matrix, like = saved
-    return None, _product(matrix.backward, g.astype(like.dtype), backend).astype(like.dtype)
+    return None, _product(matrix.backward, axis.gather(g.astype(like.dtype)), backend).astype(like.dtype)
 
 
 spmm.defvjp(_spmm_forward, _spmm_backward)

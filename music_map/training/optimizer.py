@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from music_map.errors import require
@@ -54,8 +58,26 @@ def learning_rate(settings: OptimizerSettings) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
 
 
-def make_optimizer(settings: OptimizerSettings) -> optax.GradientTransformation:
-    """Clipping, then Adam or AdamW with the schedule."""
+def _clip(most: float, norm: Callable[[Any], jax.Array]) -> optax.GradientTransformation:
+    """Scales gradients to the norm `most` at most, as optax.clip_by_global_norm, whose norm is of one device."""
+
+    def scaled(updates: Any, params: Any) -> Any:
+        del params
+        factor = jnp.minimum(1.0, most / jnp.maximum(norm(updates), jnp.finfo(jnp.float32).tiny))
+        return jax.tree.map(lambda g: g * factor, updates)
+
+    return optax.stateless(scaled)
+
+
+def make_optimizer(
+    settings: OptimizerSettings, *, norm: Callable[[Any], jax.Array] = optax.tree.norm
+) -> optax.GradientTransformation:
+    """Clipping, then Adam or AdamW with the schedule.
+
+    Args:
+      settings: which, and how fast.
+      norm: L2 norm of all gradients, those on other devices too.
+    """
     rate = learning_rate(settings)
     update = optax.adam(rate) if settings.name == "adam" else optax.adamw(rate, weight_decay=settings.weight_decay)
-    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), update) if settings.clip_norm else update
+    return optax.chain(_clip(settings.clip_norm, norm), update) if settings.clip_norm else update

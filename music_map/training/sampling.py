@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from music_map.axis import ONE, Axis
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.losses.settings import LossSettings
+from music_map.model.lightgcn import Layout
 from music_map.model.propagation import Csr
 
 # Uniform candidates per row for a song the user has not heard; all are heard with probability (share heard)^16.
@@ -94,15 +96,28 @@ def _lower_bound(values: jax.Array, low: jax.Array, high: jax.Array, wanted: jax
     return jax.lax.fori_loop(0, steps, halve, (low, high))[0]
 
 
-def observed(edges: Csr, users: jax.Array, items: jax.Array) -> jax.Array:
+def observed(
+    edges: Csr, users: jax.Array, items: jax.Array, layout: Layout | None = None, axis: Axis = ONE
+) -> jax.Array:
     """Whether (user, item) is an edge, by binary search in the user's row. bool, shape of `users`."""
-    low, high = edges.offsets[users], edges.offsets[users + 1]
-    at = _lower_bound(edges.columns, low, high, items)
-    return (at < high) & (edges.columns[jnp.minimum(at, edges.columns.shape[0] - 1)] == items)
+    rows, here = _rows_of(edges, users, layout, axis)
+    low, high = edges.offsets[rows], edges.offsets[rows + 1]
+    # Within a row songs ascend, also where columns are slots, which do not.
+    columns = edges.columns if layout is None else layout.slot_item[edges.columns]
+    at = _lower_bound(columns, low, high, items)
+    found = (at < high) & (columns[jnp.minimum(at, columns.shape[0] - 1)] == items)
+    return found if layout is None else axis.sum((found & here).astype(jnp.int32)) > 0
 
 
-def observed_block(edges: Csr, users: jax.Array, items: jax.Array, num_items: int) -> jax.Array:
-    """Whether each user has an edge to each song: bool [B, N].
+def observed_block(
+    edges: Csr,
+    users: jax.Array,
+    items: jax.Array,
+    num_items: int,
+    layout: Layout | None = None,
+    axis: Axis = ONE,
+) -> jax.Array:
+    """Whether each user of this device's part of a batch has an edge to each song: bool [ceil(B / n), N].
 
     One pass over all edges, which costs about 1/d of a propagation of d dimensions; binary searches for all B x N pairs
     would cost more than the step itself.
@@ -112,21 +127,52 @@ def observed_block(edges: Csr, users: jax.Array, items: jax.Array, num_items: in
       users: int32 [B]; repeats are allowed.
       items: int32 [N]; repeats are allowed.
       num_items: I.
+      layout, axis: where rows are partitioned; each device then fills in the rows that it has.
     """
+    if layout is None:
+        users, here = axis.mine(users), None
+        at, columns = users, edges.columns
+    else:
+        users = axis.filled(users)
+        at, here = _rows_of(edges, users, layout, axis)
+        columns = layout.slot_item[edges.columns]
     num_users = edges.offsets.shape[0] - 1
-    rows, columns = users.shape[0], items.shape[0]
+    rows, width = users.shape[0], items.shape[0]
     # Of repeats the first stands for all; what is not in the batch lies outside the block and is dropped.
+    first = jnp.arange(rows, dtype=jnp.int32)
     # Padding entries have the row num_users: no row of the batch.
-    row_of = jnp.full((num_users + 1,), rows, jnp.int32).at[users].min(jnp.arange(rows, dtype=jnp.int32))
-    column_of = jnp.full((num_items,), columns, jnp.int32).at[items].min(jnp.arange(columns, dtype=jnp.int32))
-    block = jnp.zeros((columns, rows), bool).at[column_of[edges.columns], row_of[edges.rows]].set(True, mode="drop")
+    row_of = jnp.full((num_users + 1,), rows, jnp.int32)
+    row_of = row_of.at[at].min(first if here is None else jnp.where(here, first, rows))
+    column_of = jnp.full((num_items,), width, jnp.int32).at[items].min(jnp.arange(width, dtype=jnp.int32))
+    block = jnp.zeros((width, rows), bool).at[column_of[columns], row_of[edges.rows]].set(True, mode="drop")
     # Whole rows are gathered both times: single elements would take a CPU ten times as long.
-    return block[column_of[items]].T[row_of[users]]
+    block = block[column_of[items]].T[jnp.minimum(row_of[at], rows - 1)]
+    if here is None:
+        return block
+    return axis.scatter((block & here[:, None]).astype(jnp.int8)) > 0
 
 
-def draw_positives(key: jax.Array, edges: Csr, positives: Positives, batch_size: int) -> tuple[jax.Array, jax.Array]:
-    """Draws observed pairs with replacement: users int32 [B], songs int32 [B]."""
+def _rows_of(
+    edges: Csr, users: jax.Array, layout: Layout | None, axis: Axis
+) -> tuple[jax.Array, jax.Array | None]:
+    """The users' rows in `edges`, and whether each is on this device."""
+    if layout is None:
+        return users, None
+    return axis.local(layout.user_slot[users], edges.offsets.shape[0] - 1)
+
+
+def draw_positives(
+    key: jax.Array,
+    edges: Csr,
+    positives: Positives,
+    batch_size: int,
+    layout: Layout | None = None,
+    axis: Axis = ONE,
+) -> tuple[jax.Array, jax.Array]:
+    """Draws observed pairs with replacement: users int32 [B], songs int32 [B], the same pairs however rows lie."""
     user_key, item_key = jax.random.split(key)
+    if layout is not None:
+        return _draw_partitioned(user_key, item_key, edges, positives, batch_size, layout, axis)
     num_edges = edges.columns.shape[0]
     if positives.users is None:
         at = jax.random.randint(user_key, (batch_size,), 0, num_edges)
@@ -144,10 +190,47 @@ def draw_positives(key: jax.Array, edges: Csr, positives: Positives, batch_size:
     return users, edges.columns[at]
 
 
-def draw_unobserved(key: jax.Array, edges: Csr, users: jax.Array, num_items: int) -> jax.Array:
+def _draw_partitioned(
+    user_key: jax.Array,
+    item_key: jax.Array,
+    edges: Csr,
+    positives: Positives,
+    batch_size: int,
+    layout: Layout,
+    axis: Axis,
+) -> tuple[jax.Array, jax.Array]:
+    """All devices draw users and places in their rows alike; who has a user's row says which song is there."""
+    if positives.users is None:
+        at = jax.random.randint(user_key, (batch_size,), 0, layout.user_offsets[-1])
+        users = jnp.searchsorted(layout.user_offsets, at, side="right").astype(jnp.int32) - 1
+        place = at - layout.user_offsets[users]
+    else:
+        users = positives.users[jax.random.randint(user_key, (batch_size,), 0, positives.users.shape[0])]
+        place = None
+    if positives.cumulative is None and place is None:
+        place = jax.random.randint(item_key, (batch_size,), 0, layout.user_edges[users])
+    rows, here = _rows_of(edges, users, layout, axis)
+    low, high = edges.offsets[rows], edges.offsets[rows + 1]
+    if positives.cumulative is None:
+        at = low + place
+    else:
+        at = _lower_bound(positives.cumulative, low, high, jax.random.uniform(item_key, (batch_size,)))
+    at = jnp.clip(at, low, jnp.maximum(high - 1, low))
+    songs = layout.slot_item[edges.columns[jnp.minimum(at, edges.columns.shape[0] - 1)]]
+    return users, axis.sum(jnp.where(here, songs, 0))
+
+
+def draw_unobserved(
+    key: jax.Array,
+    edges: Csr,
+    users: jax.Array,
+    num_items: int,
+    layout: Layout | None = None,
+    axis: Axis = ONE,
+) -> jax.Array:
     """For each user one song drawn uniformly from those that are no edge of the user. int32 [B]."""
     candidates = jax.random.randint(key, (_TRIES, users.shape[0]), 0, num_items)
-    taken = observed(edges, jnp.broadcast_to(users, candidates.shape), candidates)
+    taken = observed(edges, jnp.broadcast_to(users, candidates.shape), candidates, layout, axis)
     first = jnp.argmin(taken, axis=0)
     return jnp.take_along_axis(candidates, first[None, :], axis=0)[0]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from music_map.axis import ONE, Axis
 from music_map.losses import ranking
 from music_map.losses.settings import LossSettings
 from music_map.model import lightgcn
@@ -24,12 +24,19 @@ MEASURES = ("loss", "ranking_loss", "explicit_negative_loss", "l2", "grad_norm",
 
 @dataclasses.dataclass(frozen=True)
 class StepSettings:
-    """All that a step is compiled for; hashable."""
+    """All that a step is compiled for; hashable.
+
+    Attributes:
+      model, loss, optimizer: what is trained, and how.
+      batch_size: B, of all devices together; it need not be a multiple of their number.
+      axis: the devices.
+    """
 
     model: ModelSettings
     loss: LossSettings
     optimizer: OptimizerSettings
     batch_size: int
+    axis: Axis = ONE
 
 
 class TrainState(NamedTuple):
@@ -73,36 +80,48 @@ def create_state(settings: StepSettings, inputs: Inputs, *, seed: int) -> TrainS
 def batch_loss(
     params: Params, inputs: Inputs, data: SampleData, key: jax.Array, settings: StepSettings
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Draws a batch and gives its loss and the parts of it. Returns float [] and float [] each."""
+    """Draws a batch and gives its loss and the parts of it. Returns float [] and float [] each.
+
+    On several devices each gives its rows' share: the loss is the sum over the devices.
+    """
     positive_key, negative_key, dislike_key, dropout_key = jax.random.split(key, 4)
-    loss, edges = settings.loss, inputs.adjacency.users_from_items.forward
-    num_items = data.item_probability.shape[0]
-    users, items = sampling.draw_positives(positive_key, edges, data.positives, settings.batch_size)
-    user_all, item_all, (user0, item0) = lightgcn.apply(params, inputs, settings.model, dropout_key)
-    user, item = user_all[users], item_all[items]
+    loss, axis, layout, edges = settings.loss, settings.axis, inputs.layout, inputs.adjacency.users_from_items.forward
+    num_items, size = data.item_probability.shape[0], settings.batch_size
+    # Every device draws the whole batch, which is a few integers a row, and scores its own rows of it.
+    users, items = sampling.draw_positives(positive_key, edges, data.positives, size, layout, axis)
+    user_all, item_all, (user0, item0) = lightgcn.apply(params, inputs, settings.model, dropout_key, axis)
+    user_at = users if layout is None else layout.user_slot[users]
+    item_at = items if layout is None else layout.item_slot[items]
+    user, item = axis.take_mine(user_all, user_at), axis.take_mine(item_all, item_at)
+    regularised = [axis.take_mine(user0, user_at), axis.take_mine(item0, item_at)]
+    my_items, row_weights = axis.mine(items), axis.row_weights(size)
     positive = jnp.sum(user * item, axis=-1)
-    regularised = [user0[users], item0[items]]
 
     if loss.name == "bpr":
-        unheard = sampling.draw_unobserved(negative_key, edges, users, num_items)
-        ranking_loss = ranking.bpr(positive, jnp.sum(user * item_all[unheard], axis=-1))
-        regularised.append(item0[unheard])
+        unheard = sampling.draw_unobserved(negative_key, edges, users, num_items, layout, axis)
+        unheard_at = unheard if layout is None else layout.item_slot[unheard]
+        negative = jnp.sum(user * axis.take_mine(item_all, unheard_at), axis=-1)
+        ranking_loss = ranking.bpr(positive, negative, row_weights=row_weights)
+        regularised.append(axis.take_mine(item0, unheard_at))
     elif loss.name == "softmax":
-        scores = user @ item_all.T
+        songs = jnp.arange(num_items, dtype=items.dtype)
+        candidates = item_all if layout is None else axis.gather(item_all)[layout.item_slot]
+        scores = user @ candidates.T
         if loss.mask_observed:
-            songs = jnp.arange(num_items, dtype=items.dtype)
-            others = sampling.observed_block(edges, users, songs, num_items) & (songs[None, :] != items[:, None])
-            scores = jnp.where(others, -jnp.inf, scores)
-        ranking_loss = ranking.softmax(scores, items, temperature=loss.temperature)
+            others = sampling.observed_block(edges, users, songs, num_items, layout, axis)
+            scores = jnp.where(others & (songs[None, :] != my_items[:, None]), -jnp.inf, scores)
+        ranking_loss = ranking.softmax(scores, my_items, temperature=loss.temperature, row_weights=row_weights)
     else:
         songs, log_q = sampling.draw_negatives(negative_key, items, data.item_probability, loss)
-        negative = user @ item_all[songs].T
+        negative = user @ axis.take(item_all, songs if layout is None else layout.item_slot[songs]).T
         if loss.mask_observed:  # the positive is one of the user's songs
-            where = ~sampling.observed_block(edges, users, songs, num_items)
+            where = ~sampling.observed_block(edges, users, songs, num_items, layout, axis)
         else:
-            where = songs[None, :] != items[:, None]
+            where = songs[None, :] != my_items[:, None]
         if loss.name == "sampled_bpr":
-            ranking_loss = ranking.sampled_bpr(positive, negative, log_correction=log_q, where=where)
+            ranking_loss = ranking.sampled_bpr(
+                positive, negative, log_correction=log_q, where=where, row_weights=row_weights
+            )
         elif loss.name == "sampled_softmax":
             ranking_loss = ranking.sampled_softmax(
                 positive,
@@ -110,6 +129,7 @@ def batch_loss(
                 log_correction=log_q + jnp.log(songs.shape[0] / num_items),
                 where=where,
                 temperature=loss.temperature,
+                row_weights=row_weights,
             )
         else:
             ranking_loss = ranking.debiased_contrastive(
@@ -120,21 +140,35 @@ def batch_loss(
                 temperature=loss.temperature,
                 positive_prior=loss.positive_prior,
                 num_negatives=songs.shape[0],
+                row_weights=row_weights,
             )
 
     if loss.popularity_smoothing and loss.name not in ("bpr", "sampled_bpr"):
-        expected = user @ (data.item_probability @ item_all)
+        if layout is None:
+            mean_item = data.item_probability @ item_all
+        else:
+            drawn = data.item_probability.at[inputs.items_here()].get(mode="fill", fill_value=0.0)
+            mean_item = axis.sum(drawn @ item_all)
         ranking_loss += loss.popularity_smoothing * ranking.popularity_smoothing(
-            positive, expected, temperature=loss.temperature
+            positive, user @ mean_item, temperature=loss.temperature, row_weights=row_weights
         )
 
-    parts = {"ranking_loss": ranking_loss, "explicit_negative_loss": jnp.zeros(()), "l2": ranking.l2(*regularised)}
-    total = ranking_loss + loss.l2 * parts["l2"]
+    l2 = ranking.l2(*regularised, row_weights=row_weights)
+    parts = {"ranking_loss": ranking_loss, "explicit_negative_loss": jnp.zeros(()), "l2": l2}
+    total = ranking_loss + loss.l2 * l2
     if loss.explicit_negative_weight and data.dislikes.user.shape[0]:
-        at = jax.random.randint(dislike_key, (settings.batch_size,), 0, data.dislikes.user.shape[0])
-        scores = jnp.sum(user_all[data.dislikes.user[at]] * item_all[data.dislikes.item[at]], axis=-1)
+        at = jax.random.randint(dislike_key, (size,), 0, data.dislikes.user.shape[0])
+        by, of, weight = data.dislikes.user[at], data.dislikes.item[at], data.dislikes.weight[at]
+        if layout is not None:
+            by, of = layout.user_slot[by], layout.item_slot[of]
+        scores = jnp.sum(axis.take_mine(user_all, by) * axis.take_mine(item_all, of), axis=-1)
+        my_weight = axis.mine(weight)
         parts["explicit_negative_loss"] = ranking.explicit_negative(
-            scores, data.dislikes.weight[at], margin=loss.explicit_negative_margin, temperature=loss.temperature
+            scores,
+            my_weight if row_weights is None else jnp.where(row_weights > 0, my_weight, 0.0),
+            margin=loss.explicit_negative_margin,
+            temperature=loss.temperature,
+            total_weight=jnp.sum(weight),
         )
         total += loss.explicit_negative_weight * parts["explicit_negative_loss"]
     return total, parts
@@ -143,28 +177,29 @@ def batch_loss(
 def train_step(state: TrainState, inputs: Inputs, data: SampleData, settings: StepSettings) -> TrainState:
     """One update; sums of MEASURES go to `state.window`."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    axis = settings.axis
     (loss, parts), grads = jax.value_and_grad(batch_loss, has_aux=True)(state.params, inputs, data, key, settings)
-    updates, opt_state = make_optimizer(settings.optimizer).update(grads, state.opt_state, state.params)
+    (loss, parts), grads = axis.sum((loss, parts)), axis.reduce_gradients(grads)
+    updates, opt_state = make_optimizer(settings.optimizer, norm=axis.norm).update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     measured = parts | {
         "loss": loss,
-        "grad_norm": optax.tree.norm(grads),
-        "param_norm": optax.tree.norm(params),
-        "update_norm": optax.tree.norm(updates),
+        "grad_norm": axis.norm(grads),
+        "param_norm": axis.norm(params),
+        "update_norm": axis.norm(updates),
         "count": 1.0,
     }
     window = {name: total + measured[name] for name, total in state.window.items()}
     return TrainState(state.step + 1, params, opt_state, state.key, window)
 
 
-@functools.partial(jax.jit, static_argnames="settings", donate_argnums=0)
-def train_steps(
+def run_steps(
     state: TrainState, inputs: Inputs, data: SampleData, num_steps: jax.Array, *, settings: StepSettings
 ) -> tuple[TrainState, jax.Array]:
-    """Runs `num_steps` steps in one dispatch; the number is data, so any number runs the same program.
+    """Runs `num_steps` steps in one program; the number is data, so any number runs the same program.
 
     Args:
-      state: donated.
+      state: where to start.
       inputs, data: graph, features, sampling tables.
       num_steps: int32 [].
       settings: static.
@@ -185,6 +220,10 @@ def train_steps(
         return state, jnp.isfinite(state.window["loss"]) & jnp.isfinite(state.window["grad_norm"])
 
     return jax.lax.while_loop(running, advance, (state, jnp.array(True)))
+
+
+# The state is donated.
+train_steps = jax.jit(run_steps, static_argnames="settings", donate_argnums=0)
 
 
 def rate_at(settings: OptimizerSettings, step: int) -> float:

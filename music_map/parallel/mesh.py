@@ -1,0 +1,67 @@
+"""The mesh of all devices, and arrays laid out on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from music_map.axis import NAME
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of one axis over the devices; None: all devices of all processes."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), (NAME,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, P())
+
+
+def by_rows(mesh: Mesh) -> NamedSharding:
+    """Rows cut over the devices."""
+    return NamedSharding(mesh, P(NAME))
+
+
+def replicate(mesh: Mesh, tree):
+    """Puts every leaf, which all processes have, on all devices whole."""
+    sharding = replicated(mesh)
+    return jax.tree.map(lambda x: put(sharding, np.asarray(x)), tree)
+
+
+def put(sharding: NamedSharding, array: np.ndarray) -> jax.Array:
+    """Puts an array that this process has whole on its devices of a mesh, each what it needs."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda at: array[at])
+
+
+def put_parts(mesh: Mesh, part: Callable[[int], object]):
+    """Stacks one part a device by rows; a process makes the parts of its own devices only.
+
+    Args:
+      mesh: the devices.
+      part: number of a device -> pytree of NumPy arrays, shaped alike on all devices.
+
+    Returns:
+      The pytree, of arrays [n R, ...] where the parts have [R, ...].
+    """
+    sharding, devices = by_rows(mesh), list(mesh.devices.flat)
+    own = [(d, device) for d, device in enumerate(devices) if device.process_index == jax.process_index()]
+    parts = [jax.tree.map(lambda x, to=device: jax.device_put(np.asarray(x), to), part(d)) for d, device in own]
+
+    def stack(*pieces: jax.Array) -> jax.Array:
+        rows, *rest = pieces[0].shape
+        return jax.make_array_from_single_device_arrays((rows * len(devices), *rest), sharding, list(pieces))
+
+    return jax.tree.map(stack, *parts)
+
+
+def to_host(x: jax.Array) -> np.ndarray:
+    """The whole array in this process's memory; of an array on many hosts all processes must ask."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return np.asarray(jax.jit(lambda y: y, out_shardings=replicated(x.sharding.mesh))(x))

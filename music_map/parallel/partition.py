@@ -1,0 +1,190 @@
+"""The graph cut into parts by the node where an edge ends, parts of almost equally many edges.
+
+Nodes get slots: NUM_PARTS parts of equally many slots each, and a device holds NUM_PARTS / n consecutive parts. So the
+slots do not depend on the number of devices n, and what is stored by slot (embeddings, optimizer state, checkpoints)
+moves to another number of devices without being renumbered.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from music_map.errors import UserError
+from music_map.graph.bipartite import BipartiteGraph
+
+# Any number of devices that divides it can share the parts.
+NUM_PARTS = 64
+
+# Parts are filled one round (a node for each) at a time, the heaviest nodes first and each round against the loads so
+# far; from this round on nodes are so light, and so alike, that dealing them back and forth keeps the loads level.
+_MEASURED_ROUNDS = 20_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Slots:
+    """Where the nodes of one kind lie.
+
+    Attributes:
+      of_node: int32 [N], each node's slot.
+      node: int32 [NUM_PARTS x slots of a part], each slot's node; N for an empty one. The last slot of each part is
+        empty: edges that only fill up an array end there.
+    """
+
+    of_node: np.ndarray
+    node: np.ndarray
+
+    @property
+    def num_slots(self) -> int:
+        """Slots of all parts."""
+        return len(self.node)
+
+    def to_slots(self, rows: np.ndarray) -> np.ndarray:
+        """Rows by node to rows by slot, zeros in empty slots."""
+        out = np.zeros((self.num_slots, *rows.shape[1:]), rows.dtype)
+        out[self.of_node] = rows
+        return out
+
+
+def make_slots(degree: np.ndarray, num_parts: int = NUM_PARTS) -> Slots:
+    """Deals nodes to parts: as many nodes in each, to within one, and as many edges as that allows.
+
+    Args:
+      degree: int [N], edges that end at each node.
+      num_parts: parts.
+    """
+    num_nodes = len(degree)
+    rounds = -(-num_nodes // num_parts)
+    heaviest_first = np.argsort(-degree, kind="stable")
+    part_of = np.empty((rounds, num_parts), np.int64)
+    loads = np.zeros(num_parts, np.int64)
+    padded = np.concatenate([degree[heaviest_first], np.zeros(rounds * num_parts - num_nodes, degree.dtype)])
+    by_round = padded.reshape(rounds, num_parts)
+    for r in range(min(rounds, _MEASURED_ROUNDS)):
+        # The heaviest node of the round goes where there is least.
+        part_of[r] = np.argsort(loads, kind="stable")
+        loads[part_of[r]] += by_round[r]
+    rest = np.arange(_MEASURED_ROUNDS, rounds)
+    part_of[_MEASURED_ROUNDS:] = np.where(rest[:, None] % 2, np.arange(num_parts)[::-1], np.arange(num_parts))
+    slot = part_of * (rounds + 1) + np.arange(rounds)[:, None]
+    of_node = np.empty(num_nodes, np.int32)
+    of_node[heaviest_first] = slot.reshape(-1)[:num_nodes]
+    node = np.full(num_parts * (rounds + 1), num_nodes, np.int32)
+    node[of_node] = np.arange(num_nodes, dtype=np.int32)
+    return Slots(of_node, node)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """One device's rows of a sparse matrix, as `music_map.model.propagation.Csr`, filled up to a common length."""
+
+    offsets: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    values: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """The edges that end at one kind of node, cut by devices.
+
+    Attributes:
+      slots: of the receivers.
+      offsets: int [N + 1], edges of node v are offsets[v]:offsets[v + 1] of what `edges` reads.
+      num_devices: n.
+      capacity: edges on each device, the most that any has.
+    """
+
+    slots: Slots
+    offsets: np.ndarray
+    num_devices: int
+    capacity: int
+
+    @property
+    def rows_per_device(self) -> int:
+        """Slots on each device."""
+        return self.slots.num_slots // self.num_devices
+
+    def nodes(self, device: int) -> np.ndarray:
+        """Nodes of a device's slots, N for an empty one."""
+        return self.slots.node[device * self.rows_per_device : (device + 1) * self.rows_per_device]
+
+    def degree(self, device: int) -> np.ndarray:
+        """Edges at each of a device's slots."""
+        return _at(np.diff(self.offsets), self.nodes(device))
+
+    def positions(self, device: int) -> np.ndarray:
+        """Positions of a device's edges in the graph's arrays, by slot and within one in the graph's order."""
+        degree = self.degree(device)
+        starts = _at(self.offsets[:-1], self.nodes(device))
+        before = np.cumsum(degree) - degree
+        return np.repeat(starts - before, degree) + np.arange(degree.sum())
+
+    def fill(self, values: np.ndarray) -> np.ndarray:
+        """Edge values filled up with zeros to the capacity."""
+        return np.concatenate([values, np.zeros(self.capacity - len(values), values.dtype)])
+
+    def csr(self, device: int, read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> Rows:
+        """A device's rows.
+
+        Args:
+          device: its number.
+          read: positions -> (columns, values) of those edges.
+        """
+        columns, values = read(self.positions(device))
+        degree = self.degree(device)
+        degree[-1] += self.capacity - len(columns)  # the empty last slot takes what fills up
+        return Rows(
+            np.concatenate([[0], np.cumsum(degree)]).astype(np.int32),
+            np.repeat(np.arange(len(degree), dtype=np.int32), degree),
+            self.fill(columns.astype(np.int32)),
+            self.fill(values.astype(np.float32)),
+        )
+
+
+def _at(values: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    return np.concatenate([values, np.zeros(1, values.dtype)])[nodes]
+
+
+def make_side(offsets: np.ndarray, num_devices: int) -> Side:
+    """Cuts the edges of one kind of receivers. Raises UserError for a number of devices that cannot share the parts."""
+    if NUM_PARTS % num_devices:
+        raise UserError(
+            f"config.parallel='sharded' shares {NUM_PARTS} parts evenly; {num_devices} devices do not divide them: "
+            "use 1, 2, 4, 8, 16, 32 or 64"
+        )
+    degree = np.diff(offsets)
+    slots = make_slots(degree)
+    side = Side(slots, offsets, num_devices, 0)
+    most = max(int(side.degree(d).sum()) for d in range(num_devices))
+    if most >= 2**31 - 1:
+        raise UserError(f"{most} edges on a device; int32 indices hold 2^31 - 2: use more devices")
+    return dataclasses.replace(side, capacity=most + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Partition:
+    """A graph cut both ways: edges by the user and edges by the song where they end."""
+
+    graph: BipartiteGraph
+    users: Side
+    items: Side
+
+    def user_rows(self, device: int) -> Rows:
+        """W: rows are the device's users, columns slots of songs."""
+        item, weight = self.graph.item, self.graph.weight
+        return self.users.csr(device, lambda at: (self.items.slots.of_node[item[at]], weight[at]))
+
+    def item_rows(self, device: int) -> Rows:
+        """W transposed: rows are the device's songs, columns slots of users."""
+        user, weight, order = self.graph.user, self.graph.weight, self.graph.item_order
+        return self.items.csr(
+            device, lambda at: (self.users.slots.of_node[user[order[at]]], weight[order[at]])
+        )
+
+
+def partition(graph: BipartiteGraph, num_devices: int) -> Partition:
+    """Cuts a graph for a number of devices; reads no edge."""
+    return Partition(graph, make_side(graph.user_offsets, num_devices), make_side(graph.item_offsets, num_devices))

@@ -1,0 +1,295 @@
+"""Runners for many devices: "pmap" splits the batch, "sharded" splits the batch, the nodes and the edges."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from music_map.axis import NAME, PARTITIONED, Axis
+from music_map.errors import UserError
+from music_map.graph.bipartite import BipartiteGraph
+from music_map.model import lightgcn
+from music_map.model.fusion import Features
+from music_map.model.lightgcn import Inputs, Layout, Params
+from music_map.model.propagation import Adjacency, Csr, Matrix
+from music_map.parallel import mesh as meshes
+from music_map.parallel.partition import Partition, Rows, partition
+from music_map.training.runner import OneDevice, Runner
+from music_map.training.sampling import Positives, SampleData
+from music_map.training.step import StepSettings, TrainState, create_state, empty_window, run_steps
+
+MODES = ("none", "pmap", "sharded")
+
+
+def make_runner(
+    mode: str,
+    *,
+    graph: BipartiteGraph,
+    inputs: Inputs,
+    data: SampleData,
+    settings: StepSettings,
+    devices: Sequence[jax.Device] | None = None,
+) -> Runner:
+    """The runner of a mode.
+
+    Args:
+      mode: "none", "pmap" or "sharded".
+      graph: the bipartite graph, NumPy.
+      inputs, data: of the whole graph, on one device or in the host's memory.
+      settings: what a step is compiled for.
+      devices: of "pmap" and "sharded"; None: all there are.
+
+    Raises:
+      UserError: the mode cannot use these devices.
+    """
+    if mode == "none":
+        return OneDevice(inputs, data, settings)
+    if mode == "pmap":
+        return Replicated(inputs, data, settings, devices=devices)
+    return Sharded(graph, inputs, data, settings, devices=devices)
+
+
+class Replicated:
+    """Data-parallel training by `jax.pmap`: every device has the whole graph and 1/n of each batch."""
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        data: SampleData,
+        settings: StepSettings,
+        *,
+        devices: Sequence[jax.Device] | None = None,
+    ):
+        if jax.process_count() > 1:
+            raise UserError("config.parallel='pmap' is for the devices of one host; use 'sharded' on several")
+        self.mesh = meshes.make_mesh(devices)
+        self.settings = dataclasses.replace(settings, axis=Axis(self.mesh.size))
+        self.num_edges = inputs.adjacency.users_from_items.forward.columns.shape[0]
+        self._source = inputs
+        self._inputs, self._data = meshes.replicate(self.mesh, (inputs, data))
+        self._one = OneDevice(inputs, None, settings)
+        # Gradients are summed within, so all devices end with one state: it goes in and comes out once.
+        self.step = jax.pmap(
+            functools.partial(run_steps, settings=self.settings),
+            axis_name=NAME,
+            in_axes=(None, None, None, 0),  # pmap wants one argument with a device axis
+            out_axes=None,
+            devices=list(self.mesh.devices.flat),
+            axis_size=self.mesh.size,
+            donate_argnums=0,
+        )
+
+    def create_state(self, seed: int) -> TrainState:
+        return meshes.replicate(self.mesh, create_state(self.settings, self._source, seed=seed))
+
+    def arguments(self, state: TrainState, num_steps: int) -> tuple:
+        """Arguments of `step`."""
+        return state, self._inputs, self._data, jnp.full((self.mesh.size,), num_steps, jnp.int32)
+
+    def advance(self, state: TrainState, num_steps: int) -> tuple[TrainState, jax.Array]:
+        return self.step(*self.arguments(state, num_steps))
+
+    def empty_window(self) -> dict[str, jax.Array]:
+        return meshes.replicate(self.mesh, empty_window())
+
+    def params(self, params: Params) -> Params:
+        return jax.tree.map(np.asarray, params)
+
+    def encode(self, params: Params) -> tuple[jax.Array, jax.Array]:
+        return self._one.encode(params)
+
+
+class Sharded:
+    """Nodes, optimizer state, edges and batch partitioned over a mesh by `jax.shard_map`.
+
+    A device has the slots of its parts, see `music_map.parallel.partition`, and the edges that end there. A layer
+    gathers the other side's embeddings: (U + I) d floats in each direction of differentiation.
+    """
+
+    def __init__(
+        self,
+        graph: BipartiteGraph,
+        inputs: Inputs,
+        data: SampleData,
+        settings: StepSettings,
+        *,
+        devices: Sequence[jax.Device] | None = None,
+    ):
+        self.mesh = meshes.make_mesh(devices)
+        self.settings = dataclasses.replace(settings, axis=Axis(self.mesh.size, sharded=True))
+        self.num_edges = len(graph.item)
+        self.partition = partition(graph, self.mesh.size)
+        self._source = inputs
+        self._slots = {"user": self.partition.users.slots, "item": self.partition.items.slots}
+        self._inputs = self._put_inputs(inputs)
+        self._data = self._put_data(data)
+        self._rows, self._whole = meshes.by_rows(self.mesh), meshes.replicated(self.mesh)
+        specs = self._specs(jax.eval_shape(lambda: create_state(self.settings, inputs, seed=0)))
+        input_specs = Inputs(
+            *(jax.tree.map(lambda _: P(NAME), part) for part in self._inputs[:2]),
+            jax.tree.map(lambda _: P(), self._inputs.layout),
+        )
+        data_specs = jax.tree.map(lambda _: P(), self._data)
+        if self._data.positives.cumulative is not None:
+            data_specs = data_specs._replace(positives=data_specs.positives._replace(cumulative=P(NAME)))
+        shard_map = functools.partial(jax.shard_map, mesh=self.mesh, check_vma=False)
+        self.step = jax.jit(
+            shard_map(
+                functools.partial(run_steps, settings=self.settings),
+                in_specs=(specs, input_specs, data_specs, P()),
+                out_specs=(specs, P()),
+            ),
+            donate_argnums=0,
+        )
+
+        def encode(params: Params, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
+            return lightgcn.apply(params, inputs, self.settings.model, None, self.settings.axis)[:2]
+
+        self._encode = jax.jit(shard_map(encode, in_specs=(specs.params, input_specs), out_specs=(P(NAME), P(NAME))))
+
+    def _put_inputs(self, inputs: Inputs) -> Inputs:
+        cut: Partition = self.partition
+        adjacent = inputs.adjacency
+        user_degree, item_degree = np.asarray(adjacent.user_degree), np.asarray(adjacent.item_degree)
+
+        def part(device: int) -> Adjacency:
+            users, items = cut.users.nodes(device), cut.items.nodes(device)
+            return Adjacency(
+                Matrix(_csr(cut.user_rows(device)), _csr(cut.item_rows(device))),
+                _filled(user_degree, users),
+                _filled(item_degree, items),
+            )
+
+        features = None
+        if inputs.features is not None:
+            features = _put_features(self.mesh, inputs.features, cut)
+        counts = np.diff(cut.users.offsets)
+        offsets = cut.users.offsets.astype(np.int32) if self.num_edges < 2**31 else None
+        layout = Layout(
+            self._slots["user"].of_node, self._slots["item"].of_node, self._slots["item"].node,
+            counts.astype(np.int32), offsets,
+        )  # fmt: skip
+        return Inputs(meshes.put_parts(self.mesh, part), features, meshes.replicate(self.mesh, layout))
+
+    def _put_data(self, data: SampleData) -> SampleData:
+        positives, users = data.positives, self.partition.users
+        if positives.users is None and self._inputs.layout.user_offsets is None:
+            raise UserError(
+                f"config.train.user_sampling='degree' draws among {self.num_edges} edges; int32 indices hold 2^31 - 1: "
+                "use 'uniform'"
+            )
+        cumulative = None
+        if positives.cumulative is not None:
+            shares = np.asarray(positives.cumulative)
+            cumulative = meshes.put_parts(self.mesh, lambda d: users.fill(shares[users.positions(d)]))
+        whole = meshes.replicate(self.mesh, data._replace(positives=Positives(positives.users, None)))
+        return whole._replace(positives=whole.positives._replace(cumulative=cumulative))
+
+    def _specs(self, tree):
+        """P("devices") for what has a row for each node: embeddings and their moments; P() for the rest."""
+
+        def spec(path: tuple, leaf: object) -> P:
+            del leaf
+            return P(NAME) if _node_kind(path) else P()
+
+        return jax.tree_util.tree_map_with_path(spec, tree)
+
+    def to_slots(self, tree):
+        """A state or parameters by node, put on the devices by slot."""
+
+        def put(path: tuple, leaf: jax.Array) -> jax.Array:
+            kind = _node_kind(path)
+            if kind is None:
+                return meshes.put(self._whole, np.asarray(leaf))
+            return meshes.put(self._rows, self._slots[kind].to_slots(np.asarray(leaf)))
+
+        return jax.tree_util.tree_map_with_path(put, tree)
+
+    def create_state(self, seed: int) -> TrainState:
+        return self.to_slots(create_state(self.settings, self._source, seed=seed))
+
+    def arguments(self, state: TrainState, num_steps: int) -> tuple:
+        """Arguments of `step`."""
+        return state, self._inputs, self._data, meshes.put(self._whole, np.asarray(num_steps, np.int32))
+
+    def advance(self, state: TrainState, num_steps: int) -> tuple[TrainState, jax.Array]:
+        return self.step(*self.arguments(state, num_steps))
+
+    def empty_window(self) -> dict[str, jax.Array]:
+        return meshes.replicate(self.mesh, empty_window())
+
+    def params(self, params: Params) -> Params:
+        def by_node(path: tuple, leaf: jax.Array) -> np.ndarray:
+            kind = _node_kind(path)
+            return meshes.to_host(leaf) if kind is None else meshes.to_host(leaf)[self._slots[kind].of_node]
+
+        return jax.tree_util.tree_map_with_path(by_node, params)
+
+    def encode(self, params: Params) -> tuple[jax.Array, jax.Array]:
+        users, items = self._encode(self.to_slots(params), self._inputs)
+        return (
+            jnp.asarray(meshes.to_host(users)[self._slots["user"].of_node]),
+            jnp.asarray(meshes.to_host(items)[self._slots["item"].of_node]),
+        )
+
+
+def _node_kind(path: tuple) -> str | None:
+    """ "user" or "item" where the leaf at a path of a state or of parameters has a row for each such node."""
+    last = getattr(path[-1], "key", None) if path else None
+    return last if last in PARTITIONED else None
+
+
+def _csr(rows: Rows) -> Csr:
+    return Csr(rows.offsets, rows.rows, rows.columns, rows.values)
+
+
+def _filled(values: np.ndarray, nodes: np.ndarray, empty: float = 0.0) -> np.ndarray:
+    """values[nodes], `empty` where a node is one beyond the last."""
+    extra = np.full((1, *values.shape[1:]), empty, values.dtype)
+    return np.concatenate([values, extra])[nodes]
+
+
+def _put_features(mesh: jax.sharding.Mesh, features: Features, cut: Partition) -> Features:
+    """The songs' features by the songs' slots; each device has the audio of its own songs only."""
+    items = cut.items
+    audio = audio_row = track = None
+    if features.audio is not None:
+        table, row = np.asarray(features.audio), np.asarray(features.audio_row)
+        rows = [_filled(row, items.nodes(d), -1) for d in range(items.num_devices)]
+        most = max(1, max(int((r >= 0).sum()) for r in rows))
+
+        def audio_part(device: int) -> tuple[np.ndarray, np.ndarray]:
+            r = rows[device]
+            own = table[r[r >= 0]]
+            filled = np.concatenate([own, np.zeros((most - len(own), table.shape[1]), table.dtype)])
+            return filled, np.where(r >= 0, np.cumsum(r >= 0) - 1, -1).astype(np.int32)
+
+        audio, audio_row = meshes.put_parts(mesh, audio_part)
+    if features.track is not None:
+        known = np.asarray(features.track)
+        track = meshes.put_parts(mesh, lambda d: _filled(known, items.nodes(d)))
+    groups = [None if m is None else _put_groups(mesh, m, cut) for m in (features.artists, features.albums)]
+    return Features(audio, audio_row, *groups, track)
+
+
+def _put_groups(mesh: jax.sharding.Mesh, matrix: Matrix, cut: Partition) -> Matrix:
+    """A matrix [I, groups] by the songs' slots, with the transpose of each device's rows."""
+    offsets = np.asarray(matrix.forward.offsets).astype(np.int64)
+    columns, values = np.asarray(matrix.forward.columns), np.asarray(matrix.forward.values)
+    num_groups = matrix.backward.offsets.shape[0] - 1
+    side = dataclasses.replace(cut.items, offsets=offsets, capacity=0)
+    side = dataclasses.replace(side, capacity=1 + max(int(side.degree(d).sum()) for d in range(side.num_devices)))
+
+    def part(device: int) -> Matrix:
+        rows = side.csr(device, lambda at: (columns[at], values[at]))
+        order = np.lexsort((rows.rows, rows.columns))
+        starts = np.concatenate([[0], np.cumsum(np.bincount(rows.columns, minlength=num_groups))]).astype(np.int32)
+        return Matrix(_csr(rows), Csr(starts, rows.columns[order], rows.rows[order], rows.values[order]))
+
+    return meshes.put_parts(mesh, part)
