@@ -116,5 +116,7 @@ def get_config() -> ConfigDict:
     retrieval.only_with_audio = False
     retrieval.diversity = 0.0  # 0: by score alone; towards 1: unlike the songs before (maximal marginal relevance)
 
+    # "none": one device; "pmap": every device of this host has the graph, and its part of each batch; "sharded": nodes,
+    # edges and optimizer state are cut over all devices of all hosts.
     config.parallel = "none"
     return config

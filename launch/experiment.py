@@ -34,9 +34,11 @@ from music_map.evaluation.protocols import RankingTask, build_task, find_protoco
 from music_map.evaluation.ranking import ScoreBlock, embedding_scores
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.losses.settings import LossSettings
-from music_map.model import cold, fusion, lightgcn
+from music_map.model import cold, fusion
 from music_map.model.lightgcn import Inputs, ModelSettings, Params
 from music_map.model.propagation import adjacency, choose_backend
+from music_map.parallel import mesh as meshes
+from music_map.parallel.runners import MODES, make_runner
 from music_map.preprocess.dataset import Dataset
 from music_map.recency.settings import RecencySettings
 from music_map.retrieval.export import FOLDER, Export, histories_of, load_export, make_export, save_export
@@ -47,8 +49,9 @@ from music_map.training.checkpoint import CheckpointStore
 from music_map.training.loop import FitResult, LoopSettings, Position, fit, steps_per_epoch
 from music_map.training.metrics_log import MetricsLog
 from music_map.training.optimizer import OptimizerSettings
+from music_map.training.runner import OneDevice, Runner
 from music_map.training.sampling import SampleData, sample_data
-from music_map.training.step import StepSettings, create_state
+from music_map.training.step import StepSettings
 from music_map.training.subgraph import Parts
 
 # Where the data lies: other places can hold the same data.
@@ -83,7 +86,7 @@ class Experiment:
       config: the configuration.
       dataset: processed events and features.
       graph: the bipartite graph, NumPy.
-      inputs: what the encoder reads, on the device.
+      inputs: what the encoder reads, on the device; in the host's memory where config.parallel is not "none".
       settings: what a training step is compiled for.
       nearest: songs without train edges, to be placed by what they sound like, or None.
     """
@@ -95,16 +98,37 @@ class Experiment:
     settings: StepSettings
     nearest: cold.Nearest | None
 
+    @functools.cached_property
+    def runner(self) -> Runner:
+        """The devices of config.parallel, with graph, features and sampling tables on them."""
+        train = self.config.train
+        with host_memory(self.config):
+            data = sample_data(self.graph, users=train.user_sampling, items=train.item_sampling)
+        if train.mode == "subgraph":
+            return OneDevice(self.inputs, data, self.settings, parts=parts_of(self, data))
+        return make_runner(
+            self.config.parallel, graph=self.graph, inputs=self.inputs, data=data, settings=self.settings
+        )
+
+
+def host_memory(config: ConfigDict) -> contextlib.AbstractContextManager:
+    """Within, arrays that would go to the first device stay with the host where many devices share them."""
+    if config.parallel == "none":
+        return contextlib.nullcontext()
+    return meshes.host_memory()
+
 
 def check(config: ConfigDict) -> None:
     """Raises UserError for a value without meaning, before anything that takes long."""
-    require(config.parallel == "none", "config.parallel", config.parallel, "'none': one device is all there is so far")
+    require(config.parallel in MODES, "config.parallel", config.parallel, f"one of {', '.join(MODES)}")
     for field, choices in (("user_sampling", ("uniform", "degree")), ("item_sampling", ("uniform", "weight"))):
         value = config.train[field]
         require(value in choices, f"config.train.{field}", value, f"one of {', '.join(choices)}")
     mode, drawn = config.train.mode, config.train.user_sampling
     require(mode in ("full", "subgraph"), "config.train.mode", mode, "one of full, subgraph")
     require(config.train.partitions >= 1, "config.train.partitions", config.train.partitions, "at least 1")
+    rule = "'none' with config.train.mode='subgraph'"
+    require(mode == "full" or config.parallel == "none", "config.parallel", config.parallel, rule)
     rule = "'uniform' with config.train.mode='subgraph'"
     require(mode == "full" or drawn == "uniform", "config.train.user_sampling", drawn, rule)
     require(config.train.batch_size >= 1, "config.train.batch_size", config.train.batch_size, "at least 1")
@@ -178,6 +202,11 @@ def _settings(config: ConfigDict) -> tuple[ModelSettings, LossSettings]:
 
 def assemble(config: ConfigDict, dataset: Dataset, graph: BipartiteGraph) -> Experiment:
     """Puts graph and features on the device."""
+    with host_memory(config):
+        return _assemble(config, dataset, graph)
+
+
+def _assemble(config: ConfigDict, dataset: Dataset, graph: BipartiteGraph) -> Experiment:
     model, loss = _settings(config)
     adjacent = adjacency(graph, degree=model.degree)
     item_degree = np.asarray(adjacent.item_degree)
@@ -222,21 +251,15 @@ def loop_settings(config: ConfigDict) -> LoopSettings:
     return LoopSettings(**{name: config.train[name] for name in names}, metric=config.eval.metric)
 
 
-@functools.partial(jax.jit, static_argnames="settings")
-def _encode(
-    params: Params, inputs: Inputs, nearest: cold.Nearest | None, settings: ModelSettings
-) -> tuple[jax.Array, jax.Array]:
-    users, items, _ = lightgcn.apply(params, inputs, settings)
-    if nearest is not None:
-        items = cold.place(items, nearest, unit=settings.score == "cosine")
+def encode(experiment: Experiment, params: Params) -> tuple[jax.Array, jax.Array]:
+    """User embeddings [U, d] and song embeddings [I, d]."""
+    users, items = experiment.runner.encode(params)
+    if experiment.nearest is not None:
+        items = _place(items, experiment.nearest, unit=experiment.settings.model.score == "cosine")
     return users, items
 
 
-def encode(experiment: Experiment, params: Params) -> tuple[jax.Array, jax.Array]:
-    """User embeddings [U, d] and song embeddings [I, d]."""
-    if experiment.config.train.mode == "subgraph":
-        params = jax.device_put(params, jax.devices("cpu")[0])
-    return _encode(params, experiment.inputs, experiment.nearest, experiment.settings.model)
+_place = jax.jit(cold.place, static_argnames="unit")
 
 
 def task_for(experiment: Experiment, protocol: str, split: str) -> RankingTask:
@@ -411,13 +434,9 @@ def train(
     """Trains in a workdir, or goes on there; see `music_map.training.loop.fit`. Only the validation split is ranked."""
     config = run.config
     validation = None if config.data.train_on_val else task_for(run, config.eval.protocol, "val")
-    data = sample_data(run.graph, users=config.train.user_sampling, items=config.train.item_sampling)
     with contextlib.closing(checkpoint_store(workdir, read_only=False)) as store:
         return fit(
-            inputs=run.inputs,
-            data=data,
-            parts=parts_of(run, data),
-            step_settings=run.settings,
+            runner=run.runner,
             settings=loop,
             store=store,
             log=MetricsLog(workdir / "metrics.jsonl"),
@@ -546,13 +565,13 @@ def best_params(experiment: Experiment, workdir: Path) -> tuple[int, Params]:
         raise UserError(f"{workdir}: no checkpoint there yet; run launch/train.py to train")
     store = checkpoint_store(workdir, read_only=True)
     try:
-        like = create_state(experiment.settings, experiment.inputs, seed=experiment.config.train.seed)
+        like = experiment.runner.create_state(experiment.config.train.seed)
         found = store.restore(like, best=True)
     finally:
         store.close()
     if found is None:
         raise UserError(f"{workdir}: no checkpoint there yet; run launch/train.py again to go on training")
-    return found[0], found[1].params
+    return found[0], experiment.runner.params(found[1].params)
 
 
 def export_model(experiment: Experiment, workdir: Path, step: int, params: Params) -> Export:

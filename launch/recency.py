@@ -31,7 +31,6 @@ from music_map.recency.windows import Window, choose_windows
 from music_map.storage import fingerprint, read_json, write_json
 from music_map.training.loop import fit, steps_per_epoch
 from music_map.training.metrics_log import MetricsLog
-from music_map.training.sampling import sample_data
 
 # Raised when features or fit change their meaning: heads of an older version are then fitted anew.
 FORMAT_VERSION = 1
@@ -89,9 +88,7 @@ def calibrate(run: Experiment, workdir: Path, *, best_step: int, should_stop: Ca
     settings = dataclasses.replace(experiment.loop_settings(run.config), num_epochs=epochs)
     with contextlib.closing(experiment.checkpoint_store(workdir / "recency", read_only=False)) as store:
         result = fit(
-            inputs=past.inputs,
-            data=sample_data(past.graph, users=run.config.train.user_sampling, items=run.config.train.item_sampling),
-            step_settings=past.settings,
+            runner=past.runner,
             settings=settings,
             store=store,
             log=MetricsLog(workdir / "recency" / "metrics.jsonl"),

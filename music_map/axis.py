@@ -59,7 +59,7 @@ class Axis:
         return jax.lax.psum(self._have(x, slots), NAME)
 
     def take_mine(self, x: jax.Array, slots: jax.Array) -> jax.Array:
-        """x[slots] for this device's rows of a batch: [B] -> [ceil(B / n), ...]; what fills up the last is undefined."""
+        """x[slots] for this device's rows of a batch, filled up as by `mine`: [B] -> [ceil(B / n), ...]."""
         if not self.sharded:
             return x[self.mine(slots)]
         return self.scatter(self._have(x, self.filled(slots)))

@@ -166,16 +166,12 @@ def spmm(matrix: Matrix, x: jax.Array, backend: str, axis: Axis = ONE) -> jax.Ar
     return _product(matrix.forward, axis.gather(x), backend)
 
 
-def _spmm_forward(
-    matrix: Matrix, x: jax.Array, backend: str, axis: Axis
-) -> tuple[jax.Array, tuple[Matrix, jax.Array]]:
+def _spmm_forward(matrix: Matrix, x: jax.Array, backend: str, axis: Axis) -> tuple[jax.Array, tuple[Matrix, jax.Array]]:
     # An empty slice says what dtype x had.
     return _product(matrix.forward, axis.gather(x), backend), (matrix, x[:0])
 
 
-def _spmm_backward(
-    backend: str, axis: Axis, saved: tuple[Matrix, jax.Array], g: jax.Array
-) -> tuple[None, jax.Array]:
+def _spmm_backward(backend: str, axis: Axis, saved: tuple[Matrix, jax.Array], g: jax.Array) -> tuple[None, jax.Array]:
     matrix, like = saved
     return None, _product(matrix.backward, axis.gather(g.astype(like.dtype)), backend).astype(like.dtype)
 

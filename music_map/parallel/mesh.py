@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import jax
@@ -10,6 +11,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from music_map.axis import NAME
+
+
+def host_memory() -> contextlib.AbstractContextManager:
+    """Within, arrays that would go to the first device stay in the host's memory."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+        return contextlib.nullcontext()
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

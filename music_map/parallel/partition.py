@@ -180,9 +180,7 @@ class Partition:
     def item_rows(self, device: int) -> Rows:
         """W transposed: rows are the device's songs, columns slots of users."""
         user, weight, order = self.graph.user, self.graph.weight, self.graph.item_order
-        return self.items.csr(
-            device, lambda at: (self.users.slots.of_node[user[order[at]]], weight[order[at]])
-        )
+        return self.items.csr(device, lambda at: (self.users.slots.of_node[user[order[at]]], weight[order[at]]))
 
 
 def partition(graph: BipartiteGraph, num_devices: int) -> Partition:

@@ -20,7 +20,7 @@ from music_map.model.lightgcn import Inputs, Layout, Params
 from music_map.model.propagation import Adjacency, Csr, Matrix
 from music_map.parallel import mesh as meshes
 from music_map.parallel.partition import Partition, Rows, partition
-from music_map.training.runner import OneDevice, Runner
+from music_map.training.runner import ANY_NUMBER, OneDevice, Runner
 from music_map.training.sampling import Positives, SampleData
 from music_map.training.step import StepSettings, TrainState, create_state, empty_window, run_steps
 
@@ -73,7 +73,9 @@ class Replicated:
         self.num_edges = inputs.adjacency.users_from_items.forward.columns.shape[0]
         self._source = inputs
         self._inputs, self._data = meshes.replicate(self.mesh, (inputs, data))
-        self._one = OneDevice(inputs, None, settings)
+        # The first device's copy.
+        first = jax.tree.map(lambda x: x.addressable_data(0), self._inputs)
+        self._one = OneDevice(first, None, settings)
         # Gradients are summed within, so all devices end with one state: it goes in and comes out once.
         self.step = jax.pmap(
             functools.partial(run_steps, settings=self.settings),
@@ -86,13 +88,19 @@ class Replicated:
         )
 
     def create_state(self, seed: int) -> TrainState:
-        return meshes.replicate(self.mesh, create_state(self.settings, self._source, seed=seed))
+        with meshes.host_memory():
+            return meshes.replicate(self.mesh, create_state(self.settings, self._source, seed=seed))
 
     def arguments(self, state: TrainState, num_steps: int) -> tuple:
         """Arguments of `step`."""
         return state, self._inputs, self._data, jnp.full((self.mesh.size,), num_steps, jnp.int32)
 
-    def advance(self, state: TrainState, num_steps: int) -> tuple[TrainState, jax.Array]:
+    def steps_left(self, step: int) -> int:
+        del step
+        return ANY_NUMBER
+
+    def advance(self, state: TrainState, step: int, num_steps: int) -> tuple[TrainState, jax.Array]:
+        del step
         return self.step(*self.arguments(state, num_steps))
 
     def empty_window(self) -> dict[str, jax.Array]:
@@ -212,13 +220,20 @@ class Sharded:
         return jax.tree_util.tree_map_with_path(put, tree)
 
     def create_state(self, seed: int) -> TrainState:
-        return self.to_slots(create_state(self.settings, self._source, seed=seed))
+        with meshes.host_memory():
+            state = create_state(self.settings, self._source, seed=seed)
+        return self.to_slots(state)
 
     def arguments(self, state: TrainState, num_steps: int) -> tuple:
         """Arguments of `step`."""
         return state, self._inputs, self._data, meshes.put(self._whole, np.asarray(num_steps, np.int32))
 
-    def advance(self, state: TrainState, num_steps: int) -> tuple[TrainState, jax.Array]:
+    def steps_left(self, step: int) -> int:
+        del step
+        return ANY_NUMBER
+
+    def advance(self, state: TrainState, step: int, num_steps: int) -> tuple[TrainState, jax.Array]:
+        del step
         return self.step(*self.arguments(state, num_steps))
 
     def empty_window(self) -> dict[str, jax.Array]:

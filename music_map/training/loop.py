@@ -9,16 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from music_map.errors import UserError, require
-from music_map.model.lightgcn import Inputs, Params
+from music_map.model.lightgcn import Params
 from music_map.progress import Progress, silent
 from music_map.training.checkpoint import CheckpointStore
 from music_map.training.metrics_log import MetricsLog
-from music_map.training.sampling import SampleData
-from music_map.training.step import MEASURES, StepSettings, create_state, empty_window, rate_at, train_steps
-from music_map.training.subgraph import Parts
+from music_map.training.runner import Runner
+from music_map.training.step import MEASURES, StepSettings, rate_at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,14 +93,11 @@ def _next_stop(step: int, last: int, boundaries: list[int], most: int) -> int:
 
 def fit(
     *,
-    inputs: Inputs,
-    data: SampleData,
-    step_settings: StepSettings,
+    runner: Runner,
     settings: LoopSettings,
     store: CheckpointStore,
     log: MetricsLog,
     evaluate: Callable[[Params], dict[str, float]] | None,
-    parts: Parts | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     evaluated: Callable[[float, Position], object] | None = None,
     progress: Progress = silent,
@@ -110,13 +105,11 @@ def fit(
     """Trains, or goes on training, to the end.
 
     Args:
-      inputs, data: graph, features and sampling tables on the device.
-      step_settings: what the step is compiled for.
+      runner: the devices, with graph, features and sampling tables on them.
       settings: how long, and what to do in between.
       store: checkpoints; the latest good one is where training goes on.
       log: metrics.jsonl.
       evaluate: validation metrics of parameters; None where there is no validation split (the last step is the best).
-      parts: where the steps train on parts of the graph; `inputs` is then of the whole.
       should_stop: asked between dispatches; True saves and returns.
       evaluated: told the epoch and the position after each evaluation, before `should_stop` is asked.
       progress: bar over steps.
@@ -124,13 +117,13 @@ def fit(
     Raises:
       UserError: loss or gradients are not finite (says the step; the last good checkpoint stays), or the disk is full.
     """
-    num_edges = inputs.adjacency.users_from_items.forward.columns.shape[0]
-    epoch = steps_per_epoch(num_edges, step_settings.batch_size)
+    step_settings = runner.settings
+    epoch = steps_per_epoch(runner.num_edges, step_settings.batch_size)
     last, eval_every = settings.num_epochs * epoch, settings.eval_every_epochs * epoch
 
     # Resuming: 1. the state as a fresh run would make it, 2. the latest whole checkpoint over it, 3. later
     # checkpoints (damaged ones) set aside, 4. log lines after that step dropped. Batches follow from (seed, step).
-    state = create_state(step_settings, inputs, seed=settings.seed)
+    state = runner.create_state(settings.seed)
     position, resumed_from = Position(), None
     found = store.restore(state)
     if found is not None:
@@ -146,13 +139,10 @@ def fit(
     def stale() -> bool:
         return bool(settings.patience) and position.stale_evals >= settings.patience
 
-    def read(step: int) -> tuple[Inputs, SampleData, int]:
-        return (inputs, data, last - step) if parts is None else parts.at(step)
-
     if step < last and not stale():
         started = time.perf_counter()
         # No step is run: what this takes is compilation.
-        state, _ = jax.block_until_ready(train_steps(state, *read(step)[:2], jnp.int32(0), settings=step_settings))
+        state, _ = jax.block_until_ready(runner.advance(state, step, 0))
         position.compile_seconds += time.perf_counter() - started
 
     reason, saved_at = "epochs", time.perf_counter()
@@ -162,9 +152,8 @@ def fit(
         while step < last and not stale():
             ahead = _next_stop(step, last, boundaries, settings.steps_per_dispatch)
             started = time.perf_counter()
-            seen, drawn, left = read(step)
-            ahead = min(ahead, left)
-            state, finite = train_steps(state, seen, drawn, jnp.int32(ahead), settings=step_settings)
+            ahead = min(ahead, runner.steps_left(step))
+            state, finite = runner.advance(state, step, ahead)
             finite = bool(finite)
             position.train_seconds += time.perf_counter() - started
             if not finite:
@@ -179,9 +168,9 @@ def fit(
             advance(ahead)
             if step % settings.log_every_steps == 0 or step == last:
                 log.write(_train_line(step, epoch, state.window, step_settings, position))
-                state = state._replace(window=empty_window())
+                state = state._replace(window=runner.empty_window())
             if step % eval_every == 0 or step == last:
-                improved = _evaluate(state.params, step, epoch, evaluate, settings.metric, position, log)
+                improved = _evaluate(runner.params(state.params), step, epoch, evaluate, settings.metric, position, log)
                 save(position.improvements if improved else -1)
                 saved_at = time.perf_counter()
                 if evaluated is not None:

@@ -12,6 +12,7 @@ from music_map.model import lightgcn
 from music_map.model.lightgcn import Inputs, ModelSettings, Params
 from music_map.training.sampling import SampleData
 from music_map.training.step import StepSettings, TrainState, create_state, empty_window, train_steps
+from music_map.training.subgraph import Parts
 
 
 class Runner(Protocol):
@@ -28,8 +29,14 @@ class Runner(Protocol):
     def create_state(self, seed: int) -> TrainState:
         """The state before the first step, a function of the seed alone."""
 
-    def advance(self, state: TrainState, num_steps: int) -> tuple[TrainState, jax.Array]:
-        """`num_steps` steps, see `music_map.training.step.run_steps`; the state is donated."""
+    def steps_left(self, step: int) -> int:
+        """Steps from `step` on that one call of `advance` can run."""
+
+    def advance(self, state: TrainState, step: int, num_steps: int) -> tuple[TrainState, jax.Array]:
+        """`num_steps` steps from `step` = state.step on, see `music_map.training.step.run_steps`.
+
+        The state is donated.
+        """
 
     def empty_window(self) -> dict[str, jax.Array]:
         """The sums right after a log line."""
@@ -46,19 +53,28 @@ def _encode(params: Params, inputs: Inputs, settings: ModelSettings) -> tuple[ja
     return lightgcn.apply(params, inputs, settings)[:2]
 
 
-class OneDevice:
-    """All on one device."""
+# Without parts any number of steps runs in one program.
+ANY_NUMBER = 2**31 - 1
 
-    def __init__(self, inputs: Inputs, data: SampleData | None, settings: StepSettings):
+
+class OneDevice:
+    """All on one device, or, where steps train on parts of the graph in turn, one part at a time."""
+
+    def __init__(self, inputs: Inputs, data: SampleData | None, settings: StepSettings, *, parts: Parts | None = None):
         self.settings = settings
+        self._parts = parts
         self.num_edges = inputs.adjacency.users_from_items.forward.columns.shape[0]
         self._inputs, self._data = inputs, data
 
     def create_state(self, seed: int) -> TrainState:
         return create_state(self.settings, self._inputs, seed=seed)
 
-    def advance(self, state: TrainState, num_steps: int) -> tuple[TrainState, jax.Array]:
-        return train_steps(state, self._inputs, self._data, jnp.int32(num_steps), settings=self.settings)
+    def steps_left(self, step: int) -> int:
+        return ANY_NUMBER if self._parts is None else self._parts.at(step)[2]
+
+    def advance(self, state: TrainState, step: int, num_steps: int) -> tuple[TrainState, jax.Array]:
+        inputs, data = (self._inputs, self._data) if self._parts is None else self._parts.at(step)[:2]
+        return train_steps(state, inputs, data, jnp.int32(num_steps), settings=self.settings)
 
     def empty_window(self) -> dict[str, jax.Array]:
         return empty_window()
@@ -67,4 +83,6 @@ class OneDevice:
         return params
 
     def encode(self, params: Params) -> tuple[jax.Array, jax.Array]:
-        return _encode(params, self._inputs, self.settings.model)
+        # The whole graph may lie in the host's memory; it is encoded where it lies.
+        (where,) = self._inputs.adjacency.user_degree.devices()
+        return _encode(jax.device_put(params, where), self._inputs, self.settings.model)

@@ -152,9 +152,7 @@ def observed_block(
     return axis.scatter((block & here[:, None]).astype(jnp.int8)) > 0
 
 
-def _rows_of(
-    edges: Csr, users: jax.Array, layout: Layout | None, axis: Axis
-) -> tuple[jax.Array, jax.Array | None]:
+def _rows_of(edges: Csr, users: jax.Array, layout: Layout | None, axis: Axis) -> tuple[jax.Array, jax.Array | None]:
     """The users' rows in `edges`, and whether each is on this device."""
     if layout is None:
         return users, None

@@ -63,8 +63,8 @@ def train(mode, step, devices, *, users="uniform", items="weight", steps=20):
     )
     state = runner.create_state(3)
     losses = []
-    for _ in range(steps):
-        state, finite = runner.advance(state, 1)
+    for step_number in range(steps):
+        state, finite = runner.advance(state, step_number, 1)
         assert finite
         losses.append({name: float(value) for name, value in state.window.items()})
         state = state._replace(window=runner.empty_window())
@@ -108,7 +108,10 @@ PLAIN = {"audio": False, "metadata": False, "id_dropout": 0.0}
         (changed({"name": "bpr"}, PLAIN | {"score": "dot"}), {"users": "degree", "items": "uniform"}),
         (changed({"name": "softmax", "mask_observed": True}, PLAIN), {"users": "degree", "items": "weight"}),
         (changed({"name": "softmax", "mask_observed": False}, PLAIN | {"num_layers": 0}), {}),
-        (changed({"name": "sampled_softmax", "negatives": "in_batch"}, PLAIN), {"users": "uniform", "items": "uniform"}),
+        (
+            changed({"name": "sampled_softmax", "negatives": "in_batch"}, PLAIN),
+            {"users": "uniform", "items": "uniform"},
+        ),
         (changed({"name": "sampled_bpr", "mask_observed": False}, PLAIN | {"backend": "segment"}), {}),
         (changed({"negatives": "uniform"}, {"metadata": False}, {"clip_norm": 0.0, "name": "adam"}), {}),
     ],

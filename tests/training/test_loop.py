@@ -20,6 +20,7 @@ from music_map.training.checkpoint import CheckpointStore
 from music_map.training.loop import LoopSettings, fit
 from music_map.training.metrics_log import MetricsLog
 from music_map.training.optimizer import OptimizerSettings, learning_rate
+from music_map.training.runner import OneDevice
 from music_map.training.sampling import sample_data
 from music_map.training.step import StepSettings, create_state, train_steps
 
@@ -50,7 +51,7 @@ def run(workdir, *, step=STEP, loop=LOOP, evaluate=score, should_stop=lambda: Fa
     store = CheckpointStore(workdir / "checkpoints", warn=(warnings if warnings is not None else []).append)
     try:
         result = fit(
-            inputs=inputs, data=data, step_settings=step, settings=loop, store=store,
+            runner=OneDevice(inputs, data, step), settings=loop, store=store,
             log=MetricsLog(workdir / "metrics.jsonl"), evaluate=evaluate, should_stop=should_stop,
         )  # fmt: skip
         like = create_state(step, inputs, seed=0)
