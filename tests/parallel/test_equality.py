@@ -84,8 +84,9 @@ def one():
     return train("none", STEP, 1)
 
 
-@pytest.mark.parametrize("mode", ["pmap", "sharded"])
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    ("mode", "devices"), [("pmap", 2), ("pmap", 8), ("sharded", 1), ("sharded", 2), ("sharded", 4), ("sharded", 8)]
+)
 def test_twenty_steps_equal_those_of_one_device(mode, devices, one):
     assert_equal(one, train(mode, STEP, devices))
 
