@@ -117,6 +117,6 @@ def get_config() -> ConfigDict:
     retrieval.diversity = 0.0  # 0: by score alone; towards 1: unlike the songs before (maximal marginal relevance)
 
     # "none": one device; "pmap": every device of this host has the graph, and its part of each batch; "sharded": nodes,
-    # edges and optimizer state are cut over all devices of all hosts.
+    # edges and optimizer state are cut over the devices.
     config.parallel = "none"
     return config

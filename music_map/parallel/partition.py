@@ -53,7 +53,7 @@ def make_slots(degree: np.ndarray, num_parts: int = NUM_PARTS) -> Slots:
 
     Args:
       degree: int [N], edges that end at each node.
-      num_parts: parts.
+      num_parts: parts, a power of two of at least 2.
     """
     num_nodes = len(degree)
     rounds = -(-num_nodes // num_parts)
@@ -68,7 +68,10 @@ def make_slots(degree: np.ndarray, num_parts: int = NUM_PARTS) -> Slots:
         loads[part_of[r]] += by_round[r]
     rest = np.arange(_MEASURED_ROUNDS, rounds)
     part_of[_MEASURED_ROUNDS:] = np.where(rest[:, None] % 2, np.arange(num_parts)[::-1], np.arange(num_parts))
-    slot = part_of * (rounds + 1) + np.arange(rounds)[:, None]
+    # The heaviest nodes are in the first parts dealt to: with their bits reversed these are far apart, on all devices.
+    bits = num_parts.bit_length() - 1
+    reversed_bits = np.array([int(f"{p:0{bits}b}"[::-1], 2) for p in range(num_parts)])
+    slot = reversed_bits[part_of] * (rounds + 1) + np.arange(rounds)[:, None]
     of_node = np.empty(num_nodes, np.int32)
     of_node[heaviest_first] = slot.reshape(-1)[:num_nodes]
     node = np.full(num_parts * (rounds + 1), num_nodes, np.int32)

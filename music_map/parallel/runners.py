@@ -67,7 +67,7 @@ class Replicated:
         devices: Sequence[jax.Device] | None = None,
     ):
         if jax.process_count() > 1:
-            raise UserError("config.parallel='pmap' is for the devices of one host; use 'sharded' on several")
+            raise UserError("config.parallel='pmap' is for the devices of one process; start one, with all its devices")
         self.mesh = meshes.make_mesh(devices)
         self.settings = dataclasses.replace(settings, axis=Axis(self.mesh.size))
         self.num_edges = inputs.adjacency.users_from_items.forward.columns.shape[0]
@@ -129,6 +129,8 @@ class Sharded:
         *,
         devices: Sequence[jax.Device] | None = None,
     ):
+        if jax.process_count() > 1:
+            raise UserError("config.parallel='sharded' runs in one process so far; start one, with all its devices")
         self.mesh = meshes.make_mesh(devices)
         self.settings = dataclasses.replace(settings, axis=Axis(self.mesh.size, sharded=True))
         self.num_edges = len(graph.item)
