@@ -22,11 +22,12 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 import scipy.sparse
+import scipy.sparse.csgraph
 from absl import flags
 from generated import from_text, make_graph
 
 from launch import app
-from music_map.graph.bipartite import BipartiteGraph
+from music_map.graph.bipartite import BipartiteGraph, from_edges
 from music_map.model.propagation import adjacency, choose_backend, spmm
 from music_map.storage import write_json
 
@@ -37,7 +38,30 @@ _ITEMS = flags.DEFINE_integer("items", 253_939, "Generated: songs.", 1)
 _DIMS = flags.DEFINE_integer("dims", 64, "Of an embedding.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Turns.", 1)
 _NAMES = flags.DEFINE_list("only", [], "Backends to measure; none: all that are installed.")
+_ORDER = flags.DEFINE_enum("order", "given", ["given", "random", "degree", "rcm"], "Numbering of users and songs.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file.")
+
+
+def renumbered(graph: BipartiteGraph, order: str) -> BipartiteGraph:
+    """The same graph with users and songs numbered at random, by falling degree, or by reverse Cuthill-McKee."""
+    num_users, num_items = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1
+    if order == "random":
+        rng = np.random.default_rng(1)
+        user_rank, item_rank = rng.permutation(num_users), rng.permutation(num_items)
+    elif order == "degree":
+        user_rank, item_rank = (
+            np.argsort(np.argsort(-np.diff(offsets), kind="stable"))
+            for offsets in (graph.user_offsets, graph.item_offsets)
+        )
+    else:
+        ones = np.ones(len(graph.user), np.float32)
+        half = scipy.sparse.csr_array((ones, graph.item, graph.user_offsets), (num_users, num_items))
+        both = scipy.sparse.csr_array(scipy.sparse.block_array([[None, half], [half.T, None]]))
+        place = np.argsort(scipy.sparse.csgraph.reverse_cuthill_mckee(both, symmetric_mode=True))
+        user_rank, item_rank = np.argsort(np.argsort(place[:num_users])), np.argsort(np.argsort(place[num_users:]))
+    user, item = user_rank[graph.user].astype(np.int32), item_rank[graph.item].astype(np.int32)
+    at = np.lexsort((item, user))
+    return from_edges(user[at], item[at], graph.weight[at], num_users=num_users, num_items=num_items)
 
 
 def copy_gb_per_second(megabytes: int = 256) -> float:
@@ -117,6 +141,8 @@ def main() -> int:
     graph = from_text(Path(_DATA.value) / "train.txt") if _DATA.value else make_graph(
         _USERS.value, _ITEMS.value, _EDGES.value
     )  # fmt: skip
+    if _ORDER.value != "given":
+        graph = renumbered(graph, _ORDER.value)
     num_users, num_items, edges = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1, len(graph.user)
     steps = backends(graph, _DIMS.value)
     if _NAMES.value:
