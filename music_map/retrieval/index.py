@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import math
 import os
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -209,11 +212,25 @@ def build_index(
     return index
 
 
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Keeps the process's stderr from what ScaNN's native code logs there: it offers no level to set."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _build_scann(vectors: np.ndarray) -> tuple[Any, int, dict[str, Any]]:
     from scann.scann_ops.py import scann_ops_pybind
 
     leaves = max(1, min(round(math.sqrt(len(vectors))), len(vectors) // 2))
-    searcher = (
+    builder = (
         scann_ops_pybind.builder(vectors, _RECALL_AT, "dot_product")
         .set_n_training_threads(os.cpu_count() or 1)
         .tree(
@@ -223,8 +240,9 @@ def _build_scann(vectors: np.ndarray) -> tuple[Any, int, dict[str, Any]]:
         )
         .score_ah(2, anisotropic_quantization_threshold=0.2)
         .reorder(4 * _RECALL_AT)
-        .build()
     )
+    with _silenced():
+        searcher = builder.build()
     return searcher, len(vectors), {"backend": "scann", "num_leaves": leaves}
 
 
@@ -282,12 +300,13 @@ def save_index(index: Index, vectors: np.ndarray, item_ids: np.ndarray, folder: 
     with new_folder(folder) as temporary:
         writer = ArrayWriter(temporary)
         writer.write("item_ids", item_ids)
-        writer.write("vectors", np.asarray(vectors, np.float32))
         files = {}
         if isinstance(index, ScannIndex):
             (temporary / "scann").mkdir()
             index._searcher.serialize(str(temporary / "scann"), relative_path=True)
             files = {p.name: file_sha256(p) for p in sorted((temporary / "scann").iterdir())}
+        else:
+            writer.write("vectors", np.asarray(vectors, np.float32))
         writer.finish(fingerprint=fingerprint, meta={"version": FORMAT_VERSION, "facts": index.facts, "scann": files})
 
 
@@ -308,16 +327,19 @@ def load_index(folder: Path, *, fingerprint: str) -> tuple[Index, np.ndarray, np
         raise UserError(f"{folder}: was built from another checkpoint's embeddings; {remedy}")
     if store.meta.get("version") != FORMAT_VERSION:
         raise UserError(f"{folder}: another version of this project wrote it; {remedy}")
-    ids, vectors = store.load("item_ids"), store.load("vectors")
-    facts = store.meta["facts"]
+    ids, facts = store.load("item_ids"), store.meta["facts"]
     if facts["backend"] == "exact":
+        vectors = store.load("vectors")
         return ExactIndex(vectors), vectors, ids
-    choose_backend("scann", len(vectors))
+    choose_backend("scann", len(ids))
     for name, digest in store.meta["scann"].items():
         path = folder / "scann" / name
         if not path.is_file() or file_sha256(path) != digest:
             raise DamagedFileError(f"{path}: missing or damaged; {remedy}")
     from scann.scann_ops.py import scann_ops_pybind
 
-    searcher = scann_ops_pybind.load_searcher(str(folder / "scann"), assets_backcompat_shim=False)
-    return ScannIndex(searcher, len(vectors), facts), vectors, ids
+    with _silenced():
+        searcher = scann_ops_pybind.load_searcher(str(folder / "scann"), assets_backcompat_shim=False)
+    # ScaNN keeps the vectors that it re-scores with: they are not stored twice.
+    vectors = np.load(folder / "scann" / "dataset.npy", mmap_mode="r", allow_pickle=False)
+    return ScannIndex(searcher, len(ids), facts), vectors, ids
