@@ -9,10 +9,12 @@ python launch/recommend.py --workdir=checkpoints/demo --all_users --k=20 --outpu
 A user without songs is recommended what fits now: the latest songs, familiar songs and trends of all logs count.
 A batch is a query a line: song ids separated by commas, or JSON such as {"songs": [1, 2], "user": 3, "dislikes": [4]}.
 Every user's songs go to Parquet (uid, rank, item_id, score); the same command goes on after a stop.
+With --id_tables, for logs that launch/convert.py has numbered, ids given and printed are those of the logs.
 """
 
 import contextlib
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ from absl import flags
 
 from launch import app, experiment, recency
 from launch.every_user import write_every_user
+from music_map.convert.build import SONGS, USERS
+from music_map.convert.ids import IdTable
 from music_map.errors import UserError
 from music_map.preprocess.dataset import index_of
 from music_map.retrieval.filters import Filters, filters_of
@@ -47,10 +51,29 @@ _LISTENERS = flags.DEFINE_integer("min_listeners", None, "Leave out songs with f
 _AUDIO = flags.DEFINE_bool("only_with_audio", None, "Leave out songs without an audio embedding.")
 _DIVERSITY = flags.DEFINE_float("diversity", None, "0: by score alone; towards 1: unlike the songs before.", 0.0, 0.999)
 _ALLOW = flags.DEFINE_string("allow", None, "File of song ids, one a line: only these are recommended.")
+_TABLES = flags.DEFINE_string("id_tables", None, "Folder of launch/convert.py's id tables, e.g. data/own/flat/own.")
 _DENY = flags.DEFINE_string("deny", None, "File of song ids, one a line: these are not recommended.")
 
 
-def _id(text: str, flag: str) -> int:
+@functools.cache
+def _id_table(name: str) -> IdTable | None:
+    """The table of songs or users; None where ids are the numbers themselves."""
+    if _TABLES.value is None:
+        return None
+    folder = app.path_of(_TABLES.value, "id_tables")
+    if not any((folder / f"{table}.parquet").is_file() for table in (SONGS, USERS)):
+        raise UserError(f"--id_tables={folder}: holds no {SONGS}.parquet or {USERS}.parquet of launch/convert.py")
+    path = folder / f"{name}.parquet"
+    return IdTable.load(path) if path.is_file() else None
+
+
+def _id(text: str, flag: str, table: str = SONGS) -> int:
+    """The number of an id on the command line or in a file."""
+    own = _id_table(table)
+    if own is not None:
+        if text not in own.number_of:
+            raise UserError(f"--{flag}: {text!r} is not in {_TABLES.value}/{table}.parquet")
+        return own.number_of[text]
     try:
         value = int(text)
     except ValueError as e:
@@ -58,6 +81,22 @@ def _id(text: str, flag: str) -> int:
     if not 0 <= value < 2**32:
         raise UserError(f"--{flag}: {text} is no id; ids are 0 to 4294967295")
     return value
+
+
+def _own(number: int) -> str:
+    """A song's id in the logs."""
+    table = _id_table(SONGS)
+    return str(number) if table is None else table.id_of.get(number, str(number))
+
+
+def _told(answer: Answer) -> dict[str, Any]:
+    """An answer as JSON-able values; with --id_tables each song has its "id" in the logs."""
+    found = dataclasses.asdict(answer)
+    if _id_table(SONGS) is not None:
+        for recommendation in found["recommendations"]:
+            for song in (recommendation, *recommendation["why"]):
+                song["id"] = _own(song["item_id"])
+    return found
 
 
 def _lines(path: Path, flag: str) -> Iterator[tuple[str, str]]:
@@ -92,7 +131,7 @@ def _parsed(line: str, where: str) -> Query:
     user = value.get("user")
     return Query(
         tuple(_id(str(s), where) for s in lists["songs"]),
-        None if user is None else _id(str(user), where),
+        None if user is None else _id(str(user), where, USERS),
         tuple(_id(str(s), where) for s in lists["dislikes"]),
         bool(value.get("ordered", True)),
     )
@@ -113,13 +152,15 @@ def _filters(settings: Any) -> Filters:
 
 
 def _table(answer: Answer) -> str:
+    ids = [_own(r.item_id) for r in answer.recommendations]
+    width = max(10, *map(len, ids)) if ids else 10
     lines = [
-        f"{'rank':>4} {'item_id':>10} {'score':>7}  {'artists':<20} {'albums':<20} why (song: weight x similarity)"
+        f"{'rank':>4} {'item_id':>{width}} {'score':>7}  {'artists':<20} {'albums':<20} why (song: weight x similarity)"
     ]
-    for r in answer.recommendations:
-        why = ", ".join(f"{x.item_id}: {x.weight:.2f} x {x.similarity:.2f}" for x in r.why[:3])
+    for r, own in zip(answer.recommendations, ids, strict=True):
+        why = ", ".join(f"{_own(x.item_id)}: {x.weight:.2f} x {x.similarity:.2f}" for x in r.why[:3])
         artists, albums = (" ".join(map(str, ids[:3])) for ids in (r.artist_ids, r.album_ids))
-        lines.append(f"{r.rank:>4} {r.item_id:>10} {r.score:>7.4f}  {artists:<20} {albums:<20} {why}")
+        lines.append(f"{r.rank:>4} {own:>{width}} {r.score:>7.4f}  {artists:<20} {albums:<20} {why}")
     return "\n".join(lines)
 
 
@@ -154,7 +195,7 @@ def _batch(recommender: Recommender, filters: Filters) -> str:
     answers = recommender.recommend_batch(queries, k=_K.value, filters=filters)
     told = []
     for query, answer in zip(queries, answers, strict=True):
-        found = {"error": str(answer)} if isinstance(answer, UserError) else dataclasses.asdict(answer)
+        found = {"error": str(answer)} if isinstance(answer, UserError) else _told(answer)
         told.append(json.dumps({"query": dataclasses.asdict(query), **found}))
     output = app.path_of(_OUTPUT.value or "", "output")
     write_text(output, "".join(f"{line}\n" for line in told))
@@ -178,7 +219,7 @@ def main() -> int:
         raise UserError(f"--k={_K.value}: must be at least 1")
     lists = [tuple(_id(text.strip(), flag) for text in value if text.strip()) for flag, value in
              (("songs", _SONGS.value), ("dislikes", _DISLIKES.value))]  # fmt: skip
-    query = Query(lists[0], None if _USER.value is None else _id(_USER.value, "user"), lists[1], _ORDERED.value)
+    query = Query(lists[0], None if _USER.value is None else _id(_USER.value, "user", USERS), lists[1], _ORDERED.value)
     # Only the answer goes to stdout: what stages say on the way goes to stderr.
     with contextlib.redirect_stdout(sys.stderr):
         opened = experiment.open_workdir(workdir)
@@ -201,7 +242,7 @@ def main() -> int:
         app.warn(text)
     if _FORMAT.value == "json":
         asked = {"songs": list(query.songs), "user": query.user, "k": _K.value}
-        app.say(json.dumps({"query": asked, **dataclasses.asdict(answer)}, indent=2))
+        app.say(json.dumps({"query": asked, **_told(answer)}, indent=2))
     else:
         app.say(_table(answer))
     return 0

@@ -1,0 +1,84 @@
+"""Own logs, end to end: a CSV of names in, recommendations by name out."""
+
+import csv
+import datetime
+import json
+import random
+
+import pyarrow.parquet as pq
+import pytest
+from test_pipeline import fails, launch, raw  # noqa: F401
+
+NAMED = ["--user=listener", "--item=song", "--time=at"]
+
+
+@pytest.fixture(scope="module")
+def own(raw, tmp_path_factory):  # noqa: F811
+    """The tiny generated logs as somebody else would keep them: names, ISO times, seconds played, in no order."""
+    folder = tmp_path_factory.mktemp("own")
+    rows = pq.read_table(raw / "flat/tiny/listens.parquet").to_pylist()
+    random.Random(0).shuffle(rows)
+    with open(folder / "plays.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["at", "listener", "song", "seconds", "length", "chosen"])
+        for row in rows:
+            at = datetime.datetime.fromtimestamp(1_770_000_000 + row["timestamp"], datetime.UTC).isoformat()
+            length = row["track_length_seconds"]
+            seconds = row["played_ratio_pct"] * length / 100
+            writer.writerow([at, f"u{row['uid']:09}", f"s{row['item_id']:09}", seconds, length, row["is_organic"]])
+    with open(folder / "likes.jsonl", "w") as file:
+        for row in pq.read_table(raw / "flat/tiny/likes.parquet").to_pylist():
+            at = 1_770_000_000 + row["timestamp"]
+            file.write(json.dumps({"at": at, "listener": f"u{row['uid']:09}", "song": f"s{row['item_id']:09}"}) + "\n")
+    return folder
+
+
+def test_a_csv_of_names_trains_and_recommends_by_name(raw, own, tmp_path):  # noqa: F811
+    files = [
+        f"--input={own}/plays.csv",
+        f"--output={tmp_path}/raw",
+        *NAMED,
+        "--played=seconds",
+        "--played_unit=seconds",
+    ]
+    done = launch("convert", *files, "--duration=length", "--organic=chosen", f"--likes={own}/likes.jsonl")
+    [command] = [line for line in done.stdout.splitlines() if line.startswith("python launch/train.py")]
+    assert f"--config.data.raw_dir={tmp_path}/raw --config.data.size=own" in command
+    # The same events, but for names and the moment that times count from. A song of no length has no share played.
+    before, after = (pq.read_table(path).to_pydict() for path in (
+        raw / "flat/tiny/listens.parquet", tmp_path / "raw/flat/own/listens.parquet",
+    ))  # fmt: skip
+    for column in ("played_ratio_pct", "track_length_seconds", "is_organic"):
+        assert sorted(before[column]) == sorted(after[column])
+    assert [t + 1_770_000_000 for t in before["timestamp"]] == after["timestamp"]
+    tables = tmp_path / "raw/flat/own"
+    name = {row["number"]: row["id"] for row in pq.read_table(tables / "user_ids.parquet").to_pylist()}
+    assert [name[uid] for uid in after["uid"]] == [f"u{uid:09}" for uid in before["uid"]]
+
+    launch(
+        "train", "--config=configs/test.py", f"--config.data.raw_dir={tmp_path}/raw", "--config.data.size=own",
+        f"--config.data.processed_dir={tmp_path}/processed", f"--workdir={tmp_path}/work",
+        "--config.train.num_epochs=1", "--config.retrieval.learned_attention=False",
+    )  # fmt: skip
+    song = max(set(before["item_id"]), key=before["item_id"].count)
+    query = [f"--workdir={tmp_path}/work", f"--songs=s{song:09}", "--k=3", f"--id_tables={tables}"]
+    found = json.loads(launch("recommend", *query, "--format=json").stdout)["recommendations"]
+    assert len(found) == 3 and {r["id"] for r in found} <= {f"s{s:09}" for s in before["item_id"]}
+    assert found[0]["why"][0]["id"] == f"s{song:09}"
+    user = f"u{before['uid'][0]:09}"
+    table = launch("recommend", *query[:1], f"--user={user}", "--k=3", query[-1]).stdout.splitlines()
+    assert len(table) == 4 and table[1].split()[1].startswith("s0")
+    fails(
+        "recommend", *query[:1], "--songs=nobody", query[-1], says=["--songs: 'nobody' is not in", "song_ids.parquet"]
+    )
+    fails("recommend", *query[:1], "--songs=x", f"--id_tables={tmp_path}", says=["--id_tables", "holds no song_ids"])
+
+
+def test_what_the_command_refuses(own, tmp_path):
+    files = [f"--input={own}/plays.csv", f"--output={tmp_path}/raw"]
+    fails("convert", *files, "--user=nobody", *NAMED[1:], says=[f"{own}/plays.csv", "no column 'nobody'", "--user"])
+    fails("convert", *files, *NAMED, "--types=x:like", says=["--types", "--type=COLUMN"])
+    fails("convert", *files, *NAMED, "--type=song", "--types=like", says=["--types=like", "VALUE:KIND"])
+    fails("convert", *files, *NAMED, "--size=a/b", says=["--size=a/b", "slashes"])
+    bad = [*files, *NAMED, "--time_format=%d/%m/%Y"]
+    fails("convert", *bad, says=[f"{own}/plays.csv: column at, row 0: '2026-", "written as %d/%m/%Y"])
