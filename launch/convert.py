@@ -23,10 +23,10 @@ from music_map.errors import UserError
 _INPUT = flags.DEFINE_list("input", None, "Files of listens (of all events with --type).", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to fill: data.raw_dir of the configurations.", required=True)
 _SIZE = flags.DEFINE_string("size", "own", "Name of the log: data.size of the configurations.")
-_OTHERS = {
-    kind: flags.DEFINE_list(kind, [], f"Files of {kind}, with the same columns for user, song and time.")
-    for kind in ("likes", "dislikes", "unlikes", "undislikes")
-}
+_LIKES = flags.DEFINE_list("likes", [], "Files of likes; user, song and time are read.")
+_DISLIKES = flags.DEFINE_list("dislikes", [], "Files of dislikes, likewise.")
+_UNLIKES = flags.DEFINE_list("unlikes", [], "Files of likes taken back, likewise.")
+_UNDISLIKES = flags.DEFINE_list("undislikes", [], "Files of dislikes taken back, likewise.")
 _USER = flags.DEFINE_string("user", None, "Column of the user.", required=True)
 _ITEM = flags.DEFINE_string("item", None, "Column of the song.", required=True)
 _TIME = flags.DEFINE_string("time", None, "Column of the time.", required=True)
@@ -87,7 +87,13 @@ def main() -> int:
         time_format=_TIME_FORMAT.value,
         bad_rows=_BAD_ROWS.value,
     )
-    inputs = {"listens": _INPUT.value, **{kind: flag.value for kind, flag in _OTHERS.items()}}
+    inputs = {
+        "listens": _INPUT.value,
+        "likes": _LIKES.value,
+        "dislikes": _DISLIKES.value,
+        "unlikes": _UNLIKES.value,
+        "undislikes": _UNDISLIKES.value,
+    }
     summary = convert_logs(
         {kind: [app.path_of(text, "input") for text in paths] for kind, paths in inputs.items()},
         raw_dir,
