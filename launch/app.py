@@ -1,4 +1,8 @@
-"""What every launcher shares: flags, the configuration, one-line errors and progress bars."""
+"""What every launcher shares: flags, help, the configuration, one-line errors, what is said and progress bars.
+
+--quiet leaves a command's result, its warnings and its errors; --verbose adds what the libraries log, Python's warnings
+and the traceback of an error. Colour only where a terminal reads, and never with NO_COLOR.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +15,36 @@ import re
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-# Before jax and its native libraries load, which happens when a launcher imports the library.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# Before jax and its native libraries load, which happens when a launcher imports the library: before flags are parsed.
+if "--verbose" not in sys.argv:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from launch import config_file
+from launch import config_file, usage
 from music_map.errors import UserError
 
 USER_ERROR = 2
 
 # Flags defined here are listed by --help as the launcher's own.
 flags.disclaim_key_flags()
+
+_QUIET = flags.DEFINE_bool("quiet", False, "Say the result alone: no progress bars, nothing of the stages before it.")
+_VERBOSE = flags.DEFINE_bool("verbose", False, "Show what the libraries log, their warnings, and tracebacks of errors.")
+
+_NOISY = ("orbax", "jax", "huggingface_hub", "httpx", "matplotlib")
+# A bar of a log file, where no terminal is: seconds before it is worth a line, and between two lines.
+_LOG_DELAY, _LOG_INTERVAL = 2.0, 30.0
 
 
 def define_config() -> flags.FlagHolder:
@@ -45,20 +58,27 @@ def define_config() -> flags.FlagHolder:
 
 @contextlib.contextmanager
 def bar(label: str, total: int | None, unit: str) -> Iterator[Callable[[int], object]]:
-    """A music_map Progress drawn by tqdm on stderr; one line a bar where stderr is no terminal."""
-    quiet = not sys.stderr.isatty()
+    """A music_map Progress drawn by tqdm on stderr; where that is no terminal, long ones get a line now and then."""
+    terminal = sys.stderr.isatty()
     with tqdm(
         total=total,
         desc=label,
         unit=unit,
         unit_scale=True,
         dynamic_ncols=True,
-        mininterval=30 if quiet else 0.2,
+        mininterval=0.2 if terminal else _LOG_INTERVAL,
+        delay=0.0 if terminal else _LOG_DELAY,
         miniters=None,
         leave=True,
         file=sys.stderr,
+        disable=_is_on(_QUIET),
     ) as progress:
         yield progress.update
+
+
+def _is_on(flag: flags.FlagHolder) -> bool:
+    # A program that only imports this module parses no flags.
+    return flags.FLAGS.is_parsed() and flag.value
 
 
 def say(text: str = "") -> None:
@@ -66,9 +86,15 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
+def note(text: str) -> None:
+    """`say` for what is not the command's result: what a stage does on the way. Nothing with --quiet."""
+    if not _is_on(_QUIET):
+        say(text)
+
+
 def warn(text: str) -> None:
     """Prints a one-line warning on stderr."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    print(f"{usage.style('warning:', 'yellow', sys.stderr)} {text}", file=sys.stderr, flush=True)
 
 
 def _flag_error(error: Exception) -> str:
@@ -83,10 +109,14 @@ def _flag_error(error: Exception) -> str:
 
 def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
     try:
+        if any(arg in ("--help", "-help", "--h", "-h", "-?", "--helpshort") for arg in argv):
+            _help(argv[0], arguments)
         flags.FLAGS.set_gnu_getopt(True)  # flags may follow arguments
-        if "config" in flags.FLAGS and not any(re.fullmatch(r"--?(h|\?|help\w*)(=.*)?", arg) for arg in argv):
+        if "config" in flags.FLAGS and not any(re.fullmatch(r"--?help\w*(=.*)?", arg) for arg in argv):
             config_file.check(argv)
         rest = flags.FLAGS(argv)
+        if _QUIET.value and _VERBOSE.value:
+            raise UserError("--quiet and --verbose exclude each other; give one of them")
         given = rest[1:]
         if len(given) > len(arguments):
             raise UserError(f"unexpected argument {given[len(arguments)]!r}; flags are written --name=value")
@@ -97,11 +127,19 @@ def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
         _exit(str(e))
     except (flags.Error, KeyError, AttributeError, TypeError, ValueError) as e:
         _exit(_flag_error(e))
-    raise AssertionError
 
 
-def _exit(message: str, notes: Sequence[str] = ()) -> None:
-    print(f"error: {' '.join(message.split())}", *notes, sep="\n", file=sys.stderr, flush=True)
+def _help(script: str, arguments: Sequence[str]) -> NoReturn:
+    try:
+        say(usage.text(script, flags.FLAGS, arguments=arguments, common=(_QUIET.name, _VERBOSE.name)))
+    except BrokenPipeError:
+        _reader_gone()
+    sys.exit(0)
+
+
+def _exit(message: str, notes: Sequence[str] = ()) -> NoReturn:
+    line = f"{usage.style('error:', 'red', sys.stderr)} {' '.join(message.split())}"
+    print(line, *notes, sep="\n", file=sys.stderr, flush=True)
     sys.exit(USER_ERROR)
 
 
@@ -116,24 +154,38 @@ def run(main: Callable[..., int | None], *, arguments: Sequence[str] = ()) -> No
     """
 
     def guarded(argv: Sequence[str]) -> None:
-        absl_logging.set_verbosity(absl_logging.ERROR)
-        for noisy in ("orbax", "jax", "huggingface_hub", "httpx"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        _set_log_level()
         try:
             status = main(*argv[1:])
         except UserError as e:
+            if _VERBOSE.value:
+                traceback.print_exc()
             _exit(str(e), getattr(e, "__notes__", ()))
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
         except BrokenPipeError:
-            # The reader of our stdout went away (head, say): not an error; keep the interpreter from flushing to it.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
+            _reader_gone()
         sys.exit(status or 0)
 
     app.run(guarded, flags_parser=functools.partial(_parse, arguments=arguments))
+
+
+def _reader_gone() -> NoReturn:
+    # The reader of our stdout went away (head, say): not an error; keep the interpreter from flushing to it.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
+
+
+def _set_log_level() -> None:
+    """What the libraries may log on stderr, and whether Python's warnings are shown."""
+    absl_logging.set_verbosity(absl_logging.INFO if _VERBOSE.value else absl_logging.ERROR)
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.INFO if _VERBOSE.value else logging.ERROR)
+    if _VERBOSE.value:
+        warnings.simplefilter("default")
+    else:
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
 @contextlib.contextmanager

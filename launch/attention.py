@@ -57,7 +57,7 @@ def heads_for(run: Experiment, workdir: Path) -> Heads:
     if examples:
         heads = fit_heads(examples, strength=_STRENGTH)
         count = sum(len(e.songs) for e in examples)
-        app.say(f"playlist attention: fitted on {count} sessions of {len(examples)} past windows")
+        app.note(f"playlist attention: fitted on {count} sessions of {len(examples)} past windows")
     else:
         app.warn("no past window has a session of three songs; the playlist attention stays untrained")
     write_json(path, {"fingerprint": identity, "heads": to_json(heads)})

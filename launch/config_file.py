@@ -106,3 +106,11 @@ def require_field(config: ConfigDict, field: str, flag: str) -> None:
                 hint = f"{prefix} has {', '.join(known) or 'no fields'}"
             raise UserError(f"{flag}{field}: the configuration has no such field; {hint}")
         node = node[part]
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration's fields by their full names, as in "data.size"."""
+    fields: dict[str, Any] = {}
+    for key, value in tree.items():
+        fields |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return fields

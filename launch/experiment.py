@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from configs import yambda
 from launch import app, stages
+from launch.config_file import flat
 from music_map.errors import DamagedFileError, UserError, require
 from music_map.evaluation import protocols
 from music_map.evaluation.baselines import (
@@ -395,7 +396,7 @@ def tuned_baselines(
         ]
         # After each baseline: some take minutes, and a stop should cost no more than the one at hand.
         write_json(path, identity | {"settings": settings_to_json(found), "trials": kept["trials"]})
-        app.say(f"{name}: validation {config.eval.metric} {tuned.value:.4f} with {tuned.settings}")
+        app.note(f"{name}: validation {config.eval.metric} {tuned.value:.4f} with {tuned.settings}")
     return found
 
 
@@ -500,14 +501,6 @@ def claim_workdir(experiment: Experiment, workdir: Path) -> None:
                 f"{workdir}: was trained on other data than {described['config']['data']['raw_dir']}; {remedy}"
             )
     write_json(path, described)
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A configuration's fields by their full names, as in "data.size"."""
-    fields: dict[str, Any] = {}
-    for key, value in tree.items():
-        fields |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return fields
 
 
 @dataclasses.dataclass(frozen=True)

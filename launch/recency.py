@@ -176,7 +176,7 @@ def weights_for(run: Experiment, workdir: Path, protocol: str) -> Weights | None
         return None
     joined = join(examples)
     weights = fit_weights(run, joined)
-    app.say(f"recency: fitted for protocol {protocol} on {len(joined.target)} users of {len(examples)} past windows")
+    app.note(f"recency: fitted for protocol {protocol} on {len(joined.target)} users of {len(examples)} past windows")
     write_json(
         path,
         {

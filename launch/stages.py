@@ -71,7 +71,7 @@ def ensure_dataset(config: ConfigDict, *, force: bool = False, check: bool = Fal
         app.warn(f"{source / name}: no such file; it counts as empty")
     dataset = None if force else find_dataset(plan)
     if dataset is None:
-        app.say(f"preprocess: {source} -> {plan.folder}")
+        app.note(f"preprocess: {source} -> {plan.folder}")
         dataset = build_dataset(plan, progress=app.bar)
     else:
         if check:
@@ -79,7 +79,7 @@ def ensure_dataset(config: ConfigDict, *, force: bool = False, check: bool = Fal
                 for name in dataset.store.arrays:
                     dataset.store.load(name, mmap=True)
                     advance(1)
-        app.say(f"preprocess: {plan.folder} is up to date")
+        app.note(f"preprocess: {plan.folder} is up to date")
     write_json(processed_dir(config) / "stats.json", dataset.stats)
     return dataset
 
@@ -116,13 +116,13 @@ def ensure_graph(config: ConfigDict, dataset: Dataset, *, force: bool = False, q
     folder = graph_folder(processed_dir(config), identity)
     stored = None if force else load_graph(folder, identity=identity)
     if stored is None:
-        app.say(f"build_graph: {dataset.store.folder} -> {folder}")
+        app.note(f"build_graph: {dataset.store.folder} -> {folder}")
         graph, counts = build_graph(dataset, settings, progress=app.bar)
         stats = graph_stats(graph, counts)
         save_graph(graph, stats, folder, identity=identity, settings=settings)
     else:
         if not quiet:
-            app.say(f"build_graph: {folder} is up to date")
+            app.note(f"build_graph: {folder} is up to date")
         graph, stats = stored
     write_json(processed_dir(config) / "graph_stats.json", stats)
     return graph

@@ -260,7 +260,7 @@ def _sampler(sweep: Sweep, number: int) -> optuna.samplers.BaseSampler:
 
 def _run_trial(sweep: Sweep, trial: Trial, should_stop: Callable[[], bool]) -> None:
     values = {axis.field: axis.suggest(trial) for axis in sweep.axes}
-    app.say(f"trial {trial.number:03d}: {', '.join(f'{field}={value}' for field, value in values.items())}")
+    app.note(f"trial {trial.number:03d}: {', '.join(f'{field}={value}' for field, value in values.items())}")
     try:
         ended = _train(sweep, trial, search_space.with_values(sweep.config, values), should_stop)
     except DamagedFileError:
@@ -310,12 +310,12 @@ def _record(sweep: Sweep, trial: Trial, *, state: TrialState, value: float | Non
                 if result.state != "running" and result != best:
                     shutil.rmtree(sweep.workdir(result.number) / "checkpoints", ignore_errors=True)
     if state == TrialState.FAIL:
-        app.say(f"trial {trial.number:03d} failed: {noted['error']}")
+        app.note(f"trial {trial.number:03d} failed: {noted['error']}")
         return
     ended = next(r for r in sweep.results() if r.number == trial.number)
     beside = f"; best {best.value:.4f} (trial {best.number:03d})" if best and best.number != trial.number else ""
     how = "" if ended.state == "complete" else f" {ended.state} after {ended.epochs} epochs,"
-    app.say(
+    app.note(
         f"trial {trial.number:03d}:{how} {sweep.config.eval.metric} {ended.value:.4f} in {ended.seconds:.1f} s{beside}"
     )
 

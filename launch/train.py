@@ -26,7 +26,7 @@ def main() -> int:
     with app.stop_on_signal() as asked:
         result = experiment.train(run, workdir, loop, should_stop=asked.is_set)
     if result.resumed_from is not None:
-        app.say(f"went on from step {result.resumed_from}")
+        app.note(f"went on from step {result.resumed_from}")
     if result.reason == "signal":
         app.say(f"stopped by a signal at step {result.step}; checkpoint saved. Run the same command to go on.")
         return 0

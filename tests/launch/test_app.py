@@ -1,9 +1,14 @@
 """What every launcher shares: errors of flags and configuration files, exit codes, help."""
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -15,9 +20,19 @@ from music_map.errors import UserError
 ROOT = Path(__file__).parents[2]
 
 LAUNCHER = '''
-"""A launcher that shows its configuration."""
+"""A launcher that shows its configuration.
+
+    python launch/show.py --config=small.py --name=x
+    python launch/show.py --config=small.py \\
+      --name=y
+
+What it does is said here, in a paragraph which is long enough that a terminal of eighty columns needs two
+lines.
+"""
 
 import json
+import logging
+import warnings
 
 from absl import flags
 
@@ -26,6 +41,10 @@ from music_map.errors import UserError
 
 _CONFIG = app.define_config()
 _NAME = flags.DEFINE_string("name", None, "A flag that must be given.", required=True)
+_KIND = flags.DEFINE_enum("kind", "small", ["small", "large"], "Which one.")
+_SONGS = flags.DEFINE_list("songs", ["a", "b"], "Some songs.")
+_FORCE = flags.DEFINE_bool("force", False, "Again.")
+_SHOW = flags.DEFINE_bool("show", True, "Whether to show it.")
 
 
 def main():
@@ -44,6 +63,13 @@ def main():
             app.say("line " * 100)
     if action == "status":
         return 3
+    if action == "note":
+        app.note("on the way")
+        return app.say("result")
+    if action == "log":
+        logging.getLogger("jax").info("said by a library")
+        warnings.warn("old", DeprecationWarning)
+        return app.say("result")
     with app.bar("work", 3, "song") as advance:
         advance(3)
     app.say(json.dumps(app.to_dict(_CONFIG.value)))
@@ -52,6 +78,38 @@ def main():
 if __name__ == "__main__":
     app.run(main)
 '''
+
+HELP = """\
+A launcher that shows its configuration.
+
+Usage:
+  python show.py --config=FILE[:NAME] --name=NAME [--config.FIELD=VALUE ...]
+      [flags]
+
+Needed:
+  --config=FILE[:NAME]  Configuration file, e.g. configs/demo.py.
+  --name=NAME           A flag that must be given.
+
+Flags:
+  --kind=small|large    Which one. Default: small.
+  --songs=A,B,...       Some songs. Default: a,b.
+  --force               Again.
+  --show=true|false     Whether to show it. Default: true.
+
+Of every command:
+  --quiet               Say the result alone: no progress bars, nothing of the
+                        stages before it.
+  --verbose             Show what the libraries log, their warnings, and
+                        tracebacks of errors.
+  --help                This text.
+
+Examples:
+  python launch/show.py --config=small.py --name=x
+  python launch/show.py --config=small.py --name=y
+
+What it does is said here, in a paragraph which is long enough that a terminal
+of eighty columns needs two lines.
+"""
 
 CONFIG = """
 from ml_collections import ConfigDict, config_dict
@@ -86,7 +144,7 @@ def folder(tmp_path_factory):
 
 
 def run(folder, *flags):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
     return subprocess.run(
         [sys.executable, "show.py", *flags], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
     )
@@ -101,7 +159,26 @@ def test_the_configuration_and_its_overrides_arrive(folder):
         "model": {"embedding_dim": 8, "adaptive": True, "alpha": 0.5},
         "ks": [5],
     }
-    assert "work: 100%" in done.stderr
+    assert done.stderr == ""  # a short bar is no line of a log file
+
+
+def on_a_terminal(folder, *flags, **environment):
+    """What the launcher writes to a terminal, stdout and stderr together."""
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    env = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    process = subprocess.Popen(
+        [sys.executable, "show.py", *flags], cwd=folder, env=env | environment, stdout=writer, stderr=writer
+    )
+    os.close(writer)
+    written = b""
+    # On Linux the end is an error: nobody holds the other side any more.
+    with contextlib.suppress(OSError):
+        while block := os.read(reader, 4096):
+            written += block
+    os.close(reader)
+    process.wait(60)
+    return written.decode()
 
 
 @pytest.mark.parametrize(
@@ -163,12 +240,35 @@ def test_a_mistake_is_one_line_and_exit_status_2(folder, flags, message):
     assert line.startswith("error: " + message), line
 
 
-@pytest.mark.parametrize("flags", [["--help"], ["--config=nowhere.py", "--help"]])
+@pytest.mark.parametrize("flags", [["--help"], ["--config=nowhere.py", "--help"], ["-h"]])
 def test_help_lists_the_flags(folder, flags):
     done = run(folder, *flags)
-    assert "A launcher that shows its configuration." in done.stdout
-    assert "--config:" in done.stdout and "--name:" in done.stdout
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == HELP
+
+
+def test_a_bar_is_drawn_on_a_terminal_and_colour_unless_no_color_is_set(folder):
+    assert "work: 100%" in on_a_terminal(folder, "--config=small.py", "--name=x")
+    assert "100%" not in on_a_terminal(folder, "--config=small.py", "--name=x", "--quiet")
+    assert on_a_terminal(folder, "--config=none.py").startswith("\033[1;31merror:\033[0m --config=none.py")
+    assert on_a_terminal(folder, "--config=none.py", NO_COLOR="1").startswith("error: --config=none.py")
+
+
+def test_quiet_leaves_the_result(folder):
+    done = run(folder, "--config=small.py", "--name=note")
+    assert done.stdout.splitlines() == ["on the way", "result"]
+    done = run(folder, "--config=small.py", "--name=note", "--quiet")
+    assert done.stdout.splitlines() == ["result"]
+    assert run(folder, "--config=small.py", "--name=x", "--quiet", "--verbose").stderr.startswith("error: --quiet and")
+
+
+def test_verbose_shows_logs_and_tracebacks(folder):
+    done = run(folder, "--config=small.py", "--name=log")
+    assert (done.stdout, done.stderr) == ("result\n", "")
+    done = run(folder, "--config=small.py", "--name=log", "--verbose")
+    assert "said by a library" in done.stderr and "DeprecationWarning: old" in done.stderr
+    done = run(folder, "--config=small.py", "--name=user_error", "--verbose")
+    assert "Traceback" in done.stderr and "error: songs.csv: no such file; put it there" in done.stderr
 
 
 def test_a_user_error_is_one_line_with_its_notes_below(folder):

@@ -1,0 +1,96 @@
+"""The command `music-map`: the jobs by name. `music-map train ...` is `python launch/train.py ...`.
+
+music-map                      # the jobs, one line each
+music-map train --help
+eval "$(music-map completion bash)"    # or zsh: names and flags at the Tab key
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import os
+import re
+import runpy
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+# As a user meets them; jobs that are not named here follow, by name.
+_ORDER = (
+    "download", "generate", "preprocess", "build_graph", "train", "evaluate", "compare", "report", "recommend",
+    "build_index", "evaluate_retrieval", "serve", "export_map", "sweep",
+)  # fmt: skip
+_USER_ERROR = 2
+
+
+def job_files() -> dict[str, Path]:
+    """The launchers by the name of their job: build-index for build_index.py."""
+    names = [path.stem for path in FOLDER.glob("*.py") if "\n    app.run(main" in path.read_text()]
+    rank = {name: place for place, name in enumerate(_ORDER)}
+    return {
+        name.replace("_", "-"): FOLDER / f"{name}.py"
+        for name in sorted(names, key=lambda name: (rank.get(name, len(rank)), name))
+    }
+
+
+def listing() -> str:
+    """What `music-map` prints: a line a job, the first of its description."""
+    lines = [
+        "Music Map: song recommendations from listening logs.",
+        "",
+        "Usage:",
+        "  music-map JOB [flags]",
+        "",
+        "Jobs:",
+    ]
+    for name, path in job_files().items():
+        doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+        told = re.split(r"[;:.](?:\s|$)", doc, maxsplit=1)[0]
+        lines.append(f"  {name:<20}{' '.join(told.split())}.")
+    lines += [
+        f"  {'completion':<20}Prints what makes bash or zsh complete jobs and flags.",
+        "",
+        "music-map JOB --help tells more. In a checkout, python launch/train.py and music-map train are the same.",
+    ]
+    return "\n".join(lines)
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return _USER_ERROR
+
+
+def main() -> int:
+    """Runs the job that sys.argv names. Returns the exit status; the job itself may exit."""
+    given = sys.argv[1:]
+    if not given or given[0] in ("-h", "--help", "help"):
+        return _print(listing())
+    name, jobs = given[0].replace("_", "-"), job_files()
+    if name == "completion":
+        # Only here is it needed, and the list of jobs should come at once.
+        from launch import completion
+
+        if given[1:] not in ([shell] for shell in completion.SHELLS):
+            return _fail(f"music-map completion takes a shell: {' or '.join(completion.SHELLS)}")
+        return _print(completion.script(given[1], jobs))
+    if name not in jobs:
+        near = difflib.get_close_matches(name, [*jobs, "completion"], n=1)
+        hint = f"did you mean {near[0]}?" if near else "music-map lists them"
+        return _fail(f"unknown job {given[0]!r}; {hint}")
+    sys.argv[1:] = given[1:]
+    runpy.run_module(f"launch.{jobs[name].stem}", run_name="__main__", alter_sys=True)
+    return 0
+
+
+def _print(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
