@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from music_map.axis import NAME, ONE, Axis
 from music_map.errors import require
 from music_map.model import fusion
-from music_map.model.propagation import Adjacency, spmm
+from music_map.model.propagation import Adjacency, spmm, spmm_rows
 
 Params = dict[str, Any]
 
@@ -196,6 +196,61 @@ def combine_weights(params: Params, settings: ModelSettings) -> tuple[jax.Array,
     return jax.nn.sigmoid(params["combine"]["gamma_logit"]), jax.nn.softmax(params["combine"]["layer_logits"])
 
 
+class _Scales(NamedTuple):
+    """What rows are multiplied by before a product ("in") and after it ("out"): columns [U, 1] or [I, 1]."""
+
+    user_in: jax.Array
+    user_out: jax.Array
+    item_in: jax.Array
+    item_out: jax.Array
+
+
+def _scales(adjacency: Adjacency, settings: ModelSettings, known: jax.Array) -> _Scales:
+    # w_ui / (d_u^alpha d_i^beta) as two scalings about the raw product: one stored value serves both directions.
+    item_degree = jnp.where(known, adjacency.item_degree, 0.0)
+    item_out = _power(item_degree, -settings.alpha)
+    return _Scales(
+        _power(adjacency.user_degree, -settings.beta),
+        _power(adjacency.user_degree, -settings.alpha),
+        _power(item_degree, -settings.beta),
+        item_out if adjacency.item_scale is None else adjacency.item_scale * item_out,
+    )
+
+
+def _sent(x: jax.Array, scale: jax.Array, settings: ModelSettings) -> jax.Array:
+    """What nodes send to their neighbours."""
+    return (scale * l2_normalize(x)).astype(settings.storage)
+
+
+def _mean_of_layers(
+    params: Params,
+    inputs: Inputs,
+    settings: ModelSettings,
+    user0: jax.Array,
+    item0: jax.Array,
+    scales: _Scales,
+    num_layers: int,
+    axis: Axis,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The last of `num_layers` layers of users and songs, and the sums of e^(0) and layers with their weights."""
+    matrix = inputs.adjacency.users_from_items
+    gamma, layer_weights = combine_weights(params, settings)
+    user, item = user0, item0
+    user_sum, item_sum = jnp.zeros_like(user0), jnp.zeros_like(item0)
+    for k in range(num_layers):
+        from_items, from_users = _sent(item, scales.item_in, settings), _sent(user, scales.user_in, settings)
+        user = scales.user_out * spmm(matrix, from_items, settings.backend, axis)
+        item = scales.item_out * spmm(matrix.T, from_users, settings.backend, axis)
+        user_sum += layer_weights[k] * user
+        item_sum += layer_weights[k] * item
+    if settings.num_layers:
+        user_sum = gamma * user0 + (1.0 - gamma) * user_sum
+        item_sum = gamma * item0 + (1.0 - gamma) * item_sum
+    else:
+        user_sum, item_sum = user0, item0
+    return user, item, user_sum, item_sum
+
+
 def apply(
     params: Params,
     inputs: Inputs,
@@ -217,29 +272,43 @@ def apply(
     """
     known = known_songs(inputs, settings, dropout_key)
     user0, item0 = base_embeddings(params, inputs, settings, known)
-    adjacency = inputs.adjacency
-    matrix, backend = adjacency.users_from_items, settings.backend
-    # w_ui / (d_u^alpha d_i^beta) as two scalings about the raw product: one stored value serves both directions.
-    item_degree = jnp.where(known, adjacency.item_degree, 0.0)
-    user_out, item_out = _power(adjacency.user_degree, -settings.alpha), _power(item_degree, -settings.alpha)
-    user_in, item_in = _power(adjacency.user_degree, -settings.beta), _power(item_degree, -settings.beta)
-    gamma, layer_weights = combine_weights(params, settings)
+    scales = _scales(inputs.adjacency, settings, known)
+    *_, user, item = _mean_of_layers(params, inputs, settings, user0, item0, scales, settings.num_layers, axis)
+    if settings.score == "cosine":
+        user, item = l2_normalize(user), l2_normalize(item)
+    return user, item, (user0, item0)
 
-    user, item = user0, item0
-    user_sum, item_sum = jnp.zeros_like(user0), jnp.zeros_like(item0)
-    for k in range(settings.num_layers):
-        from_items = (item_in * l2_normalize(item)).astype(settings.storage)
-        from_users = (user_in * l2_normalize(user)).astype(settings.storage)
-        next_user = user_out * spmm(matrix, from_items, backend, axis)
-        next_item = item_out * spmm(matrix.T, from_users, backend, axis)
-        if adjacency.item_scale is not None:
-            next_item *= adjacency.item_scale
-        user, item = next_user, next_item
-        user_sum += layer_weights[k] * user
-        item_sum += layer_weights[k] * item
+
+def apply_rows(
+    params: Params,
+    inputs: Inputs,
+    settings: ModelSettings,
+    users: jax.Array,
+    items: jax.Array,
+    dropout_key: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
+    """The rows of `apply` that a batch needs: the last layer is propagated to these alone.
+
+    Args:
+      params, inputs, settings, dropout_key: as for `apply`; all rows are on this device.
+      users: int32 [B], repeats allowed.
+      items: int32 [N], likewise.
+
+    Returns:
+      (user embeddings [B, d], song embeddings [N, d], (e^(0) of all users [U, d], of all songs [I, d])), float32.
+    """
+    known = known_songs(inputs, settings, dropout_key)
+    user0, item0 = base_embeddings(params, inputs, settings, known)
+    scales = _scales(inputs.adjacency, settings, known)
+    matrix, before = inputs.adjacency.users_from_items, max(settings.num_layers - 1, 0)
+    last_user, last_item, user, item = _mean_of_layers(params, inputs, settings, user0, item0, scales, before, ONE)
+    user, item = user[users], item[items]
     if settings.num_layers:
-        user = gamma * user0 + (1.0 - gamma) * user_sum
-        item = gamma * item0 + (1.0 - gamma) * item_sum
+        gamma, layer_weights = combine_weights(params, settings)
+        weight = (1.0 - gamma) * layer_weights[-1]
+        from_items, from_users = _sent(last_item, scales.item_in, settings), _sent(last_user, scales.user_in, settings)
+        user += weight * scales.user_out[users] * spmm_rows(matrix, from_items, users, settings.backend)
+        item += weight * scales.item_out[items] * spmm_rows(matrix.T, from_users, items, settings.backend)
     if settings.score == "cosine":
         user, item = l2_normalize(user), l2_normalize(item)
     return user, item, (user0, item0)

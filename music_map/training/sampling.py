@@ -226,11 +226,22 @@ def draw_unobserved(
     layout: Layout | None = None,
     axis: Axis = ONE,
 ) -> jax.Array:
-    """For each user one song drawn uniformly from those that are no edge of the user. int32 [B]."""
+    """For each user one song drawn uniformly from those that are no edge of the user. int32 [B].
+
+    Rounds of candidates are looked up until all users have a song: on sparse graphs one round is nearly always enough.
+    """
     candidates = jax.random.randint(key, (_TRIES, users.shape[0]), 0, num_items)
-    taken = observed(edges, jnp.broadcast_to(users, candidates.shape), candidates, layout, axis)
-    first = jnp.argmin(taken, axis=0)
-    return jnp.take_along_axis(candidates, first[None, :], axis=0)[0]
+
+    def again(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        tries, _, taken = carry
+        return (tries < _TRIES) & taken.any()
+
+    def look_up(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        tries, songs, taken = carry
+        heard = observed(edges, users, candidates[tries], layout, axis)
+        return tries + 1, jnp.where(taken & ~heard, candidates[tries], songs), taken & heard
+
+    return jax.lax.while_loop(again, look_up, (jnp.int32(0), candidates[0], jnp.ones(users.shape, bool)))[1]
 
 
 def draw_negatives(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -77,6 +79,59 @@ def create_state(settings: StepSettings, inputs: Inputs, *, seed: int) -> TrainS
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, jax.random.key_data(key), empty_window())
 
 
+class _Rows(NamedTuple):
+    """Embeddings of a batch on this device.
+
+    Attributes:
+      users: [B, d] each, of each array of users asked for.
+      items: [B, d] each, likewise.
+      shared: [N, d], of the songs that all rows share; None without.
+      user0, item0: functions of slots [B] to rows of e^(0) [B, d].
+      item_all: [I, d], all songs of this device, or None where only the batch's were encoded.
+    """
+
+    users: list[jax.Array]
+    items: list[jax.Array]
+    shared: jax.Array | None
+    user0: Callable[[jax.Array], jax.Array]
+    item0: Callable[[jax.Array], jax.Array]
+    item_all: jax.Array | None
+
+
+def _encode(
+    params: Params,
+    inputs: Inputs,
+    dropout_key: jax.Array,
+    settings: StepSettings,
+    *,
+    users: list[jax.Array],
+    items: list[jax.Array],
+    shared: jax.Array | None,
+    whole: bool,
+) -> _Rows:
+    """Encodes a batch; `whole`: with all songs. Nodes are given as slots where rows are partitioned."""
+    axis, model = settings.axis, settings.model
+    if whole or axis.sharded:
+        user_all, item_all, (user0, item0) = lightgcn.apply(params, inputs, model, dropout_key, axis)
+        user_rows, item_rows = (
+            [axis.take_mine(x, at) for at in ats] for x, ats in ((user_all, users), (item_all, items))
+        )
+        shared_rows = None if shared is None else axis.take(item_all, shared)
+    else:
+        item_all = None
+        mine = [[axis.mine(at) for at in ats] for ats in (users, items)]
+        all_items = mine[1] if shared is None else [*mine[1], shared]
+        user, item, (user0, item0) = lightgcn.apply_rows(
+            params, inputs, model, jnp.concatenate(mine[0]), jnp.concatenate(all_items), dropout_key
+        )
+        size = mine[0][0].shape[0]
+        user_rows = [user[b * size : (b + 1) * size] for b in range(len(users))]
+        item_rows = [item[b * size : (b + 1) * size] for b in range(len(items))]
+        shared_rows = None if shared is None else item[len(items) * size :]
+    take_user, take_item = (functools.partial(axis.take_mine, x) for x in (user0, item0))
+    return _Rows(user_rows, item_rows, shared_rows, take_user, take_item, item_all)
+
+
 def batch_loss(
     params: Params, inputs: Inputs, data: SampleData, key: jax.Array, settings: StepSettings
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -87,22 +142,43 @@ def batch_loss(
     positive_key, negative_key, dislike_key, dropout_key = jax.random.split(key, 4)
     loss, axis, layout, edges = settings.loss, settings.axis, inputs.layout, inputs.adjacency.users_from_items.forward
     num_items, size = data.item_probability.shape[0], settings.batch_size
-    # Every device draws the whole batch, which is a few integers a row, and scores its own rows of it.
+
+    def user_at(users: jax.Array) -> jax.Array:
+        return users if layout is None else layout.user_slot[users]
+
+    def item_at(items: jax.Array) -> jax.Array:
+        return items if layout is None else layout.item_slot[items]
+
+    # Every device draws the whole batch, which is a few integers a row, and scores its own rows of it. All is drawn
+    # before anything is encoded: the last layer needs only what a batch asks for.
     users, items = sampling.draw_positives(positive_key, edges, data.positives, size, layout, axis)
-    user_all, item_all, (user0, item0) = lightgcn.apply(params, inputs, settings.model, dropout_key, axis)
-    user_at = users if layout is None else layout.user_slot[users]
-    item_at = items if layout is None else layout.item_slot[items]
-    user, item = axis.take_mine(user_all, user_at), axis.take_mine(item_all, item_at)
-    regularised = [axis.take_mine(user0, user_at), axis.take_mine(item0, item_at)]
+    all_users, all_items, songs, log_q = [user_at(users)], [item_at(items)], None, None
+    if loss.name == "bpr":
+        unheard = sampling.draw_unobserved(negative_key, edges, users, num_items, layout, axis)
+        all_items.append(item_at(unheard))
+    elif loss.name != "softmax":
+        songs, log_q = sampling.draw_negatives(negative_key, items, data.item_probability, loss)
+    has_dislikes = bool(loss.explicit_negative_weight and data.dislikes.user.shape[0])
+    if has_dislikes:
+        at = jax.random.randint(dislike_key, (size,), 0, data.dislikes.user.shape[0])
+        by, of, dislike_weight = data.dislikes.user[at], data.dislikes.item[at], data.dislikes.weight[at]
+        all_users.append(user_at(by))
+        all_items.append(item_at(of))
+    smoothing = loss.popularity_smoothing if loss.name not in ("bpr", "sampled_bpr") else 0.0
+
+    rows = _encode(
+        params, inputs, dropout_key, settings, users=all_users, items=all_items,
+        shared=None if songs is None else item_at(songs), whole=loss.name == "softmax" or smoothing > 0,
+    )  # fmt: skip
+    user, item, item_all = rows.users[0], rows.items[0], rows.item_all
+    regularised = [rows.user0(all_users[0]), rows.item0(all_items[0])]
     my_items, row_weights = axis.mine(items), axis.row_weights(size)
     positive = jnp.sum(user * item, axis=-1)
 
     if loss.name == "bpr":
-        unheard = sampling.draw_unobserved(negative_key, edges, users, num_items, layout, axis)
-        unheard_at = unheard if layout is None else layout.item_slot[unheard]
-        negative = jnp.sum(user * axis.take_mine(item_all, unheard_at), axis=-1)
+        negative = jnp.sum(user * rows.items[1], axis=-1)
         ranking_loss = ranking.bpr(positive, negative, row_weights=row_weights)
-        regularised.append(axis.take_mine(item0, unheard_at))
+        regularised.append(rows.item0(all_items[1]))
     elif loss.name == "softmax":
         songs = jnp.arange(num_items, dtype=items.dtype)
         candidates = item_all if layout is None else axis.gather(item_all)[layout.item_slot]
@@ -112,8 +188,7 @@ def batch_loss(
             scores = jnp.where(others & (songs[None, :] != my_items[:, None]), -jnp.inf, scores)
         ranking_loss = ranking.softmax(scores, my_items, temperature=loss.temperature, row_weights=row_weights)
     else:
-        songs, log_q = sampling.draw_negatives(negative_key, items, data.item_probability, loss)
-        negative = user @ axis.take(item_all, songs if layout is None else layout.item_slot[songs]).T
+        negative = user @ rows.shared.T
         if loss.mask_observed:  # the positive is one of the user's songs
             where = ~sampling.observed_block(edges, users, songs, num_items, layout, axis)
         else:
@@ -143,32 +218,28 @@ def batch_loss(
                 row_weights=row_weights,
             )
 
-    if loss.popularity_smoothing and loss.name not in ("bpr", "sampled_bpr"):
+    if smoothing:
         if layout is None:
             mean_item = data.item_probability @ item_all
         else:
             drawn = data.item_probability.at[inputs.items_here()].get(mode="fill", fill_value=0.0)
             mean_item = axis.sum(drawn @ item_all)
-        ranking_loss += loss.popularity_smoothing * ranking.popularity_smoothing(
+        ranking_loss += smoothing * ranking.popularity_smoothing(
             positive, user @ mean_item, temperature=loss.temperature, row_weights=row_weights
         )
 
     l2 = ranking.l2(*regularised, row_weights=row_weights)
     parts = {"ranking_loss": ranking_loss, "explicit_negative_loss": jnp.zeros(()), "l2": l2}
     total = ranking_loss + loss.l2 * l2
-    if loss.explicit_negative_weight and data.dislikes.user.shape[0]:
-        at = jax.random.randint(dislike_key, (size,), 0, data.dislikes.user.shape[0])
-        by, of, weight = data.dislikes.user[at], data.dislikes.item[at], data.dislikes.weight[at]
-        if layout is not None:
-            by, of = layout.user_slot[by], layout.item_slot[of]
-        scores = jnp.sum(axis.take_mine(user_all, by) * axis.take_mine(item_all, of), axis=-1)
-        my_weight = axis.mine(weight)
+    if has_dislikes:
+        scores = jnp.sum(rows.users[-1] * rows.items[-1], axis=-1)
+        my_weight = axis.mine(dislike_weight)
         parts["explicit_negative_loss"] = ranking.explicit_negative(
             scores,
             my_weight if row_weights is None else jnp.where(row_weights > 0, my_weight, 0.0),
             margin=loss.explicit_negative_margin,
             temperature=loss.temperature,
-            total_weight=jnp.sum(weight),
+            total_weight=jnp.sum(dislike_weight),
         )
         total += loss.explicit_negative_weight * parts["explicit_negative_loss"]
     return total, parts
