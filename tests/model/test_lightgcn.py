@@ -57,6 +57,28 @@ def test_apply_equals_the_formula(backend, layers, alpha, beta, gamma):
     np.testing.assert_allclose(item, wanted[1], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("layers", "score", "backend"), [(0, "dot", "csr"), (1, "cosine", "csr"), (2, "dot", "segment"), (3, "dot", "csr")]
+)
+def test_rows_of_a_batch_and_their_gradients_are_those_of_the_whole(layers, score, backend):
+    settings = dataclasses.replace(PAPER, num_layers=layers, score=score, adaptive=True, backend=backend)
+    inputs, params, _ = make(settings)
+    users, items = jnp.array([3, 0, 3, 6]), jnp.array([8, 1, 4, 1, 1])
+    probe = jax.random.normal(jax.random.key(1), (4, 5))
+
+    def rows(params):
+        user, item, _ = lightgcn.apply_rows(params, inputs, settings, users, items)
+        return jnp.sum(probe * (user @ item.T)), (user, item)
+
+    def whole(params):
+        user, item, _ = lightgcn.apply(params, inputs, settings)
+        return jnp.sum(probe * (user[users] @ item[items].T)), (user[users], item[items])
+
+    (a, b) = (jax.jit(jax.value_and_grad(f, has_aux=True))(params) for f in (rows, whole))
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+
+
 def test_hand_worked_one_layer():
     """One user, two songs, weights 1 and 3: d_u = 4, d_i = (1, 3), alpha = 1, beta = 1."""
     settings = dataclasses.replace(PAPER, num_layers=1, embedding_dim=2, alpha=1.0, beta=1.0, gamma=0.0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from music_map.errors import UserError
 from music_map.model import propagation
-from music_map.model.propagation import BACKENDS, adjacency, choose_backend, coo_matrix, spmm
+from music_map.model.propagation import BACKENDS, Csr, adjacency, choose_backend, coo_matrix, spmm, spmm_rows
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -97,3 +97,44 @@ def test_bfloat16_is_gathered_and_float32_summed(backend):
     (gradient,) = back(jnp.asarray(g))
     assert gradient.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(gradient, np.float32), dense.T @ g, rtol=0.05, atol=0.2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "rows",
+    [[3], [5, 5, 1], [0, 6, 3, 6, 0, 2, 1, 4, 5, 3]],
+    ids=["few entries", "repeats", "more than a third of the entries"],
+)
+def test_some_rows_of_a_product_and_their_gradient_equal_dense_algebra(backend, rows):
+    graph, dense = random_graph(2, hub=False)
+    matrix = adjacency(graph, degree="weighted").users_from_items
+    rng, rows = np.random.default_rng(0), np.array(rows)
+    x, g = rng.normal(size=(dense.shape[1], 5)), rng.normal(size=(len(rows), 5))
+    product = jax.jit(lambda x: jax.vjp(lambda x: spmm_rows(matrix, x, jnp.asarray(rows), backend), x))
+    y, pull = product(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(y, (dense @ x)[rows], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(pull(jnp.asarray(g, jnp.float32))[0], dense[rows].T @ g, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_that_fit_are_copied_and_others_cost_the_whole_product(backend, monkeypatch):
+    """Both branches are exact; which one runs is seen by spoiling the other."""
+    graph, dense = random_graph(2, hub=False)
+    matrix = adjacency(graph, degree="weighted").users_from_items
+    x = jnp.ones((dense.shape[1], 2))
+    monkeypatch.setattr(propagation, "_copy_rows", lambda m, rows, offsets, room: Csr(offsets, *m[1:])._replace(
+        values=m.values * jnp.nan))  # fmt: skip
+    assert np.isnan(spmm_rows(matrix, x, jnp.array([3]), backend)).all()
+    everyone = jnp.arange(dense.shape[0])
+    np.testing.assert_allclose(spmm_rows(matrix, x, everyone, backend), dense @ np.asarray(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_of_bfloat16(backend):
+    graph, dense = random_graph(3, num_users=40, num_items=30)
+    matrix = adjacency(graph, degree="count").users_from_items
+    stored = jnp.asarray(np.random.default_rng(0).normal(size=(30, 8)), jnp.bfloat16)
+    rows = jnp.array([3, 1, 3])
+    out, back = jax.vjp(lambda x: spmm_rows(matrix, x, rows, backend), stored)
+    assert out.dtype == jnp.float32 and back(out)[0].dtype == jnp.bfloat16
+    np.testing.assert_allclose(out, (dense @ np.asarray(stored, np.float64))[np.asarray(rows)], rtol=1e-4, atol=1e-4)
