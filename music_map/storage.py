@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import glob
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -137,6 +138,14 @@ def new_folder(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
 
 
+def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """The bytes before the data in a .npy file of a C-ordered array, as numpy.save writes them."""
+    header = io.BytesIO()
+    fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, fields)
+    return header.getvalue()
+
+
 class ArrayWriter:
     """Writes arrays into a folder and collects their checksums for the manifest."""
 
@@ -145,21 +154,48 @@ class ArrayWriter:
         self.arrays: dict[str, dict[str, Any]] = {}
 
     def write(self, name: str, array: np.ndarray) -> None:
-        """Writes `NAME.npy`; the name may hold folders ("train/user-00000")."""
-        path = self.folder / f"{name}.npy"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, np.asarray(array, order="C"), allow_pickle=False)
-        self.register(name)
+        """Writes `NAME.npy`; the name may hold folders ("train/user-00000"). Several threads may write at a time."""
+        array = np.asarray(array, order="C")
+        if array.dtype.hasobject:
+            raise ValueError(f"{name}: Object arrays cannot be saved: they would have to be pickled")
+        path = self._path(name)
+        header = npy_header(array.dtype, array.shape)
+        # Hashed from memory: the file need not be read again.
+        digest = hashlib.sha256(header)
+        digest.update(array.reshape(-1).view(np.uint8))
+        with open(path, "wb") as file:
+            file.write(header)
+            array.tofile(file)
+        self._note(name, array.dtype, array.shape, digest.hexdigest())
 
     def register(self, name: str) -> None:
         """Adds an array that was written straight to `NAME.npy` (a memory map, say) to the manifest."""
         path = self.folder / f"{name}.npy"
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        self.arrays[name] = {"dtype": array.dtype.str, "shape": list(array.shape), "sha256": file_sha256(path)}
+        self._note(name, array.dtype, array.shape, file_sha256(path))
+
+    def adopt(self, name: str, store: ArrayFolder, stored_name: str) -> None:
+        """Takes an array of another folder over as it is: a hard link where the file system has them, else a copy."""
+        source, path = store.folder / f"{stored_name}.npy", self._path(name)
+        try:
+            os.link(source, path)
+        except OSError:
+            shutil.copyfile(source, path)
+        self.arrays[name] = dict(store.arrays[stored_name])
 
     def finish(self, *, fingerprint: str, meta: Mapping[str, Any]) -> None:
         """Writes the manifest; call it last."""
-        write_json(self.folder / MANIFEST, {"fingerprint": fingerprint, "meta": dict(meta), "arrays": self.arrays})
+        # By name: threads may finish in any order.
+        arrays = dict(sorted(self.arrays.items()))
+        write_json(self.folder / MANIFEST, {"fingerprint": fingerprint, "meta": dict(meta), "arrays": arrays})
+
+    def _path(self, name: str) -> Path:
+        path = self.folder / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _note(self, name: str, dtype: np.dtype, shape: tuple[int, ...], sha256: str) -> None:
+        self.arrays[name] = {"dtype": dtype.str, "shape": list(shape), "sha256": sha256}
 
 
 def _is_manifest(value: Any) -> bool:

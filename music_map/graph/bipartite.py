@@ -128,9 +128,19 @@ def _offsets(index: np.ndarray, size: int) -> np.ndarray:
 
 def _by_item(item: np.ndarray, num_items: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the edges sorted by song (stable), and the offsets of each song among them."""
-    # One row that holds every edge: its conversion to column order is a counting sort, O(E + I) and stable, several
-    # times faster than a stable argsort.
-    positions = np.arange(len(item), dtype=np.int32 if len(item) < 2**31 else np.int64)
-    row = scipy.sparse.csr_array((positions, item, np.array([0, len(item)])), shape=(1, max(num_items, 1)))
-    columns = row.tocsc()
-    return columns.data, _offsets(item, num_items)
+    return stable_order(item, num_items), _offsets(item, num_items)
+
+
+def stable_order(index: np.ndarray, size: int) -> np.ndarray:
+    """Positions that sort small integers, equal ones in the order given: numpy.argsort(index, kind="stable"), faster.
+
+    Args:
+      index: integers [E], in [0, size).
+      size: of the range.
+    Returns:
+      int32 [E] (int64 from 2^31 on).
+    """
+    # One row that holds every entry: its conversion to column order is a counting sort, O(E + size) and stable.
+    positions = np.arange(len(index), dtype=np.int32 if len(index) < 2**31 else np.int64)
+    row = scipy.sparse.csr_array((positions, index, np.array([0, len(index)])), shape=(1, max(size, 1)))
+    return row.tocsc().data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from music_map.graph.weights import EdgeCounts, chunk_edges
 from music_map.preprocess.dataset import Dataset, Events, Withdrawals
 from music_map.progress import Progress, silent
 from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, fingerprint, new_folder, write_json
+from music_map.threads import num_workers, ordered_map
 
 # Raised when weights or stored arrays change their meaning: graphs of an older version are then built anew.
 FORMAT_VERSION = 1
@@ -35,7 +37,7 @@ def build_graph(
 ) -> tuple[BipartiteGraph, EdgeCounts]:
     """Builds the graph of users and songs from the train split; val and test are not read.
 
-    Reads a shard at a time: memory follows the number of edges, not of events.
+    Reads a shard at a time, and works on one more per core: memory follows the number of edges, not of events.
 
     Args:
       dataset: processed logs.
@@ -48,23 +50,27 @@ def build_graph(
       DamagedFileError: a shard is missing or damaged; the message names it.
     """
     withdrawals = dataset.withdrawals("train")
+    now = dataset.train_end
     edges: list[Edges] = []
     negatives: list[Edges] = []
     counts = EdgeCounts()
-    with progress("build edges", dataset.stats["train_size"], "event") as advance:
-        for events in _whole_users(dataset.event_shards("train")):
-            first, last = np.searchsorted(withdrawals.user, [events.user[0], events.user[-1] + 1])
-            found = chunk_edges(
-                events,
-                Withdrawals(*(column[first:last] for column in withdrawals)),
-                settings,
-                now=dataset.train_end,
-                num_items=dataset.num_items,
-            )
+
+    def build(events: Events) -> tuple[Edges, Edges, EdgeCounts, int]:
+        first, last = np.searchsorted(withdrawals.user, [events.user[0], events.user[-1] + 1])
+        mine = Withdrawals(*(column[first:last] for column in withdrawals))
+        return *chunk_edges(events, mine, settings, now=now, num_items=dataset.num_items), len(events.user)
+
+    workers = num_workers()
+    with (
+        progress("build edges", dataset.stats["train_size"], "event") as advance,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        chunks = _whole_users(dataset.event_shards("train"))
+        for found in ordered_map(build, chunks, pool=pool, ahead=workers):
             edges.append(found[0])
             negatives.append(found[1])
             counts = EdgeCounts(*(a + b for a, b in zip(counts, found[2], strict=True)))
-            advance(len(events.user))
+            advance(found[3])
     if not any(len(part.user) for part in edges):
         raise UserError(
             f"{dataset.store.folder}: no train event makes an edge (only listens of 0 %, withdrawn likes and dislikes, "

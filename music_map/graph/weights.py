@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from music_map.graph.bipartite import Edges
+from music_map.graph.bipartite import Edges, stable_order
 from music_map.graph.settings import GraphSettings
 from music_map.preprocess.dataset import DISLIKE, LIKE, LISTEN, Events, Withdrawals
 
@@ -110,42 +110,48 @@ def chunk_edges(
         withdrawn_likes=int((events.kind == LIKE).sum() - likes.sum()),
         withdrawn_dislikes=int((events.kind == DISLIKE).sum() - dislikes.sum()),
     )
-    pair = events.user.astype(np.int64) * num_items + events.item
     if settings.edges == "sum":
         # A like made twice is one like; a dislike likewise: the latest row of the pair counts.
-        likes = _last_of_pair(pair, likes)
-        dislikes = _last_of_pair(pair, dislikes)
+        likes = _last_of_pair(events, likes, num_items)
+        dislikes = _last_of_pair(events, dislikes, num_items)
     weight = event_weight(events, settings, now=now)
-    edges = _edges(pair, weight, listens & (events.played_pct > 0) | likes, settings, num_items=num_items)
-    rejected = np.flatnonzero(dislikes)
-    rejected = rejected[np.argsort(pair[rejected], kind="stable")]
+    edges = _edges(events, weight, listens & (events.played_pct > 0) | likes, settings, num_items=num_items)
+    rejected = _by_pair(events, dislikes, num_items)
     negatives = Edges(events.user[rejected], events.item[rejected], weight[rejected].astype(np.float32))
     has_weight = negatives.weight > 0
     return edges, Edges(*(column[has_weight] for column in negatives)), counts
 
 
-def _last_of_pair(pair: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def _by_pair(events: Events, chosen: np.ndarray, num_items: int) -> np.ndarray:
+    """The chosen rows, by user, then song, equal ones in order; the events are sorted by user."""
+    rows = np.flatnonzero(chosen)
+    if len(rows) == 0:
+        return rows
+    # By the least significant first, as in a radix sort: 26 against 39 ns a row for argsort of user x songs + song.
+    rows = rows[stable_order(events.item[rows], num_items)]
+    user = events.user[rows]
+    first = int(user.min())
+    return rows[stable_order(user - first, int(user.max()) - first + 1)]
+
+
+def _last_of_pair(events: Events, chosen: np.ndarray, num_items: int) -> np.ndarray:
     """Of the chosen rows with the same pair only the last: bool [E]."""
     rows = np.flatnonzero(chosen)[::-1]
-    _, first = np.unique(pair[rows], return_index=True)
+    _, first = np.unique(events.user[rows].astype(np.int64) * num_items + events.item[rows], return_index=True)
     last = np.zeros_like(chosen)
     last[rows[first]] = True
     return last
 
 
-def _edges(
-    pair: np.ndarray, weight: np.ndarray, chosen: np.ndarray, settings: GraphSettings, *, num_items: int
-) -> Edges:
-    rows = np.flatnonzero(chosen)
-    rows = rows[np.argsort(pair[rows], kind="stable")]
-    pair, weight = pair[rows], weight[rows]
-    if settings.edges == "sum" and len(pair):
-        starts = np.flatnonzero(np.append(True, pair[1:] != pair[:-1]))
-        pair, weight = pair[starts], np.add.reduceat(weight, starts)
+def _edges(events: Events, weight: np.ndarray, chosen: np.ndarray, settings: GraphSettings, *, num_items: int) -> Edges:
+    rows = _by_pair(events, chosen, num_items)
+    user, item, weight = events.user[rows], events.item[rows], weight[rows]
+    if settings.edges == "sum" and len(rows):
+        starts = np.flatnonzero(np.append(True, (user[1:] != user[:-1]) | (item[1:] != item[:-1])))
+        user, item, weight = user[starts], item[starts], np.add.reduceat(weight, starts)
     if settings.log1p:
         weight = np.log1p(weight)
     # A weight may be zero: organic_factor 0, or an age at which 2^-x leaves the range of float32. No edge then.
     weight = weight.astype(np.float32)
-    pair, weight = pair[weight > 0], weight[weight > 0]
-    user, item = np.divmod(pair, num_items)
-    return Edges(user.astype(np.int32), item.astype(np.int32), weight)
+    some = weight > 0
+    return Edges(user[some], item[some], weight[some])

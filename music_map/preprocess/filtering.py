@@ -1,38 +1,68 @@
-"""Which users and songs stay: at least `min_interactions` interactions, counted once or as a k-core."""
+"""Which users and songs stay: at least `min_interactions` interactions, counted once or as a k-core.
+
+The census is the one pass that reads every interaction. It also keeps the rows that the filter may still drop, those
+whose user or song has come fewer than `min_interactions` times so far: at most min_interactions x (users + songs), and
+in the end exactly the rows to take off the counts, so that the filter "once" needs no pass of its own.
+
+A log may be counted in parts, ranges of users, by different processes: counts are added up before anything is decided.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from music_map.errors import UserError
-from music_map.preprocess.ids import Counter, IdIndex
+from music_map.preprocess.ids import Counter, Counts, IdIndex, merge_counts
 from music_map.progress import Progress
-from music_map.raw.reader import EventTable
+from music_map.raw.reader import EVERYONE, EventTable, UserRange
+from music_map.threads import ordered_map
 
 # The event files whose rows are interactions; unlikes and undislikes withdraw one and are none.
 INTERACTIONS = ("listens", "likes", "dislikes")
+_COUNTED = ("uid", "timestamp", "item_id")
+# 12 bytes each: 192 MiB. A filter that may drop more than this reads the log again.
+_MOST_UNDECIDED = 1 << 24
+# Batches read before the first of them has been counted.
+_AHEAD = 3
+
+
+class Tally(NamedTuple):
+    """Interactions counted by user, by song and by time.
+
+    Attributes:
+      users, items: by original id.
+      times: by timestamp, seconds.
+    """
+
+    users: Counts
+    items: Counts
+    times: Counts
+
+
+class Rows(NamedTuple):
+    """Some interactions: uint32 [R] each."""
+
+    uid: np.ndarray
+    timestamp: np.ndarray
+    item_id: np.ndarray
 
 
 class Census(NamedTuple):
-    """Users and songs of a log, counted over all interactions.
+    """A log, or a range of its users, before anything is dropped.
 
     Attributes:
-      user_ids, item_ids: int64 [V], original ids, ascending.
-      user_counts, item_counts: int64 [V], interactions of each.
-      first_timestamp, last_timestamp: seconds, over all interactions.
-      rows: interactions by file.
+      tally: all interactions.
+      undecided: the interactions whose user or song has fewer than `min_interactions` here, and perhaps others; None
+        where they were too many to keep.
     """
 
-    user_ids: np.ndarray
-    user_counts: np.ndarray
-    item_ids: np.ndarray
-    item_counts: np.ndarray
-    first_timestamp: int
-    last_timestamp: int
-    rows: dict[str, int]
+    tally: Tally
+    undecided: Rows | None
 
 
 class Kept(NamedTuple):
@@ -40,84 +70,257 @@ class Kept(NamedTuple):
 
     Attributes:
       users, items: the users and songs that still have a row.
-      times: int64 [T], distinct timestamps of the rows left, ascending.
-      time_counts: int64 [T], rows at each.
+      times: rows left by timestamp.
+      last_timestamp: of all interactions, seconds.
+      num_raw_users, num_raw_items: users and songs before the filter.
     """
 
     users: IdIndex
     items: IdIndex
-    times: np.ndarray
-    time_counts: np.ndarray
+    times: Counts
+    last_timestamp: int
+    num_raw_users: int
+    num_raw_items: int
 
 
-def take_census(tables: Mapping[str, EventTable], *, batch_rows: int, progress: Progress) -> Census:
-    """Counts users and songs over the interactions; checks the order of every event file on the way."""
-    users, items = Counter(), Counter()
-    rows: dict[str, int] = {}
-    first, last = 2**32, -1
-    with progress("count users and songs", sum(t.num_rows for t in tables.values()), "row") as advance:
-        for name, table in tables.items():
-            for batch in table.batches(["uid", "timestamp", "item_id"], batch_rows=batch_rows):
-                advance(len(batch["uid"]))
-                if name not in INTERACTIONS or not len(batch["uid"]):
-                    continue
-                users.add(batch["uid"])
-                items.add(batch["item_id"])
-                first = min(first, int(batch["timestamp"].min()))
-                last = max(last, int(batch["timestamp"].max()))
-                rows[name] = rows.get(name, 0) + len(batch["uid"])
-    return Census(*users.result(), *items.result(), first, last, rows)
+class Filter(NamedTuple):
+    """The users and songs whose rows stay: a row stays if both do."""
+
+    users: IdIndex
+    items: IdIndex
 
 
-def select(
+def take_census(
     tables: Mapping[str, EventTable],
-    census: Census,
     *,
-    rule: str,
     min_interactions: int,
     batch_rows: int,
     progress: Progress,
-) -> Kept:
-    """Applies the filter.
+    users: UserRange = EVERYONE,
+    most_undecided: int = _MOST_UNDECIDED,
+) -> Census:
+    """Counts the interactions of a range of users; checks the order of every event file on the way."""
+    by_user, by_item, by_time = Counter(), Counter(), Counter()
+    undecided = _Undecided(by_user, by_item, min_interactions, most_undecided)
+
+    def count(uid: np.ndarray, timestamp: np.ndarray, item_id: np.ndarray) -> None:
+        starts = np.flatnonzero(np.append(True, uid[1:] != uid[:-1]))
+        by_user.add(uid[starts], np.diff(np.append(starts, len(uid))))
+        by_item.add(item_id)
+        by_time.add(timestamp)
+        undecided.add(Rows(uid, timestamp, item_id), starts)
+
+    _each_batch(
+        "count users and songs",
+        count,
+        tables,
+        counted=INTERACTIONS,
+        users=users,
+        batch_rows=batch_rows,
+        progress=progress,
+    )
+    tally = Tally(by_user.result(), by_item.result(), by_time.result())
+    return Census(tally, undecided.result())
+
+
+class _Undecided:
+    """Keeps the rows whose user or song has come fewer than `least` times; the counts only ever grow."""
+
+    def __init__(self, by_user: Counter, by_item: Counter, least: int, most: int):
+        self._by_user = by_user
+        self._by_item = by_item
+        self._least = least
+        self._most = most
+        self._parts: list[Rows] = [Rows(*(np.empty(0, np.uint32) for _ in Rows._fields))]
+        self._num_rows = 0
+        self._limit = 1 << 20
+        self._given_up = False
+
+    def add(self, rows: Rows, starts: np.ndarray) -> None:
+        """Adds rows that have been counted, sorted by user; the users begin at `starts`."""
+        self._given_up |= not (self._by_user.is_dense and self._by_item.is_dense)
+        if self._given_up:
+            return
+        rare = self._by_item.seen(rows.item_id) < self._least
+        rare_users = self._by_user.seen(rows.uid[starts]) < self._least
+        if rare_users.any():
+            rare |= np.repeat(rare_users, np.diff(np.append(starts, len(rows.uid))))
+        self._keep(rows, rare)
+        if self._num_rows > self._limit:
+            self._prune()
+            self._limit = 2 * self._num_rows + (1 << 20)
+
+    def result(self) -> Rows | None:
+        """The rows that are still rare; None where they were too many."""
+        if not self._given_up:
+            self._prune()
+        return None if self._given_up else self._parts[0]
+
+    def _keep(self, rows: Rows, rare: np.ndarray) -> None:
+        self._parts.append(Rows(*(column[rare] for column in rows)))
+        self._num_rows += len(self._parts[-1].uid)
+
+    def _prune(self) -> None:
+        rows = Rows(*(np.concatenate(columns) for columns in zip(*self._parts, strict=True)))
+        self._parts, self._num_rows = [], 0
+        if len(rows.uid):
+            rare = self._by_item.seen(rows.item_id) < self._least
+            self._keep(rows, rare | (self._by_user.seen(rows.uid) < self._least))
+        else:
+            self._parts = [rows]
+        if self._num_rows > self._most:
+            self._parts, self._given_up = [], True
+
+
+def count_left(
+    tables: Mapping[str, EventTable],
+    kept: Filter,
+    *,
+    label: str,
+    batch_rows: int,
+    progress: Progress,
+    users: UserRange = EVERYONE,
+) -> Tally:
+    """Counts the interactions of a range of users that stay, in a pass over them."""
+    user_counts, item_counts = (np.zeros(len(index), np.int64) for index in kept)
+    by_time = Counter()
+
+    def count(uid: np.ndarray, timestamp: np.ndarray, item_id: np.ndarray) -> None:
+        user, item = kept.users.lookup(uid), kept.items.lookup(item_id)
+        stays = (user >= 0) & (item >= 0)
+        user_counts[:] += np.bincount(user[stays], minlength=len(user_counts))
+        item_counts[:] += np.bincount(item[stays], minlength=len(item_counts))
+        by_time.add(timestamp[stays])
+
+    interactions = {name: table for name, table in tables.items() if name in INTERACTIONS}
+    _each_batch(label, count, interactions, counted=INTERACTIONS, users=users, batch_rows=batch_rows, progress=progress)
+    return Tally(_counts(kept.users, user_counts), _counts(kept.items, item_counts), by_time.result())
+
+
+def _each_batch(
+    label: str,
+    function: Callable[..., None],
+    tables: Mapping[str, EventTable],
+    *,
+    counted: Sequence[str],
+    users: UserRange,
+    batch_rows: int,
+    progress: Progress,
+) -> None:
+    """Reads files in this thread and hands batches of those `counted` to another one."""
+
+    def batches() -> Iterator[list[np.ndarray]]:
+        for name, table in tables.items():
+            for batch in table.batches(_COUNTED, batch_rows=batch_rows, users=users):
+                advance(len(batch["uid"]))
+                if name in counted:
+                    yield [batch[column] for column in _COUNTED]
+
+    total = sum(t.num_rows for t in tables.values()) if users == EVERYONE else None
+    # One thread that counts: batches come one after the other.
+    with (
+        progress(label, total, "row") as advance,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        for _ in ordered_map(lambda columns: function(*columns), batches(), pool=pool, ahead=_AHEAD):
+            pass
+
+
+def _counts(index: IdIndex, counts: np.ndarray) -> Counts:
+    left = counts > 0
+    return Counts(index.ids[left].astype(np.int64), counts[left])
+
+
+def left_of(census: Census, kept: Filter) -> Tally:
+    """What of a census stays under the first filter, without another pass; needs `census.undecided`."""
+    rows = census.undecided
+    dropped = (kept.users.lookup(rows.uid) < 0) | (kept.items.lookup(rows.item_id) < 0)
+    return Tally(
+        *(
+            _less(counts, values[dropped])
+            for counts, values in zip(census.tally, (rows.uid, rows.item_id, rows.timestamp), strict=True)
+        )
+    )
+
+
+def _less(counts: Counts, dropped: np.ndarray) -> Counts:
+    """Counts after taking the values `dropped` off."""
+    values, times = np.unique(dropped, return_counts=True)
+    left = counts.counts.copy()
+    left[np.searchsorted(counts.values, values)] -= times
+    return Counts(counts.values[left > 0], left[left > 0])
+
+
+def merge_tallies(tallies: Iterable[Tally]) -> Tally:
+    """Adds up the tallies of the parts of a log."""
+    total: Tally | None = None
+    for tally in tallies:
+        total = tally if total is None else Tally(*(merge_counts([a, b]) for a, b in zip(total, tally, strict=True)))
+    assert total is not None
+    return total
+
+
+def select(
+    censuses: Sequence[Census],
+    recount: Callable[[int, Filter], Iterable[Tally]],
+    *,
+    rule: str,
+    min_interactions: int,
+    path: Path,
+) -> tuple[Kept, Callable[[], Iterable[Tally]]]:
+    """Applies the filter to a log that was counted in parts.
 
     A row stays if both its user and its song stay. A user (or song) that has enough interactions but loses every row,
     since all its songs (or users) go, is not in the result.
 
     Args:
+      censuses: of the parts.
+      recount: given the number of the pass, from 1, and a filter: the rows left in every part, as count_left.
       rule: "once": both counts over all rows, before anything is dropped. "k_core": repeated on what is left until
         every user and song left has `min_interactions` rows left.
+      path: the listens, to name in errors.
+    Returns:
+      What the filter left, and a function that gives the rows left in every part.
     Raises:
       UserError: nothing is left.
     """
-    interactions = {name: table for name, table in tables.items() if name in INTERACTIONS}
-    users = IdIndex(census.user_ids[census.user_counts >= min_interactions].astype(np.uint32))
-    items = IdIndex(census.item_ids[census.item_counts >= min_interactions].astype(np.uint32))
+    counted = merge_tallies(census.tally for census in censuses)
+    kept = _at_least(counted, min_interactions)
     round_number = 0
-    while True:
-        times = Counter(census.first_timestamp)
-        user_counts = np.zeros(len(users), np.int64)
-        item_counts = np.zeros(len(items), np.int64)
+
+    def again(number: int, kept: Filter) -> Callable[[], Iterable[Tally]]:
+        return lambda: recount(number, kept)
+
+    def spared(kept: Filter) -> Callable[[], Iterable[Tally]]:
+        return lambda: (left_of(census, kept) for census in censuses)
+
+    if all(census.undecided is not None for census in censuses):
+        lefts = spared(kept)
+    else:
         round_number += 1
-        label = "filter" if rule == "once" else f"filter, round {round_number}"
-        with progress(label, sum(census.rows.values()), "row") as advance:
-            for table in interactions.values():
-                for batch in table.batches(["uid", "timestamp", "item_id"], batch_rows=batch_rows):
-                    advance(len(batch["uid"]))
-                    user, item = users.lookup(batch["uid"]), items.lookup(batch["item_id"])
-                    stays = (user >= 0) & (item >= 0)
-                    np.add.at(user_counts, user[stays], 1)
-                    np.add.at(item_counts, item[stays], 1)
-                    times.add(batch["timestamp"][stays])
-        least = min_interactions if rule == "k_core" else 1
-        user_stays, item_stays = user_counts >= least, item_counts >= least
-        if not user_stays.any() or not item_stays.any():
-            most = f"{census.user_counts.max()} and {census.item_counts.max()}"
+        lefts = again(round_number, kept)
+    while True:
+        left = merge_tallies(lefts())
+        narrower = _at_least(left, min_interactions if rule == "k_core" else 1)
+        if not len(narrower.users) or not len(narrower.items):
+            most = f"{counted.users.counts.max()} and {counted.items.counts.max()}"
             raise UserError(
-                f"{tables['listens'].path}: the filter leaves nothing: users and songs need {min_interactions} "
+                f"{path}: the filter leaves nothing: users and songs need {min_interactions} "
                 f"interactions, and those of this log have at most {most}; lower --config.data.min_interactions"
             )
-        done = rule == "once" or (user_stays.all() and item_stays.all())
-        if not (user_stays.all() and item_stays.all()):
-            users, items = IdIndex(users.ids[user_stays]), IdIndex(items.ids[item_stays])
-        if done:
-            return Kept(users, items, *times.result())
+        if len(narrower.users) == len(left.users.values) and len(narrower.items) == len(left.items.values):
+            return Kept(
+                *narrower,
+                left.times,
+                last_timestamp=int(counted.times.values[-1]),
+                num_raw_users=len(counted.users.values),
+                num_raw_items=len(counted.items.values),
+            ), lefts
+        round_number += 1
+        lefts = again(round_number, narrower)
+
+
+def _at_least(tally: Tally, least: int) -> Filter:
+    """Users and songs counted at least this often."""
+    enough = (counts.values[counts.counts >= least].astype(np.uint32) for counts in (tally.users, tally.items))
+    return Filter(*map(IdIndex, enough))

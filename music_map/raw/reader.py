@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +27,35 @@ BATCH_ROWS = 1 << 20
 _READ_AHEAD_BYTES = 4 << 20
 
 Columns = dict[str, np.ndarray]
+
+
+class UserRange(NamedTuple):
+    """Users from `first` up to `end`, which is not among them."""
+
+    first: int
+    end: int
+
+
+# Beyond every id on both sides, so that a bad one is read, and named, too.
+EVERYONE = UserRange(-(1 << 62), 1 << 62)
+
+
+class RowGroups(NamedTuple):
+    """What is known of an event file's row groups without reading them.
+
+    Attributes:
+      first, last: int64 [G], lowest and highest uid of each.
+      starts: int64 [G + 1], the row that each begins with.
+    """
+
+    first: np.ndarray
+    last: np.ndarray
+    starts: np.ndarray
+
+    @property
+    def ascend(self) -> bool:
+        """Whether no group begins with a user before those of the group above it."""
+        return bool((self.first[1:] >= self.last[:-1]).all())
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
@@ -90,8 +122,18 @@ class Table:
         Raises:
           UserError: a null, a value outside the type's range, or damaged bytes.
         """
-        row = 0
-        for batch in record_batches(self.path, columns, batch_rows=batch_rows):
+        return self._batches(columns, batch_rows=batch_rows)
+
+    def _batches(
+        self,
+        columns: Sequence[str],
+        *,
+        batch_rows: int,
+        row_groups: Sequence[int] | None = None,
+        first_row: int = 0,
+    ) -> Iterator[Columns]:
+        row = first_row
+        for batch in record_batches(self.path, columns, batch_rows=batch_rows, row_groups=row_groups):
             yield {name: self._convert(batch.column(name), name, row) for name in columns}
             row += batch.num_rows
 
@@ -141,32 +183,85 @@ def reject_nulls(column: pa.Array, path: Path, name: str, first_row: int) -> Non
 class EventTable(Table):
     """An event file: sorted by uid, then timestamp, which is checked as it is read."""
 
-    def batches(self, columns: Sequence[str], *, batch_rows: int = BATCH_ROWS) -> Iterator[Columns]:
-        """As Table.batches; `columns` must hold uid and timestamp.
+    @functools.cached_property
+    def groups(self) -> RowGroups:
+        """The row groups, from the footer's statistics; a file without them has its column uid read."""
+        with open_parquet(self.path) as file:
+            found = file.metadata
+            groups = [found.row_group(g) for g in range(found.num_row_groups)]
+            starts = np.concatenate([[0], np.cumsum([group.num_rows for group in groups])]).astype(np.int64)
+            names = [found.schema.column(c).path for c in range(found.num_columns)]
+            column = names.index("uid")
+            bounds = []
+            for group in groups:
+                statistics = group.column(column).statistics
+                if statistics is None or not statistics.has_min_max:
+                    bounds = self._read_bounds(starts)
+                    break
+                bounds.append((int(statistics.min), int(statistics.max)))
+        # Ids beyond EVERYONE fit no column of the schema, and are refused when they are read.
+        inside = [[min(max(uid, EVERYONE.first), EVERYONE.end - 1) for uid in ends] for ends in bounds]
+        first, last = np.array(inside, np.int64).reshape(-1, 2).T
+        return RowGroups(first, last, starts)
+
+    def _read_bounds(self, starts: np.ndarray) -> list[tuple[int, int]]:
+        bounds, latest = [], 0
+        for group in range(len(starts) - 1):
+            of_group = self._batches(["uid"], batch_rows=BATCH_ROWS, row_groups=[group], first_row=int(starts[group]))
+            ends = [(int(b["uid"].min()), int(b["uid"].max())) for b in of_group if len(b["uid"])]
+            # A group without rows lies where the one above it ends.
+            low, high = min((e[0] for e in ends), default=latest), max((e[1] for e in ends), default=latest)
+            bounds.append((low, high))
+            latest = high
+        return bounds
+
+    def batches(
+        self, columns: Sequence[str], *, batch_rows: int = BATCH_ROWS, users: UserRange = EVERYONE
+    ) -> Iterator[Columns]:
+        """As Table.batches, the rows of some users; `columns` must hold uid and timestamp.
+
+        Only the row groups that may hold these users are read, those whole.
 
         Raises:
           UserError: also where a row is before its predecessor by (uid, timestamp), or is_organic is neither 0 nor 1.
         """
-        row, previous = 0, np.uint64(0)
-        for batch in super().batches(columns, batch_rows=batch_rows):
-            order = batch["uid"].astype(np.uint64) << np.uint64(32) | batch["timestamp"]
-            if len(order):
-                falls = np.flatnonzero(order[1:] < order[:-1]) + 1
-                at = 0 if order[0] < previous else int(falls[0]) if len(falls) else -1
-                if at >= 0:
-                    raise UserError(
-                        f"{self.path}: row {row + at} (uid {batch['uid'][at]}, timestamp {batch['timestamp'][at]}) "
-                        "comes before the row above it; sort the file by uid, then timestamp"
-                    )
-                previous = order[-1]
-            if "is_organic" in batch and len(order) and batch["is_organic"].max() > 1:
+        row_groups, row = None, 0
+        if users != EVERYONE:
+            groups = self.groups
+            row_groups = np.flatnonzero((groups.last >= users.first) & (groups.first < users.end)).tolist()
+            if not row_groups:
+                return
+            row = int(groups.starts[row_groups[0]])
+        previous = (0, 0)
+        for batch in self._batches(columns, batch_rows=batch_rows, row_groups=row_groups, first_row=row):
+            uid, timestamp = batch["uid"], batch["timestamp"]
+            if len(uid) == 0:
+                continue
+            falls = (uid[1:] < uid[:-1]) | ((uid[1:] == uid[:-1]) & (timestamp[1:] < timestamp[:-1]))
+            at = -1
+            if (int(uid[0]), int(timestamp[0])) < previous:
+                at = 0
+            elif falls.any():
+                at = int(falls.argmax()) + 1
+            if at >= 0:
+                raise UserError(
+                    f"{self.path}: row {row + at} (uid {uid[at]}, timestamp {timestamp[at]}) "
+                    "comes before the row above it; sort the file by uid, then timestamp"
+                )
+            previous = int(uid[-1]), int(timestamp[-1])
+            if "is_organic" in batch and batch["is_organic"].max() > 1:
                 at = int((batch["is_organic"] > 1).argmax())
                 raise UserError(
                     f"{self.path}: column is_organic, row {row + at}: {batch['is_organic'][at]}; it must be 1 "
                     "(organic) or 0 (played by the recommender)"
                 )
-            yield batch
-            row += len(order)
+            row += len(uid)
+            if users == EVERYONE:
+                yield batch
+                continue
+            mine = slice(*np.searchsorted(uid.astype(np.int64), users))
+            if mine.start < mine.stop:
+                yield {name: values[mine] for name, values in batch.items()}
 
 
 def open_events(raw_dir: Path, size: str) -> dict[str, EventTable]:
@@ -190,16 +285,39 @@ def open_events(raw_dir: Path, size: str) -> dict[str, EventTable]:
     return tables
 
 
-def user_chunks(tables: dict[str, EventTable], *, batch_rows: int = BATCH_ROWS) -> Iterator[dict[str, Columns]]:
+def user_ranges(tables: Mapping[str, EventTable], count: int) -> list[UserRange]:
+    """Cuts a log into ranges of users with about the same number of listens each.
+
+    From the row groups' lowest and highest uid, as if the rows in between were evenly spread: no row is read. Ranges
+    may be empty; all together they are everyone.
+
+    Args:
+      tables: event files, the listens among them.
+      count: number of ranges.
+    """
+    groups = tables["listens"].groups
+    if not all(table.groups.ascend for table in tables.values()):
+        # Not sorted: whoever has the first range reads all rows and names the one out of order.
+        return [EVERYONE] + [UserRange(EVERYONE.end, EVERYONE.end)] * (count - 1)
+    uid = np.maximum.accumulate(np.stack([groups.first, groups.last + 1], 1).reshape(-1))
+    rows = np.stack([groups.starts[:-1], groups.starts[1:]], 1).reshape(-1)
+    cuts = np.interp(np.arange(1, count) * (groups.starts[-1] / count), rows, uid).astype(np.int64).tolist()
+    return [UserRange(*ends) for ends in itertools.pairwise([EVERYONE.first, *cuts, EVERYONE.end])]
+
+
+def user_chunks(
+    tables: Mapping[str, EventTable], *, batch_rows: int = BATCH_ROWS, users: UserRange = EVERYONE
+) -> Iterator[dict[str, Columns]]:
     """Walks several event files side by side, a range of users at a time.
 
     Args:
       tables: event files, each sorted by uid.
       batch_rows: rows to read of a file at a time; a chunk is larger only where one user has more events.
+      users: whose events to read.
     Yields:
       Per file its columns for a range of users. A user is in one chunk, whole; the ranges ascend.
     """
-    cursors = {name: _Cursor(table, batch_rows) for name, table in tables.items()}
+    cursors = {name: _Cursor(table, batch_rows, users) for name, table in tables.items()}
     while True:
         for cursor in cursors.values():
             if len(cursor) < batch_rows:
@@ -221,8 +339,8 @@ def user_chunks(tables: dict[str, EventTable], *, batch_rows: int = BATCH_ROWS) 
 class _Cursor:
     """The rows of one event file that were read and not yet handed out."""
 
-    def __init__(self, table: EventTable, batch_rows: int):
-        self._stream = table.batches(table.schema.names, batch_rows=batch_rows)
+    def __init__(self, table: EventTable, batch_rows: int, users: UserRange):
+        self._stream = table.batches(table.schema.names, batch_rows=batch_rows, users=users)
         self._rows = {f.name: np.empty(0, f.type.to_pandas_dtype()) for f in table.schema}
         self.finished = False
 

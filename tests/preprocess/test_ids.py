@@ -11,15 +11,34 @@ from music_map.preprocess.ids import Counter, IdIndex
 batches = st.lists(st.lists(st.integers(0, 60) | st.just(2**32 - 1), max_size=20), max_size=5)
 
 
-@given(batches=batches, dense_values=st.sampled_from([0, 10, 100]), first=st.sampled_from([0, 3]))
-def test_counter_counts(batches: list[list[int]], dense_values: int, first: int) -> None:
-    counter = Counter(first, dense_values=dense_values)
-    everything = [value + first for batch in batches for value in batch if value + first < 2**32]
+@given(
+    batches=batches,
+    dense_values=st.sampled_from([0, 10, 100]),
+    first=st.sampled_from([0, 3, 1_700_000_000]),
+    step=st.sampled_from([1, 5]),
+    weighted=st.booleans(),
+)
+def test_counter_counts(batches: list[list[int]], dense_values: int, first: int, step: int, weighted: bool) -> None:
+    counter = Counter(dense_values=dense_values)
+    everything = []
     for batch in batches:
-        counter.add(np.array([v + first for v in batch if v + first < 2**32], np.uint32))
+        values = np.array([v for v in (first + step * n for n in batch) if v < 2**32], np.uint32)
+        counter.add(values, np.full(len(values), 3) if weighted else None)
+        everything += values.tolist() * (3 if weighted else 1)
+        if counter.is_dense:
+            assert counter.seen(values).tolist() == [everything.count(v) for v in values.tolist()]
     values, counts = np.unique(np.array(everything, np.int64), return_counts=True)
     found = counter.result()
-    assert found[0].tolist() == values.tolist() and found[1].tolist() == counts.tolist()
+    assert found.values.tolist() == values.tolist() and found.counts.tolist() == counts.tolist()
+
+
+def test_counter_finds_out_that_its_step_was_none() -> None:
+    counter = Counter()
+    counter.add(np.array([100, 110, 120], np.uint32))
+    counter.add(np.array([80, 115], np.uint32))
+    counter.add(np.array([7, 110], np.uint32))
+    assert counter.result().values.tolist() == [7, 80, 100, 110, 115, 120]
+    assert counter.result().counts.tolist() == [1, 1, 1, 2, 1, 1]
 
 
 @given(ids=st.sets(st.integers(0, 40) | st.just(2**32 - 1)), dense_values=st.sampled_from([0, 100, 2**33]))

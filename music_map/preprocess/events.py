@@ -1,0 +1,273 @@
+"""The pass that writes: events and withdrawals of kept users and songs as shards, split by time, sorted by user.
+
+One thread reads; others filter, merge the files and write what is full, several ranges of users at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from music_map.preprocess.dataset import (
+    DISLIKE,
+    EVENT_TYPES,
+    LIKE,
+    LISTEN,
+    SPLITS,
+    WITHDRAWAL_TYPES,
+    Events,
+    Withdrawals,
+)
+from music_map.preprocess.filtering import Filter
+from music_map.preprocess.shards import ShardWriter
+from music_map.preprocess.splits import Cutoffs
+from music_map.progress import Progress
+from music_map.raw.reader import EVERYONE, Columns, EventTable, UserRange, user_chunks
+from music_map.storage import ArrayWriter
+from music_map.threads import num_workers, ordered_map
+
+KINDS = {"listens": LISTEN, "likes": LIKE, "dislikes": DISLIKE}
+WITHDRAWN_KINDS = {"unlikes": LIKE, "undislikes": DISLIKE}
+# Columns of a raw file under the names of Events; the length of the track is read along.
+_RAW_NAMES = {"played_pct": "played_ratio_pct"}
+_TYPES = EVENT_TYPES._asdict() | {"track_length_seconds": np.uint32}
+
+
+class Written(NamedTuple):
+    """What write_events wrote.
+
+    Attributes:
+      num_shards, num_withdrawn_shards: by split.
+      num_rows: interactions by split, without those of held-out songs.
+      num_held_out_shards, num_held_out_rows: of the interactions of held-out songs.
+      num_withdrawals: unlikes and undislikes written, over all splits.
+      track_seconds: float32 [I], see ItemFeatures.
+      train_end: seconds, the last train event; None where there is none.
+      num_read: rows read, by file.
+    """
+
+    num_shards: dict[str, int]
+    num_withdrawn_shards: dict[str, int]
+    num_rows: dict[str, int]
+    num_held_out_shards: int
+    num_held_out_rows: int
+    num_withdrawals: int
+    track_seconds: np.ndarray
+    train_end: int | None
+    num_read: dict[str, int]
+
+
+class EventShards:
+    """The shard writers of a data set: events and withdrawals by split, and the interactions of held-out songs.
+
+    Args:
+      writer: the folder to write into.
+      chunk_size: rows per shard.
+      held_out: whether there are held-out songs.
+      first_rows: events by split that come before those written here, see ShardWriter.
+      pool: writes full shards.
+    """
+
+    def __init__(
+        self,
+        writer: ArrayWriter,
+        *,
+        chunk_size: int,
+        held_out: bool,
+        first_rows: Mapping[str, int] | None = None,
+        pool: ThreadPoolExecutor | None = None,
+    ):
+        shards = functools.partial(ShardWriter, writer, chunk_size=chunk_size, pool=pool)
+        self.events = {
+            s: shards(f"{s}/", Events._fields, EVENT_TYPES, first_row=first_rows[s] if first_rows else 0)
+            for s in SPLITS
+        }
+        self.withdrawn = {s: shards(f"{s}/withdrawn_", Withdrawals._fields, WITHDRAWAL_TYPES) for s in SPLITS}
+        self.held_out = shards("held_out/", Events._fields, EVENT_TYPES) if held_out else None
+
+    def finish(self, track_seconds: np.ndarray, train_end: int | None, num_read: dict[str, int]) -> Written:
+        """Writes what is left."""
+        apart = self.held_out
+        return Written(
+            {name: shards.finish() for name, shards in self.events.items()},
+            {name: shards.finish() for name, shards in self.withdrawn.items()},
+            {name: shards.num_rows for name, shards in self.events.items()},
+            apart.finish() if apart else 0,
+            apart.num_rows if apart else 0,
+            sum(shards.num_rows for shards in self.withdrawn.values()),
+            track_seconds,
+            train_end,
+            num_read,
+        )
+
+
+def write_events(
+    tables: Mapping[str, EventTable],
+    kept: Filter,
+    cutoffs: Cutoffs,
+    writer: ArrayWriter,
+    *,
+    held_out: np.ndarray,
+    chunk_size: int,
+    batch_rows: int,
+    progress: Progress,
+    users: UserRange = EVERYONE,
+    first_rows: Mapping[str, int] | None = None,
+) -> Written:
+    """Writes the events and withdrawals of kept users and songs, split by time, sorted by user, then timestamp.
+
+    Equal (user, timestamp) keep the order listens, likes, dislikes (unlikes, undislikes), then that of the file.
+    Interactions of `held_out` songs, bool [I], are written apart, those of all times; their withdrawals are dropped.
+
+    Args:
+      users: whose events to write.
+      first_rows: events by split of the users before them, see ShardWriter.
+    """
+    track_seconds = np.zeros(len(kept.items), np.float32)
+    train_end: int | None = None
+    num_read = dict.fromkeys(tables, 0)
+    arrange = functools.partial(_arrange, kept=kept, cutoffs=cutoffs, held_out=held_out, track_seconds=track_seconds)
+    workers = num_workers()
+    total = sum(t.num_rows for t in tables.values()) if users == EVERYONE else None
+    with ThreadPoolExecutor(workers) as pool, progress("write shards", total, "row") as advance:
+        shards = EventShards(
+            writer, chunk_size=chunk_size, held_out=bool(held_out.any()), first_rows=first_rows, pool=pool
+        )
+        chunks = user_chunks(tables, batch_rows=batch_rows, users=users)
+        for rows in ordered_map(arrange, chunks, pool=pool, ahead=workers + 1):
+            for name in SPLITS:
+                shards.events[name].append(rows.events[name])
+                shards.withdrawn[name].append(rows.withdrawn[name])
+            if shards.held_out is not None:
+                shards.held_out.append(rows.held_out)
+            _see_track_seconds(track_seconds, *rows.lengths)
+            if len(rows.events["train"].timestamp):
+                train_end = max(train_end or 0, int(rows.events["train"].timestamp.max()))
+            for name, count in rows.num_read.items():
+                num_read[name] += count
+            advance(sum(rows.num_read.values()))
+        return shards.finish(track_seconds, train_end, num_read)
+
+
+class _Arranged(NamedTuple):
+    """A range of users, ready to be written.
+
+    Attributes:
+      events, withdrawn: by split.
+      held_out: interactions of held-out songs.
+      lengths: songs and lengths of tracks, in seconds, of train events that state one, in order.
+      num_read: rows read by file.
+    """
+
+    events: dict[str, Events]
+    withdrawn: dict[str, Withdrawals]
+    held_out: Events
+    lengths: tuple[np.ndarray, np.ndarray]
+    num_read: dict[str, int]
+
+
+def _arrange(
+    chunk: Mapping[str, Columns], *, kept: Filter, cutoffs: Cutoffs, held_out: np.ndarray, track_seconds: np.ndarray
+) -> _Arranged:
+    found = {name: _Found(name, columns, kept, cutoffs, held_out) for name, columns in chunk.items()}
+    interactions = [found[name] for name in KINDS if name in found]
+    withdrawals = [found[name] for name in WITHDRAWN_KINDS if name in found]
+    fields = [*Events._fields, "track_length_seconds"]
+    events, lengths = {}, (np.empty(0, np.int32), np.empty(0, np.uint32))
+    for at, name in enumerate(SPLITS):
+        # The length of a track is asked of train alone.
+        columns = _merge([(rows, rows.of_split(at)) for rows in interactions], fields[: None if at == 0 else -1])
+        if at == 0:
+            seconds = columns.pop()
+            # Others may note more lengths meanwhile: then there is a row too many here, which changes nothing.
+            new = np.flatnonzero((seconds > 0) & (track_seconds[columns[1]] == 0))
+            lengths = columns[1][new], seconds[new]
+        events[name] = Events(*columns)
+    withdrawn = {
+        name: Withdrawals(*_merge([(rows, rows.of_split(at)) for rows in withdrawals], Withdrawals._fields))
+        for at, name in enumerate(SPLITS)
+    }
+    apart = [(rows, rows.hidden) for rows in interactions if rows.hidden is not None]
+    num_read = {name: len(columns["uid"]) for name, columns in chunk.items()}
+    return _Arranged(events, withdrawn, Events(*_merge(apart, Events._fields)), lengths, num_read)
+
+
+class _Found:
+    """The rows of one file, with indices for ids.
+
+    Attributes:
+      stays: bool [n], both user and song are kept.
+      hidden: bool [n], rows that stay of held-out songs; None where there are none.
+    """
+
+    def __init__(self, name: str, columns: Columns, kept: Filter, cutoffs: Cutoffs, held_out: np.ndarray):
+        uid = columns["uid"]
+        # Users come in runs: one look-up a run.
+        starts = np.flatnonzero(np.append(True, uid[1:] != uid[:-1])) if len(uid) else np.empty(0, np.int64)
+        user_of_run = kept.users.lookup(uid[starts])
+        user = np.repeat(user_of_run, np.diff(np.append(starts, len(uid))))
+        item = kept.items.lookup(columns["item_id"])
+        self._columns = columns | {"user": user, "item": item}
+        self._kind = (KINDS | WITHDRAWN_KINDS)[name]
+        self._split = cutoffs.assign(columns["timestamp"])
+        self.stays = item >= 0
+        if (user_of_run < 0).any():
+            self.stays &= user >= 0
+        self.hidden: np.ndarray | None = None
+        if held_out.any():
+            # Rows that do not stay have index -1: any value will do for them.
+            self.hidden = self.stays & held_out[item]
+            self.stays &= ~self.hidden
+
+    def of_split(self, split: int) -> np.ndarray:
+        """bool [n]: rows that stay in the split, without those of held-out songs."""
+        return self.stays & (self._split == split)
+
+    def column(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """One column of the chosen rows."""
+        if name == "kind":
+            return np.full(int(np.count_nonzero(rows)), self._kind, np.uint8)
+        values = self._columns.get(_RAW_NAMES.get(name, name))
+        # Likes and the like were not played and state no length.
+        return np.zeros(int(np.count_nonzero(rows)), _TYPES[name]) if values is None else values[rows]
+
+
+def _merge(chosen: list[tuple[_Found, np.ndarray]], names: tuple[str, ...] | list[str]) -> list[np.ndarray]:
+    """Columns of the chosen rows of several files, sorted by user, then timestamp; ties by file, then row."""
+    if not chosen:
+        return [np.empty(0, _TYPES[name]) for name in names]
+    parts = [{name: rows.column(name, mask) for name in names} for rows, mask in chosen]
+    # The short files first, then they into the long one.
+    merged = functools.reduce(lambda later, part: _merge_two(part, later), reversed(parts))
+    return [merged[name] for name in names]
+
+
+def _merge_two(first: Columns, second: Columns) -> Columns:
+    """Merges sorted rows; of equal ones those of `first` come first. Quick where `second` is short."""
+    if not len(second["user"]):
+        return first
+    at = np.searchsorted(_key(first), _key(second), side="right") + np.arange(len(second["user"]))
+    of_first = np.ones(len(first["user"]) + len(at), bool)
+    of_first[at] = False
+    merged = {}
+    for name, values in first.items():
+        merged[name] = np.empty(len(of_first), values.dtype)
+        merged[name][of_first] = values
+        merged[name][at] = second[name]
+    return merged
+
+
+def _key(rows: Columns) -> np.ndarray:
+    """User and timestamp in one number."""
+    return rows["user"].astype(np.int64) << 32 | rows["timestamp"]
+
+
+def _see_track_seconds(track_seconds: np.ndarray, item: np.ndarray, seconds: np.ndarray) -> None:
+    """Notes the lengths of songs that had none yet, in place: the first row of a song that states one."""
+    new = np.flatnonzero(track_seconds[item] == 0)[::-1]
+    # Of several values assigned to one place NumPy keeps the last, so the first row of the song wins.
+    track_seconds[item[new]] = seconds[new]
