@@ -32,9 +32,9 @@ from music_map.threads import num_workers, ordered_map
 
 KINDS = {"listens": LISTEN, "likes": LIKE, "dislikes": DISLIKE}
 WITHDRAWN_KINDS = {"unlikes": LIKE, "undislikes": DISLIKE}
-# Columns of a raw file under the names of Events; the length of the track is read along.
+_TYPES = EVENT_TYPES._asdict()
+# Columns of Events that a raw file names otherwise.
 _RAW_NAMES = {"played_pct": "played_ratio_pct"}
-_TYPES = EVENT_TYPES._asdict() | {"track_length_seconds": np.uint32}
 
 
 class Written(NamedTuple):
@@ -176,23 +176,17 @@ def _arrange(
     found = {name: _Found(name, columns, kept, cutoffs, held_out) for name, columns in chunk.items()}
     interactions = [found[name] for name in KINDS if name in found]
     withdrawals = [found[name] for name in WITHDRAWN_KINDS if name in found]
-    fields = [*Events._fields, "track_length_seconds"]
-    events, lengths = {}, (np.empty(0, np.int32), np.empty(0, np.uint32))
-    for at, name in enumerate(SPLITS):
-        # The length of a track is asked of train alone.
-        columns = _merge([(rows, rows.of_split(at)) for rows in interactions], fields[: None if at == 0 else -1])
-        if at == 0:
-            seconds = columns.pop()
-            # Others may note more lengths meanwhile: then there is a row too many here, which changes nothing.
-            new = np.flatnonzero((seconds > 0) & (track_seconds[columns[1]] == 0))
-            lengths = columns[1][new], seconds[new]
-        events[name] = Events(*columns)
+    events = {
+        name: Events(*_merge([(rows, rows.of_split(at)) for rows in interactions], Events._fields))
+        for at, name in enumerate(SPLITS)
+    }
     withdrawn = {
         name: Withdrawals(*_merge([(rows, rows.of_split(at)) for rows in withdrawals], Withdrawals._fields))
         for at, name in enumerate(SPLITS)
     }
     apart = [(rows, rows.hidden) for rows in interactions if rows.hidden is not None]
     num_read = {name: len(columns["uid"]) for name, columns in chunk.items()}
+    lengths = found["listens"].new_lengths(track_seconds)
     return _Arranged(events, withdrawn, Events(*_merge(apart, Events._fields)), lengths, num_read)
 
 
@@ -232,8 +226,19 @@ class _Found:
         if name == "kind":
             return np.full(int(np.count_nonzero(rows)), self._kind, np.uint8)
         values = self._columns.get(_RAW_NAMES.get(name, name))
-        # Likes and the like were not played and state no length.
+        # Likes and the like were not played.
         return np.zeros(int(np.count_nonzero(rows)), _TYPES[name]) if values is None else values[rows]
+
+    def new_lengths(self, track_seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Songs and seconds of the train rows, in order, that state the length of a song that has none yet.
+
+        Others may note more lengths meanwhile: then there is a row too many here, which changes nothing.
+        """
+        item, seconds = self._columns["item"], self._columns["track_length_seconds"]
+        # Index -1, of rows that do not stay, reads some song's length: masked as well.
+        rows = np.flatnonzero(track_seconds.take(item, mode="wrap") == 0)
+        rows = rows[self.of_split(0)[rows] & (seconds[rows] > 0)]
+        return item[rows], seconds[rows]
 
 
 def _merge(chosen: list[tuple[_Found, np.ndarray]], names: tuple[str, ...] | list[str]) -> list[np.ndarray]:

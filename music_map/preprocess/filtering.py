@@ -100,26 +100,28 @@ def take_census(
     most_undecided: int = _MOST_UNDECIDED,
 ) -> Census:
     """Counts the interactions of a range of users; checks the order of every event file on the way."""
-    by_user, by_item, by_time = Counter(), Counter(), Counter()
+    by_user, by_item, by_time = counters = Counter(), Counter(), Counter()
     undecided = _Undecided(by_user, by_item, min_interactions, most_undecided)
 
     def count(uid: np.ndarray, timestamp: np.ndarray, item_id: np.ndarray) -> None:
+        times = beside.submit(by_time.add, timestamp)
         starts = np.flatnonzero(np.append(True, uid[1:] != uid[:-1]))
         by_user.add(uid[starts], np.diff(np.append(starts, len(uid))))
         by_item.add(item_id)
-        by_time.add(timestamp)
         undecided.add(Rows(uid, timestamp, item_id), starts)
+        times.result()
 
-    _each_batch(
-        "count users and songs",
-        count,
-        tables,
-        counted=INTERACTIONS,
-        users=users,
-        batch_rows=batch_rows,
-        progress=progress,
-    )
-    tally = Tally(by_user.result(), by_item.result(), by_time.result())
+    with ThreadPoolExecutor(len(counters)) as beside:
+        _each_batch(
+            "count users and songs",
+            count,
+            tables,
+            counted=INTERACTIONS,
+            users=users,
+            batch_rows=batch_rows,
+            progress=progress,
+        )
+        tally = Tally(*beside.map(Counter.result, counters))
     return Census(tally, undecided.result())
 
 
@@ -235,12 +237,9 @@ def left_of(census: Census, kept: Filter) -> Tally:
     """What of a census stays under the first filter, without another pass; needs `census.undecided`."""
     rows = census.undecided
     dropped = (kept.users.lookup(rows.uid) < 0) | (kept.items.lookup(rows.item_id) < 0)
-    return Tally(
-        *(
-            _less(counts, values[dropped])
-            for counts, values in zip(census.tally, (rows.uid, rows.item_id, rows.timestamp), strict=True)
-        )
-    )
+    columns = [values[dropped] for values in (rows.uid, rows.item_id, rows.timestamp)]
+    with ThreadPoolExecutor(len(columns)) as pool:
+        return Tally(*pool.map(_less, census.tally, columns))
 
 
 def _less(counts: Counts, dropped: np.ndarray) -> Counts:

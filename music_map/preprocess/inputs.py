@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from music_map.errors import DamagedFileError, UserError
 from music_map.progress import Progress
 from music_map.storage import read_json, write_json
+from music_map.threads import num_workers
 
 _BLOCK_BYTES = 8 << 20
 
@@ -52,9 +54,14 @@ def identify_inputs(
         else:
             unknown.append(name)
     if unknown:
-        with progress("checksums", sum(entries[name]["size"] for name in unknown), "B") as advance:
-            for name in unknown:
-                entries[name]["sha256"] = _sha256(folder / name, advance)
+        with (
+            progress("checksums", sum(entries[name]["size"] for name in unknown), "B") as advance,
+            ThreadPoolExecutor(num_workers()) as pool,
+        ):
+            # The largest first: it is what the others are waited for with.
+            unknown.sort(key=lambda name: -entries[name]["size"])
+            for name, found in zip(unknown, pool.map(lambda n: _sha256(folder / n, advance), unknown), strict=True):
+                entries[name]["sha256"] = found
         write_json(cache, {**known, **{str((folder / name).absolute()): entries[name] for name in unknown}})
     return {
         name: {key: entries[name][key] for key in ("size", "sha256")} if name in entries else None for name in names

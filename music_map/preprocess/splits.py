@@ -54,14 +54,17 @@ def temporal_cutoffs(
       train_fraction, val_fraction: shares of the events.
       train_on_val: val joins train.
     """
-    total = int(counts.sum())
-    before = np.concatenate([[0], np.cumsum(counts)])
-    starts = np.append(times, times[-1] + 1)
+    before = np.cumsum(counts)
+    total = int(before[-1])
 
     def boundary(fraction: float) -> tuple[int, int]:
         wanted = round(fraction * total)
-        at = int(np.abs(before - wanted).argmin())
-        return int(starts[at]), int(before[at]) - wanted
+        # The nearest of the places (time, events before it) on both sides, the first of all and the last included.
+        at = int(np.searchsorted(before, wanted))
+        places = [(int(times[n]), int(before[n - 1]) if n else 0) for n in (at, at + 1) if n < len(times)]
+        places.append((int(times[-1]) + 1, total))
+        start, events = min(places, key=lambda place: abs(place[1] - wanted))
+        return start, events - wanted
 
     train_before, train_moved = boundary(train_fraction)
     test_from, val_moved = boundary(train_fraction + val_fraction)
