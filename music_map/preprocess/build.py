@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from music_map.preprocess.dataset import HELD_OUT_SCHEMA, SCHEMA, Dataset
 from music_map.preprocess.inputs import Inputs, identify_inputs
@@ -112,8 +114,19 @@ def build_dataset(plan: DatasetPlan, *, progress: Progress = silent, batch_rows:
             meta = preprocess_text(plan.source, plan.settings, writer, progress=progress)
         else:
             meta = preprocess_logs(plan.source, plan.settings, writer, progress=progress, batch_rows=batch_rows)
-        write_json(folder / "stats.json", meta["stats"])
-        schema = SCHEMA | (HELD_OUT_SCHEMA if plan.settings.cold_item_fraction else {})
-        identity = {"settings": plan.settings.identity(), "inputs": plan.inputs, "schema": schema}
-        writer.finish(fingerprint=plan.fingerprint, meta=meta | identity)
+        finish_dataset(plan, writer, meta)
     return Dataset.open(plan.folder)
+
+
+def finish_dataset(plan: DatasetPlan, writer: ArrayWriter, meta: Mapping[str, Any]) -> None:
+    """Writes stats.json and the manifest, once all arrays are there.
+
+    Args:
+      plan: what the folder is.
+      writer: has written the arrays.
+      meta: of preprocess_logs or preprocess_text.
+    """
+    write_json(writer.folder / "stats.json", meta["stats"])
+    schema = SCHEMA | (HELD_OUT_SCHEMA if plan.settings.cold_item_fraction else {})
+    identity = {"settings": plan.settings.identity(), "inputs": plan.inputs, "schema": schema}
+    writer.finish(fingerprint=plan.fingerprint, meta={**meta, **identity})

@@ -144,7 +144,7 @@ def write_events(
                 shards.withdrawn[name].append(rows.withdrawn[name])
             if shards.held_out is not None:
                 shards.held_out.append(rows.held_out)
-            _see_track_seconds(track_seconds, *rows.lengths)
+            see_track_seconds(track_seconds, *rows.lengths)
             if len(rows.events["train"].timestamp):
                 train_end = max(train_end or 0, int(rows.events["train"].timestamp.max()))
             for name, count in rows.num_read.items():
@@ -271,7 +271,7 @@ def _key(rows: Columns) -> np.ndarray:
     return rows["user"].astype(np.int64) << 32 | rows["timestamp"]
 
 
-def _see_track_seconds(track_seconds: np.ndarray, item: np.ndarray, seconds: np.ndarray) -> None:
+def see_track_seconds(track_seconds: np.ndarray, item: np.ndarray, seconds: np.ndarray) -> None:
     """Notes the lengths of songs that had none yet, in place: the first row of a song that states one."""
     new = np.flatnonzero(track_seconds[item] == 0)[::-1]
     # Of several values assigned to one place NumPy keeps the last, so the first row of the song wins.

@@ -283,7 +283,15 @@ def select(
     Raises:
       UserError: nothing is left.
     """
-    counted = merge_tallies(census.tally for census in censuses)
+    enough_kept = True
+
+    def tallies() -> Iterator[Tally]:
+        nonlocal enough_kept
+        for census in censuses:
+            enough_kept &= census.undecided is not None
+            yield census.tally
+
+    counted = merge_tallies(tallies())
     kept = _at_least(counted, min_interactions)
     round_number = 0
 
@@ -293,7 +301,7 @@ def select(
     def spared(kept: Filter) -> Callable[[], Iterable[Tally]]:
         return lambda: (left_of(census, kept) for census in censuses)
 
-    if all(census.undecided is not None for census in censuses):
+    if enough_kept:
         lefts = spared(kept)
     else:
         round_number += 1
