@@ -53,6 +53,7 @@ setup(
             *SERVE,
             *SWEEP,
         ],
+        "dask": ["distributed"],  # launch/preprocess_dask.py: preprocessing on several machines
         "serve": SERVE,
         "sweep": SWEEP,
         # Peers and tools of benchmarks/ only; the library never imports them.

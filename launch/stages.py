@@ -11,7 +11,7 @@ from music_map.errors import UserError
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.graph.build import build_graph, graph_fingerprint, graph_folder, graph_stats, load_graph, save_graph
 from music_map.graph.settings import GraphSettings
-from music_map.preprocess.build import build_dataset, dataset_folder, find_dataset, plan_dataset
+from music_map.preprocess.build import DatasetPlan, build_dataset, dataset_folder, find_dataset, plan_dataset
 from music_map.preprocess.dataset import Dataset
 from music_map.preprocess.settings import PreprocessSettings
 from music_map.storage import write_json
@@ -53,14 +53,8 @@ def processed_dir(config: ConfigDict) -> Path:
     return app.path_of(config.data.processed_dir, "config.data.processed_dir")
 
 
-def ensure_dataset(config: ConfigDict, *, force: bool = False, check: bool = False) -> Dataset:
-    """The data set of this configuration: preprocessed now where that has not been done, or where `force` is set.
-
-    Args:
-      config: the configuration.
-      force: preprocess again.
-      check: where it is there already, compare every checksum now and not when an array is loaded.
-    """
+def dataset_plan(config: ConfigDict) -> DatasetPlan:
+    """What the configuration's logs become, and where; says which optional files are absent."""
     settings = preprocess_settings(config)
     if settings.format == "text":
         source = app.path_of(config.data.path, "config.data.path")
@@ -69,9 +63,21 @@ def ensure_dataset(config: ConfigDict, *, force: bool = False, check: bool = Fal
     plan = plan_dataset(settings, source=source, processed_dir=processed_dir(config), progress=app.bar)
     for name in plan.missing:
         app.warn(f"{source / name}: no such file; it counts as empty")
+    return plan
+
+
+def ensure_dataset(config: ConfigDict, *, force: bool = False, check: bool = False) -> Dataset:
+    """The data set of this configuration: preprocessed now where that has not been done, or where `force` is set.
+
+    Args:
+      config: the configuration.
+      force: preprocess again.
+      check: where it is there already, compare every checksum now and not when an array is loaded.
+    """
+    plan = dataset_plan(config)
     dataset = None if force else find_dataset(plan)
     if dataset is None:
-        app.note(f"preprocess: {source} -> {plan.folder}")
+        app.note(f"preprocess: {plan.source} -> {plan.folder}")
         dataset = build_dataset(plan, progress=app.bar)
     else:
         if check:

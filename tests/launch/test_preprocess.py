@@ -13,11 +13,11 @@ from launch import published
 ROOT = Path(__file__).parents[2]
 
 
-def launch(raw: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+def launch(raw: Path, *flags: str, module: str = "launch.preprocess") -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,
         "-m",
-        "launch.preprocess",
+        module,
         "--config=configs/yambda.py",
         f"--config.data.raw_dir={raw}",
         f"--config.data.processed_dir={raw / 'processed'}",
@@ -75,6 +75,8 @@ def test_absent_optional_files_are_said(tmp_path: Path) -> None:
     ("flags", "message"),
     [
         ([], "listens.parquet: no such file; fetch it with launch/download.py --size=50m"),
+        (["--part=2"], "--part=2: must be i/n, e.g. --part=1/4"),
+        (["--part=1/2", "--merge=2"], "--part, --merge and --force exclude each other"),
         (["--config.data.chunk_size=0"], "config.data.chunk_size=0: must be from 1"),
         (["--config.data.format=text"], "--config.data.path is empty; give a path"),
     ],
@@ -102,3 +104,34 @@ def test_published_numbers_stand_beside_ours() -> None:
     }
     ties, reading = published.dataset_notes(stats, settings, compare=True)
     assert "train ends +3 events" in ties and "filter=once" in reading
+
+
+def test_parts_then_merge(tmp_path: Path) -> None:
+    write_logs(tmp_path, row_group_size=400, **random_log())
+    early = launch(tmp_path, "--merge=2")
+    assert early.returncode == 2 and "part 1, 2 of 2: step count-0 is not done" in early.stderr
+    for step in ("count-0", "write"):
+        for part in (1, 2):
+            done = launch(tmp_path, f"--part={part}/2")
+            assert done.returncode == 0, done.stderr
+            assert f"part {part}/2: step {step} done" in done.stdout
+    assert "nothing left to do" in launch(tmp_path, "--part=2/2").stdout
+    merged = launch(tmp_path, "--merge=2")
+    assert merged.returncode == 0 and "total_interactions" in merged.stdout, merged.stderr
+    assert len(folders(tmp_path)) == 1
+    # The merged data set is the one that a run without parts looks for.
+    assert "is up to date" in launch(tmp_path).stdout
+
+
+def test_parts_under_dask(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="the extra dask is not installed")
+    write_logs(tmp_path, row_group_size=400, **random_log())
+    module = "launch.preprocess_dask"
+    done = launch(tmp_path, "--parts=3", "--workers=2", module=module)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("3 parts")] == [
+        "3 parts: count-0",
+        "3 parts: write",
+        "3 parts: done",
+    ]
+    assert "is up to date" in launch(tmp_path).stdout

@@ -1,0 +1,56 @@
+"""Preprocessing in parts under Dask: its workers do the steps of launch/preprocess.py --part, this process merges.
+
+python launch/preprocess_dask.py --config=configs/yambda.py --parts=8 --workers=2
+python launch/preprocess_dask.py --config=configs/yambda.py --parts=64 --scheduler=tcp://10.0.0.1:8786
+
+Without --scheduler it starts workers on this machine. Workers need this package and the folders of the configuration
+(data.raw_dir, data.processed_dir) under the same paths. Needs the extra dask: pip install 'music-map[dask]'.
+"""
+
+import logging
+
+from absl import flags
+
+from launch import app, published, stages
+from music_map.errors import UserError
+from music_map.preprocess.parts import merge_parts, run_part
+from music_map.storage import write_json
+
+_CONFIG = app.define_config()
+_PARTS = flags.DEFINE_integer("parts", 8, "Parts of the log; a few for each worker.", 1)
+_SCHEDULER = flags.DEFINE_string("scheduler", None, "Address of a running scheduler.")
+_WORKERS = flags.DEFINE_integer("workers", 2, "Without --scheduler: processes to start on this machine.", 1)
+
+
+def main() -> None:
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as e:
+        raise UserError("Dask is not installed; pip install 'music-map[dask]'") from e
+    # Its scheduler and workers log every coming and going.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    plan = stages.dataset_plan(_CONFIG.value)
+    parts = range(1, _PARTS.value + 1)
+    cluster = None
+    if not _SCHEDULER.value:
+        # One thread a worker: the parts use threads of their own. No dashboard, so no port of it either.
+        cluster = LocalCluster(n_workers=_WORKERS.value, threads_per_worker=1, dashboard_address=None)
+    try:
+        with Client(cluster or _SCHEDULER.value) as client:
+            steps: set[str] = set()
+            while steps != {"done"}:
+                # Not pure: the same call means another step each time. Gathering is the barrier between two steps.
+                steps = set(client.gather(client.map(run_part, [plan] * len(parts), parts, of=len(parts), pure=False)))
+                app.note(f"{len(parts)} parts: {', '.join(sorted(steps))}")
+    finally:
+        if cluster is not None:
+            cluster.close()
+    dataset = merge_parts(plan, len(parts), progress=app.bar)
+    app.note(f"preprocess: {dataset.store.folder}")
+    write_json(stages.processed_dir(_CONFIG.value) / "stats.json", dataset.stats)
+    for line in published.table(dataset.stats, None):
+        app.say(line)
+
+
+if __name__ == "__main__":
+    app.run(main)
