@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench docs clean
 
 setup: $(STAMP)
 
@@ -33,8 +33,12 @@ bench: setup
 	rm -rf data/bench && $(BIN)/python launch/generate.py --size=demo --output=data/bench
 	$(BIN)/python benchmarks/preprocessing.py --raw_dir=data/bench --size=demo --only=ours,floor --rounds=2
 
+# The guide and the reference from the docstrings, into build/docs; a warning is an error.
+docs: setup
+	$(BIN)/python -m sphinx --fail-on-warning --quiet docs build/docs
+
 lint: setup
 	$(BIN)/ruff check .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist docs/reference *.egg-info

@@ -13,6 +13,12 @@ SERVE = [
     "uvicorn",  # its ASGI server
 ]
 
+DOCS = [
+    "furo",  # theme
+    "myst-parser",  # docs/*.md
+    "sphinx>=8.2",  # the reference from the docstrings; 8.2 makes a page for each module by itself
+]
+
 setup(
     name="music-map",
     version="0.1.0",
@@ -50,10 +56,14 @@ setup(
             "pytest-xdist",  # the suite on all cores
             "ruff",  # lint
             "httpx",  # the test client of the service
+            "ipykernel",  # runs notebooks/colab.ipynb,
+            "nbclient",  # which a test executes
+            *DOCS,
             *SERVE,
             *SWEEP,
         ],
         "dask": ["distributed"],  # launch/preprocess_dask.py: preprocessing on several machines
+        "docs": DOCS,
         "serve": SERVE,
         "sweep": SWEEP,
         # Peers and tools of benchmarks/ only; the library never imports them.

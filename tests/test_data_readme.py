@@ -1,4 +1,4 @@
-"""data/README.md describes every file and column of the schema."""
+"""docs/data.md describes every file and column of the schema."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pyarrow as pa
 from music_map.raw.schema import EVENT_SCHEMAS, ITEM_SCHEMAS
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "data/README.md").read_text()
+TEXT = (ROOT / "docs/data.md").read_text()
 
 
 def test_every_file_and_column_of_the_schema_is_described():
