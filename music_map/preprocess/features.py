@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from music_map.preprocess.ids import IdIndex
 from music_map.progress import Progress
 from music_map.raw.reader import BATCH_ROWS, Table, open_parquet, record_batches
 from music_map.raw.schema import AUDIO_DIM, EMBEDDINGS
-from music_map.storage import ArrayWriter
+from music_map.storage import ArrayWriter, npy_header
 
 # 128 floats a row: 8,192 rows are 4 MiB of float32.
 _AUDIO_BATCH_ROWS = 8_192
@@ -49,10 +51,13 @@ def write_audio(writer: ArrayWriter, path: Path | None, items: IdIndex, *, progr
     if count == 0:
         writer.write("audio", np.zeros((0, AUDIO_DIM), np.float32))
     else:
-        target = np.lib.format.open_memmap(
-            writer.folder / "audio.npy", mode="w+", dtype=np.float32, shape=(count, AUDIO_DIM)
-        )
-        with progress("audio embeddings", count, "song") as advance:
+        # Written by file offset, not through a memory map, whose pages would count as ours: 512 bytes a song.
+        header = npy_header(np.dtype(np.float32), (count, AUDIO_DIM))
+        (writer.folder / "audio.npy").write_bytes(header)
+        with (
+            progress("audio embeddings", count, "song") as advance,
+            open(writer.folder / "audio.npy", "r+b", buffering=0) as file,
+        ):
             first = 0
             for group, size in enumerate(_group_sizes(path)):
                 kept = item_of_row[first : first + size]
@@ -63,15 +68,24 @@ def write_audio(writer: ArrayWriter, path: Path | None, items: IdIndex, *, progr
                         songs = item_of_row[row : row + batch.num_rows]
                         at = np.flatnonzero(songs >= 0)
                         if len(at):
-                            target[audio_row[songs[at]]] = _unit_rows(batch.column(column), at, path, column, row)
+                            values = _unit_rows(batch.column(column), at, path, column, row)
+                            _write_rows(file, len(header), audio_row[songs[at]], values)
                             advance(len(at))
                         row += batch.num_rows
                 first += size
-        target.flush()
-        del target
         writer.register("audio")
     writer.write("audio_row", audio_row)
     return count
+
+
+def _write_rows(file: io.RawIOBase, start: int, rows: np.ndarray, values: np.ndarray) -> None:
+    """Writes rows of a matrix that begins at `start` in the file; those that follow each other in one go."""
+    order = np.argsort(rows)
+    rows, values = rows[order], values[order]
+    ends = np.append(np.flatnonzero(np.diff(rows) != 1) + 1, len(rows)).tolist()
+    for first, end in itertools.pairwise([0, *ends]):
+        file.seek(start + int(rows[first]) * values[0].nbytes)
+        file.write(values[first:end].data)
 
 
 def _group_sizes(path: Path) -> list[int]:
