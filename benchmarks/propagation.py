@@ -1,16 +1,20 @@
-"""Propagation x -> W x, W^T x, forward and backward, beside jraph, torch and scipy.
+"""Propagation x -> W x, W^T x, forward and backward, beside jraph, torch, PyG and scipy.
 
     python benchmarks/propagation.py --data=DIR --output=propagation.json
-    python benchmarks/propagation.py --edges=33900000 --users=9984 --items=253939 --output=propagation.json
+    python benchmarks/propagation.py --edges=33900000 --rounds=3 --chunk=1000000 --output=propagation.json
+    JAX_BCOO_CUSPARSE_LOWERING=1 python benchmarks/propagation.py --edges=33900000 --storage=float32,bfloat16
 
 One step is what a layer does: users gather from songs and songs from users, and the gradient of both. DIR holds a
 train.txt of the LightGCN splits; otherwise a bipartite graph is generated whose degrees fall off as those of Yambda.
 All are measured in turns in one process; figures are medians, and ratios those of medians. "GB/s of gathers" counts
-each edge's row of the dense matrix, its column and its value, and the rows written; the copy is a NumPy copy of 256 MiB
-on as many threads as there are cores.
+each edge's row of the dense matrix, its column and its value, and the rows written; the copy is of 256 MiB, on as many
+threads as there are cores, or on the GPU. "Floor" counts every byte of the matrices once: what a step takes at the
+copy's speed if no row of the dense matrices is read twice. On a GPU (the third command; PyG by `pip install
+torch_geometric`) all backends of ours run, and torch's on the same device.
 """
 
 import concurrent.futures
+import functools
 import os
 import statistics
 import time
@@ -27,8 +31,9 @@ from absl import flags
 from generated import from_text, make_graph
 
 from launch import app
+from music_map.errors import UserError
 from music_map.graph.bipartite import BipartiteGraph, from_edges
-from music_map.model.propagation import adjacency, choose_backend, spmm
+from music_map.model.propagation import BACKENDS, adjacency, choose_backend, spmm
 from music_map.storage import write_json
 
 _DATA = flags.DEFINE_string("data", None, "Folder with train.txt; otherwise a graph is generated.")
@@ -38,6 +43,8 @@ _ITEMS = flags.DEFINE_integer("items", 253_939, "Generated: songs.", 1)
 _DIMS = flags.DEFINE_integer("dims", 64, "Of an embedding.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Turns.", 1)
 _NAMES = flags.DEFINE_list("only", [], "Backends to measure; none: all that are installed.")
+_CHUNK = flags.DEFINE_integer("chunk", 0, "Edges at a time of the automatic gradient; 0: all.", 0)
+_STORAGE = flags.DEFINE_list("storage", ["float32"], "Of the dense matrices, for ours.")
 _ORDER = flags.DEFINE_enum("order", "given", ["given", "random", "degree", "rcm"], "Numbering of users and songs.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file.")
 
@@ -66,11 +73,19 @@ def renumbered(graph: BipartiteGraph, order: str) -> BipartiteGraph:
 
 def copy_gb_per_second(megabytes: int = 256) -> float:
     """Bytes read and written a second by a copy, GB/s."""
+    seconds = []
+    if jax.default_backend() != "cpu":
+        device = jnp.ones(megabytes * 2**18, jnp.float32)
+        copied = jax.jit(lambda x: -x)  # a plain copy would be left out
+        for _ in range(8):
+            start = time.perf_counter()
+            jax.block_until_ready(copied(device))
+            seconds.append(time.perf_counter() - start)
+        return 2 * device.nbytes / statistics.median(seconds[1:]) / 1e9
     threads = os.cpu_count() or 1
     source = np.ones(megabytes * 2**18, np.float32)
     target = np.empty_like(source)
     parts = list(zip(np.array_split(source, threads), np.array_split(target, threads), strict=True))
-    seconds = []
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for _ in range(7):
             start = time.perf_counter()
@@ -79,59 +94,125 @@ def copy_gb_per_second(megabytes: int = 256) -> float:
     return 2 * source.nbytes / statistics.median(seconds) / 1e9
 
 
-def backends(graph: BipartiteGraph, dims: int) -> dict[str, Callable[[], object]]:
+Steps = dict[str, Callable[[], object]]
+
+
+def ours(graph: BipartiteGraph, dense: list[np.ndarray]) -> Steps:
+    """One step of each backend that this platform has, the one chosen by "auto" first."""
+    adjacent = adjacency(graph, degree="count")
+    found: Steps = {}
+
+    def step(matrix, x, y, gx, gy, backend):
+        out, back = jax.vjp(lambda x, y: (spmm(matrix, y, backend), spmm(matrix.T, x, backend)), x, y)
+        return out, back((gx, gy))
+
+    compiled = jax.jit(step, static_argnames="backend")
+    chosen = choose_backend("auto")
+    for storage in _STORAGE.value:
+        x, y = (jnp.asarray(a, storage) for a in dense[:2])
+        gx, gy = (jnp.asarray(a) for a in dense[2:])
+        for backend in (chosen, *(b for b in BACKENDS if b != chosen)):
+            try:
+                choose_backend(backend)
+            except UserError as e:
+                app.warn(str(e))
+                continue
+            found[f"ours ({backend}, {storage})"] = functools.partial(
+                lambda *a: jax.block_until_ready(compiled(*a[:-1], backend=a[-1])),
+                adjacent.users_from_items, x, y, gx, gy, backend,
+            )  # fmt: skip
+    return found
+
+
+def autodiff(graph: BipartiteGraph, dense: list[np.ndarray]) -> Steps:
+    """jraph's segment sums with the automatic gradient, in chunks of edges where all at once do not fit."""
+    num_users, num_items, edges = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1, len(graph.user)
+    chunk = _CHUNK.value or edges
+    fill = -edges % chunk
+
+    def chunked(values, fill_with):
+        return jnp.asarray(np.pad(values, (0, fill), constant_values=fill_with).reshape(-1, chunk))
+
+    # Edges that only fill up weigh 0.
+    parts = chunked(graph.user, num_users - 1), chunked(graph.item, num_items - 1), chunked(graph.weight, 0)
+
+    def step(x, y, gx, gy, parts):
+        def forward(x, y):
+            def add(sums, part):
+                user, item, weight = part
+                to_users = jraph.segment_sum(y[item] * weight[:, None], user, num_segments=num_users)
+                to_items = jraph.segment_sum(x[user] * weight[:, None], item, num_segments=num_items)
+                return (sums[0] + to_users, sums[1] + to_items), None
+
+            if len(parts[0]) == 1:
+                return add((0.0, 0.0), [p[0] for p in parts])[0]
+            return jax.lax.scan(add, (jnp.zeros_like(x), jnp.zeros_like(y)), parts)[0]
+
+        out, back = jax.vjp(forward, x, y)
+        return out, back((gx, gy))
+
+    compiled, device = jax.jit(step), [jnp.asarray(a) for a in dense]
+    name = "jraph segment_sum, autodiff" + (f", {chunk} edges at a time" if chunk < edges else "")
+    return {name: lambda: jax.block_until_ready(compiled(*device, parts))}
+
+
+def with_scipy(graph: BipartiteGraph, dense: list[np.ndarray]) -> Steps:
+    num_users, num_items, order = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1, graph.item_order
+    w = scipy.sparse.csr_array((graph.weight, graph.item, graph.user_offsets), (num_users, num_items))
+    wt = scipy.sparse.csr_array((graph.weight[order], graph.user[order], graph.item_offsets), (num_items, num_users))
+    x, y, gx, gy = dense
+    return {"scipy CSR (one thread)": lambda: (w @ y, wt @ x, wt @ gx, w @ gy)}
+
+
+def with_torch(graph: BipartiteGraph, dense: list[np.ndarray]) -> Steps:
+    """torch's CSR in its fastest form, both orientations kept and the gradient written as the product that it is, and
+    PyG's LGConv (one matrix of all nodes, as it is meant to be called), forward and backward."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
+    num_users, num_items, order = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1, graph.item_order
+
+    def csr(offsets, columns, values, shape):
+        parts = (torch.from_numpy(np.ascontiguousarray(a)) for a in (offsets, columns, values))
+        return torch.sparse_csr_tensor(*parts, size=shape).to(device)
+
+    def waited(result):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return result
+
+    tw = csr(graph.user_offsets.astype(np.int32), graph.item, graph.weight, (num_users, num_items))
+    tt = csr(graph.item_offsets.astype(np.int32), graph.user[order], graph.weight[order], (num_items, num_users))
+    x, y, gx, gy = (torch.from_numpy(a).to(device) for a in dense)
+    found: Steps = {f"torch CSR, both orientations ({device})": lambda: waited((tw @ y, tt @ x, tt @ gx, tw @ gy))}
+    try:
+        from torch_geometric.nn import LGConv
+    except ImportError:
+        app.warn("PyG is not installed: pip install torch_geometric")
+        return found
+    user, item = (torch.from_numpy(a).long().to(device) for a in (graph.user, graph.item + np.int32(num_users)))
+    edges = torch.stack([torch.cat([user, item]), torch.cat([item, user])])
+    weight = torch.from_numpy(graph.weight).to(device).repeat(2)
+    nodes, gradient, layer = torch.cat([x, y]), torch.cat([gx, gy]), LGConv(normalize=False)
+
+    def propagated():
+        leaf = nodes.clone().requires_grad_()
+        out = layer(leaf, edges, weight)
+        out.backward(gradient)
+        return waited((out, leaf.grad))
+
+    return found | {f"PyG LGConv, autograd ({device})": propagated}
+
+
+def backends(graph: BipartiteGraph, dims: int) -> Steps:
     """One step of each: both products and the gradients of both, from the same dense matrices."""
     rng = np.random.default_rng(0)
     num_users, num_items = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1
-    x, y, gx, gy = (rng.normal(size=(n, dims)).astype(np.float32) for n in (num_users, num_items) * 2)
-    adjacent = adjacency(graph, degree="count")
-    device = [jnp.asarray(a) for a in (x, y, gx, gy)]
-    found: dict[str, Callable[[], object]] = {}
-
-    def ours(backend: str) -> Callable[[], object]:
-        def step(matrix, x, y, gx, gy):
-            out, back = jax.vjp(lambda x, y: (spmm(matrix, y, backend), spmm(matrix.T, x, backend)), x, y)
-            return out, back((gx, gy))
-
-        compiled = jax.jit(step)
-        return lambda: jax.block_until_ready(compiled(adjacent.users_from_items, *device))
-
-    def autodiff() -> Callable[[], object]:
-        user, item, weight = (jnp.asarray(a) for a in (graph.user, graph.item, graph.weight))
-
-        def step(x, y, gx, gy, user, item, weight):
-            def forward(x, y):
-                to_users = jraph.segment_sum(y[item] * weight[:, None], user, num_segments=num_users)
-                to_items = jraph.segment_sum(x[user] * weight[:, None], item, num_segments=num_items)
-                return to_users, to_items
-
-            out, back = jax.vjp(forward, x, y)
-            return out, back((gx, gy))
-
-        compiled = jax.jit(step)
-        return lambda: jax.block_until_ready(compiled(*device, user, item, weight))
-
-    found[f"ours ({choose_backend('auto')})"] = ours(choose_backend("auto"))
-    found["ours (segment)"] = ours("segment")
-    found["jraph segment_sum, autodiff"] = autodiff()
-    order = graph.item_order
-    w = scipy.sparse.csr_array((graph.weight, graph.item, graph.user_offsets), (num_users, num_items))
-    wt = scipy.sparse.csr_array((graph.weight[order], graph.user[order], graph.item_offsets), (num_items, num_users))
-    found["scipy CSR (one thread)"] = lambda: (w @ y, wt @ x, wt @ gx, w @ gy)
+    dense = [rng.normal(size=(n, dims)).astype(np.float32) for n in (num_users, num_items) * 2]
+    found = ours(graph, dense) | autodiff(graph, dense) | with_scipy(graph, dense)
     try:
-        import torch
-
-        torch.set_num_threads(os.cpu_count() or 1)
-
-        def csr(offsets, columns, values, shape):
-            parts = (torch.from_numpy(np.ascontiguousarray(a)) for a in (offsets, columns, values))
-            return torch.sparse_csr_tensor(*parts, size=shape)
-
-        tw = csr(graph.user_offsets.astype(np.int32), graph.item, graph.weight, (num_users, num_items))
-        tt = csr(graph.item_offsets.astype(np.int32), graph.user[order], graph.weight[order], (num_items, num_users))
-        tx, ty, tgx, tgy = (torch.from_numpy(a) for a in (x, y, gx, gy))
-        # The fastest form in torch: both orientations kept, the gradient written as the product that it is.
-        found["torch CSR, both orientations"] = lambda: (tw @ ty, tt @ tx, tt @ tgx, tw @ tgy)
+        found |= with_torch(graph, dense)
     except ImportError:
         app.warn("torch is not installed: pip install torch")
     return found
@@ -159,11 +240,12 @@ def main() -> int:
     # Four products: two of each orientation.
     row = 4 * _DIMS.value
     gathers = 2 * (2 * edges * (8 + row) + (num_users + num_items) * row)
+    floor = 2 * (2 * edges * 8 + 2 * (num_users + num_items) * row)
     copy = copy_gb_per_second()
     first = next(iter(steps))
     median = {name: statistics.median(values) for name, values in seconds.items()}
     app.say(f"{num_users} users, {num_items} songs, {edges} edges, {_DIMS.value} dimensions, {os.cpu_count()} cores; "
-            f"a copy moves {copy:.1f} GB/s")  # fmt: skip
+            f"a copy moves {copy:.1f} GB/s, floor {1e3 * floor / copy / 1e9:.1f} ms")  # fmt: skip
     app.say("| | ms | times ours | GB/s of gathers |\n|---|---|---|---|")
     for name, value in median.items():
         app.say(f"| {name} | {1e3 * value:.1f} | {value / median[first]:.2f} | {gathers / value / 1e9:.1f} |")

@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
     model.metadata = True  # fuse artists, albums and track length
     model.id_dropout = 0.3  # share of songs that a step treats as never listened to, as a new song would be
     model.cold_neighbours = 5  # played songs that a new song is placed between, by sound; 0: by its content alone
-    model.backend = "auto"  # "auto", "segment" (jraph) or "csr"
+    model.backend = "auto"  # "auto", "segment" (jraph), "csr" (XLA's on CPU, cuSPARSE on GPU) or "pallas" (GPU)
     model.storage = "float32"  # of the rows that a layer gathers: "bfloat16" halves the bytes; sums stay float32
 
     config.loss = loss = ConfigDict()

@@ -217,13 +217,45 @@ def _scales(adjacency: Adjacency, settings: ModelSettings, known: jax.Array) -> 
     )
 
 
-def _sent(x: jax.Array, scale: jax.Array, settings: ModelSettings) -> jax.Array:
-    """What nodes send to their neighbours."""
-    return (scale * l2_normalize(x)).astype(settings.storage)
+@jax.custom_vjp
+def _scaled_unit(x: jax.Array, factor: jax.Array, scale: jax.Array) -> jax.Array:
+    """scale * l2_normalize(factor * x); of factor and scale, columns [N, 1], there is no gradient.
+
+    factor * x is never written down, and neither pass over the rows waits for anything but x and the gradient: half the
+    memory traffic of the automatic gradient.
+    """
+    return _scaled_unit_forward(x, factor, scale)[0]
 
 
-def _mean_of_layers(
-    params: Params,
+def _scaled_unit_forward(
+    x: jax.Array, factor: jax.Array, scale: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    squares = factor * factor * jnp.sum(x * x, axis=-1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.maximum(squares, _LEAST_NORM**2))
+    total = scale * factor * inverse
+    # d(x total) = total (dx - x (x . dx) factor^2 / ||factor x||^2), without the second part below the least norm.
+    along = jnp.where(squares > _LEAST_NORM**2, jnp.square(factor * inverse), 0.0)
+    return total * x, (x, total, along)
+
+
+def _scaled_unit_backward(saved: tuple[jax.Array, jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, None, None]:
+    x, total, along = saved
+    return total * (g - x * (along * jnp.sum(x * g, axis=-1, keepdims=True))), None, None
+
+
+_scaled_unit.defvjp(_scaled_unit_forward, _scaled_unit_backward)
+
+
+class _Layer(NamedTuple):
+    """Layer k of users and songs as what the product gave [N, d] and what it is to be multiplied by [N, 1]."""
+
+    user: jax.Array
+    user_factor: jax.Array
+    item: jax.Array
+    item_factor: jax.Array
+
+
+def _layers(
     inputs: Inputs,
     settings: ModelSettings,
     user0: jax.Array,
@@ -231,24 +263,31 @@ def _mean_of_layers(
     scales: _Scales,
     num_layers: int,
     axis: Axis,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """The last of `num_layers` layers of users and songs, and the sums of e^(0) and layers with their weights."""
+) -> list[_Layer]:
+    """e^(0) and the first `num_layers` layers."""
     matrix = inputs.adjacency.users_from_items
+    layers = [_Layer(user0, jnp.ones_like(scales.user_in), item0, jnp.ones_like(scales.item_in))]
+    for _ in range(num_layers):
+        from_users, from_items = _sent(layers[-1], scales, settings)
+        user = spmm(matrix, from_items, settings.backend, axis)
+        item = spmm(matrix.T, from_users, settings.backend, axis)
+        layers.append(_Layer(user, scales.user_out, item, scales.item_out))
+    return layers
+
+
+def _sent(layer: _Layer, scales: _Scales, settings: ModelSettings) -> tuple[jax.Array, jax.Array]:
+    """What users and songs send to their neighbours."""
+    from_users = _scaled_unit(layer.user, layer.user_factor, scales.user_in)
+    from_items = _scaled_unit(layer.item, layer.item_factor, scales.item_in)
+    return from_users.astype(settings.storage), from_items.astype(settings.storage)
+
+
+def _shares(params: Params, settings: ModelSettings) -> list[jax.Array]:
+    """The weights of e^(0) and of the layers in the final embedding: gamma, (1 - gamma) w_1, ..."""
+    if settings.num_layers == 0:
+        return [jnp.float32(1.0)]
     gamma, layer_weights = combine_weights(params, settings)
-    user, item = user0, item0
-    user_sum, item_sum = jnp.zeros_like(user0), jnp.zeros_like(item0)
-    for k in range(num_layers):
-        from_items, from_users = _sent(item, scales.item_in, settings), _sent(user, scales.user_in, settings)
-        user = scales.user_out * spmm(matrix, from_items, settings.backend, axis)
-        item = scales.item_out * spmm(matrix.T, from_users, settings.backend, axis)
-        user_sum += layer_weights[k] * user
-        item_sum += layer_weights[k] * item
-    if settings.num_layers:
-        user_sum = gamma * user0 + (1.0 - gamma) * user_sum
-        item_sum = gamma * item0 + (1.0 - gamma) * item_sum
-    else:
-        user_sum, item_sum = user0, item0
-    return user, item, user_sum, item_sum
+    return [gamma, *((1.0 - gamma) * layer_weights[k] for k in range(settings.num_layers))]
 
 
 def apply(
@@ -273,7 +312,10 @@ def apply(
     known = known_songs(inputs, settings, dropout_key)
     user0, item0 = base_embeddings(params, inputs, settings, known)
     scales = _scales(inputs.adjacency, settings, known)
-    *_, user, item = _mean_of_layers(params, inputs, settings, user0, item0, scales, settings.num_layers, axis)
+    layers = _layers(inputs, settings, user0, item0, scales, settings.num_layers, axis)
+    shares = _shares(params, settings)
+    user = sum(share * layer.user_factor * layer.user for share, layer in zip(shares, layers, strict=True))
+    item = sum(share * layer.item_factor * layer.item for share, layer in zip(shares, layers, strict=True))
     if settings.score == "cosine":
         user, item = l2_normalize(user), l2_normalize(item)
     return user, item, (user0, item0)
@@ -295,20 +337,24 @@ def apply_rows(
       items: int32 [N], likewise.
 
     Returns:
-      (user embeddings [B, d], song embeddings [N, d], (e^(0) of all users [U, d], of all songs [I, d])), float32.
+      (user embeddings [B, d], song embeddings [N, d], (e^(0) of the users [B, d], of the songs [N, d])), float32.
     """
     known = known_songs(inputs, settings, dropout_key)
     user0, item0 = base_embeddings(params, inputs, settings, known)
     scales = _scales(inputs.adjacency, settings, known)
-    matrix, before = inputs.adjacency.users_from_items, max(settings.num_layers - 1, 0)
-    last_user, last_item, user, item = _mean_of_layers(params, inputs, settings, user0, item0, scales, before, ONE)
-    user, item = user[users], item[items]
+    layers = _layers(inputs, settings, user0, item0, scales, max(settings.num_layers - 1, 0), ONE)
+    shares = _shares(params, settings)
+    # Rows are taken of each layer, not of their sum: then no gradient of the whole sum is written down.
+    user_rows, item_rows = user0[users], item0[items]
+    user, item = shares[0] * user_rows, shares[0] * item_rows
+    for share, layer in zip(shares[1:-1], layers[1:], strict=True):
+        user += share * layer.user_factor[users] * layer.user[users]
+        item += share * layer.item_factor[items] * layer.item[items]
     if settings.num_layers:
-        gamma, layer_weights = combine_weights(params, settings)
-        weight = (1.0 - gamma) * layer_weights[-1]
-        from_items, from_users = _sent(last_item, scales.item_in, settings), _sent(last_user, scales.user_in, settings)
-        user += weight * scales.user_out[users] * spmm_rows(matrix, from_items, users, settings.backend)
-        item += weight * scales.item_out[items] * spmm_rows(matrix.T, from_users, items, settings.backend)
+        from_users, from_items = _sent(layers[-1], scales, settings)
+        matrix, backend = inputs.adjacency.users_from_items, settings.backend
+        user += shares[-1] * scales.user_out[users] * spmm_rows(matrix, from_items, users, backend)
+        item += shares[-1] * scales.item_out[items] * spmm_rows(matrix.T, from_users, items, backend)
     if settings.score == "cosine":
         user, item = l2_normalize(user), l2_normalize(item)
-    return user, item, (user0, item0)
+    return user, item, (user_rows, item_rows)

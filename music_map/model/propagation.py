@@ -20,8 +20,9 @@ from jax.experimental import sparse
 from music_map.axis import ONE, Axis
 from music_map.errors import UserError
 from music_map.graph.bipartite import BipartiteGraph
+from music_map.model.gather_kernel import gather_sum
 
-BACKENDS = ("segment", "csr")
+BACKENDS = ("segment", "csr", "pallas")
 
 
 class Csr(NamedTuple):
@@ -123,12 +124,21 @@ def choose_backend(name: str) -> str:
     """Resolves "auto": the CSR product on CPU (XLA has a native kernel there), segment sums elsewhere.
 
     Raises:
-      UserError: the name is no backend.
+      UserError: the name is no backend, or none for this platform.
     """
+    platform = jax.default_backend()
     if name == "auto":
-        return "csr" if jax.default_backend() == "cpu" else "segment"
+        return "csr" if platform == "cpu" else "segment"
     if name not in BACKENDS:
         raise UserError(f"config.model.backend={name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
+    if name == "pallas" and platform != "gpu":
+        raise UserError(f"config.model.backend='pallas' is for GPUs, not for {platform}; choose 'auto'")
+    # Without cuSPARSE JAX would take a path slower than the segment sums, and say nothing.
+    if name == "csr" and platform == "gpu" and not jax.config.jax_bcoo_cusparse_lowering:
+        raise UserError(
+            "config.model.backend='csr' is cuSPARSE on a GPU, which JAX leaves out unless the environment variable "
+            "JAX_BCOO_CUSPARSE_LOWERING is 1: set it, or choose 'auto'"
+        )
     return name
 
 
@@ -139,6 +149,9 @@ def _product(matrix: Csr, x: jax.Array, backend: str) -> jax.Array:
         shape = (num_rows, x.shape[0])
         # XLA's kernel is for float32: what was stored in fewer bits is widened first.
         return sparse.BCSR((matrix.values, matrix.columns, matrix.offsets), shape=shape) @ x.astype(jnp.float32)
+    if backend == "pallas":
+        interpret = jax.default_backend() != "gpu"
+        return gather_sum(matrix.offsets, matrix.columns, matrix.values, x, interpret=interpret)
     messages = x[matrix.columns].astype(jnp.float32) * matrix.values[:, None]
     return jraph.segment_sum(messages, matrix.rows, num_segments=num_rows, indices_are_sorted=True)
 
@@ -156,8 +169,9 @@ def spmm(matrix: Matrix, x: jax.Array, backend: str, axis: Axis = ONE) -> jax.Ar
 
     Args:
       matrix: [R, C].
-      x: float32 or bfloat16 [C, d]; so is its gradient. Half the bytes are gathered of bfloat16 (by "segment").
-      backend: "segment" (jraph's segment sum; every platform) or "csr" (a CSR product; fast on CPU).
+      x: float32 or bfloat16 [C, d]; so is its gradient. Half the bytes are gathered of bfloat16 (not by "csr").
+      backend: "segment" (jraph's segment sum; every platform), "csr" (a CSR product: XLA's own on CPU, cuSPARSE on
+        GPU) or "pallas" (a kernel that gathers and sums without messages; GPU).
       axis: the devices that share the rows.
 
     Returns:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -86,15 +84,15 @@ class _Rows(NamedTuple):
       users: [B, d] each, of each array of users asked for.
       items: [B, d] each, likewise.
       shared: [N, d], of the songs that all rows share; None without.
-      user0, item0: functions of slots [B] to rows of e^(0) [B, d].
+      users0, items0: [B, d] each, of the same arrays: rows of e^(0).
       item_all: [I, d], all songs of this device, or None where only the batch's were encoded.
     """
 
     users: list[jax.Array]
     items: list[jax.Array]
     shared: jax.Array | None
-    user0: Callable[[jax.Array], jax.Array]
-    item0: Callable[[jax.Array], jax.Array]
+    users0: list[jax.Array]
+    items0: list[jax.Array]
     item_all: jax.Array | None
 
 
@@ -113,23 +111,28 @@ def _encode(
     axis, model = settings.axis, settings.model
     if whole or axis.sharded:
         user_all, item_all, (user0, item0) = lightgcn.apply(params, inputs, model, dropout_key, axis)
-        user_rows, item_rows = (
-            [axis.take_mine(x, at) for at in ats] for x, ats in ((user_all, users), (item_all, items))
+        return _Rows(
+            *([axis.take_mine(x, at) for at in ats] for x, ats in ((user_all, users), (item_all, items))),
+            None if shared is None else axis.take(item_all, shared),
+            *([axis.take_mine(x, at) for at in ats] for x, ats in ((user0, users), (item0, items))),
+            item_all,
         )
-        shared_rows = None if shared is None else axis.take(item_all, shared)
-    else:
-        item_all = None
-        mine = [[axis.mine(at) for at in ats] for ats in (users, items)]
-        all_items = mine[1] if shared is None else [*mine[1], shared]
-        user, item, (user0, item0) = lightgcn.apply_rows(
-            params, inputs, model, jnp.concatenate(mine[0]), jnp.concatenate(all_items), dropout_key
-        )
-        size = mine[0][0].shape[0]
-        user_rows = [user[b * size : (b + 1) * size] for b in range(len(users))]
-        item_rows = [item[b * size : (b + 1) * size] for b in range(len(items))]
-        shared_rows = None if shared is None else item[len(items) * size :]
-    take_user, take_item = (functools.partial(axis.take_mine, x) for x in (user0, item0))
-    return _Rows(user_rows, item_rows, shared_rows, take_user, take_item, item_all)
+    my_users, my_items = [axis.mine(at) for at in users], [axis.mine(at) for at in items]
+    user, item, (user0, item0) = lightgcn.apply_rows(
+        params,
+        inputs,
+        model,
+        jnp.concatenate(my_users),
+        jnp.concatenate(my_items if shared is None else [*my_items, shared]),
+        dropout_key,
+    )
+    size = my_users[0].shape[0]
+
+    def parts(x: jax.Array, ats: list[jax.Array]) -> list[jax.Array]:
+        return [x[b * size : (b + 1) * size] for b in range(len(ats))]
+
+    shared_rows = None if shared is None else item[len(items) * size :]
+    return _Rows(parts(user, users), parts(item, items), shared_rows, parts(user0, users), parts(item0, items), None)
 
 
 def batch_loss(
@@ -171,14 +174,14 @@ def batch_loss(
         shared=None if songs is None else item_at(songs), whole=loss.name == "softmax" or smoothing > 0,
     )  # fmt: skip
     user, item, item_all = rows.users[0], rows.items[0], rows.item_all
-    regularised = [rows.user0(all_users[0]), rows.item0(all_items[0])]
+    regularised = [rows.users0[0], rows.items0[0]]
     my_items, row_weights = axis.mine(items), axis.row_weights(size)
     positive = jnp.sum(user * item, axis=-1)
 
     if loss.name == "bpr":
         negative = jnp.sum(user * rows.items[1], axis=-1)
         ranking_loss = ranking.bpr(positive, negative, row_weights=row_weights)
-        regularised.append(rows.item0(all_items[1]))
+        regularised.append(rows.items0[1])
     elif loss.name == "softmax":
         songs = jnp.arange(num_items, dtype=items.dtype)
         candidates = item_all if layout is None else axis.gather(item_all)[layout.item_slot]

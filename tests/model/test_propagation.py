@@ -1,5 +1,7 @@
 """Sparse products against float64 dense algebra, forward and backward, on every backend."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from music_map.errors import UserError
 from music_map.model import propagation
+from music_map.model.gather_kernel import gather_sum
 from music_map.model.propagation import BACKENDS, Csr, adjacency, choose_backend, coo_matrix, spmm, spmm_rows
 
 
@@ -68,6 +71,15 @@ def test_backend_names():
     assert choose_backend("auto") == "csr"  # the tests run on CPU
     with pytest.raises(UserError, match=r"config\.model\.backend='cuda'"):
         choose_backend("cuda")
+    with pytest.raises(UserError, match="is for GPUs, not for cpu"):
+        choose_backend("pallas")
+
+
+def test_backends_of_a_gpu(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert choose_backend("auto") == "segment" and choose_backend("pallas") == "pallas"
+    with pytest.raises(UserError, match="JAX_BCOO_CUSPARSE_LOWERING is 1"):
+        choose_backend("csr")
 
 
 def test_the_gradient_does_not_scatter(monkeypatch):
@@ -83,7 +95,7 @@ def test_the_gradient_does_not_scatter(monkeypatch):
     assert seen == [dense.shape[0], dense.shape[1]]
 
 
-@pytest.mark.parametrize("backend", ["segment", "csr"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_bfloat16_is_gathered_and_float32_summed(backend):
     graph, dense = random_graph(3, num_users=40, num_items=30)
     matrix = adjacency(graph, degree="count").users_from_items
@@ -138,3 +150,22 @@ def test_rows_of_bfloat16(backend):
     out, back = jax.vjp(lambda x: spmm_rows(matrix, x, rows, backend), stored)
     assert out.dtype == jnp.float32 and back(out)[0].dtype == jnp.bfloat16
     np.testing.assert_allclose(out, (dense @ np.asarray(stored, np.float64))[np.asarray(rows)], rtol=1e-4, atol=1e-4)
+
+
+def test_hubs_and_empty_rows_in_the_kernel():
+    """Rows of none, one, a whole piece and several pieces of entries."""
+    count = np.array([0, 3, 700, 0, 256, 1, 257, 0])
+    rng, edges = np.random.default_rng(0), int(count.sum())
+    rows, columns = np.repeat(np.arange(len(count)), count), rng.integers(0, 11, edges)
+    values, x = rng.normal(size=edges), rng.normal(size=(11, 5))
+    dense = np.zeros((len(count), 11))
+    np.add.at(dense, (rows, columns), values)
+    matrix = coo_matrix(rows, columns, values, num_rows=len(count), num_columns=11)
+    np.testing.assert_allclose(spmm(matrix, jnp.asarray(x, jnp.float32), "pallas"), dense @ x, rtol=1e-4, atol=1e-4)
+
+
+def test_the_kernel_compiles_to_triton_without_a_gpu():
+    like = [jax.ShapeDtypeStruct(*a) for a in (((9,), "int32"), ((40,), "int32"), ((40,), "float32"))]
+    x = jax.ShapeDtypeStruct((11, 64), "bfloat16")
+    traced = jax.jit(functools.partial(gather_sum, interpret=False)).trace(*like, x)
+    assert "__gpu$xla.gpu.triton" in traced.lower(lowering_platforms=("cuda",)).as_text()
