@@ -52,14 +52,14 @@ def get_config(name: str = "default") -> ConfigDict:
     if name == "default":
         config.loss.name = "sampled_softmax"
         config.loss.negatives = "mixed"
-        config.loss.num_negatives = 2048
+        config.loss.num_negatives = 512
         config.loss.mask_observed = True
-        config.loss.popularity_smoothing = 0.05
-        config.model.init_std = 0.05
-        config.train.batch_size = 4096
+        config.loss.softmax_songs = 200
+        config.train.batch_size = 2048
         config.train.learning_rate = 1e-2
-        config.train.num_epochs = 60
-        config.train.patience = 4
+        config.train.schedule = "cosine"
+        config.train.num_epochs = 20
+        config.train.patience = 0
     else:
         config.loss.name = "bpr"
         config.train.learning_rate = 1e-3

@@ -62,6 +62,7 @@ def get_config() -> ConfigDict:
     loss.negatives = "uniform"  # "uniform", "in_batch", "mixed"
     loss.num_negatives = 1024  # shared by a batch
     loss.mask_observed = False  # True: a user's own songs are no negatives of that user
+    loss.softmax_songs = 0  # sampled_softmax: songs that its sum stands for; 0: the catalogue; few: closer to BPR
     loss.popularity_smoothing = 0.0  # share of a target that goes to all songs by popularity
     loss.positive_prior = 0.01  # probability that a random song is one the user would play
     loss.explicit_negative_weight = 0.1  # 0: dislikes are not trained on

@@ -96,7 +96,8 @@ def sampled_softmax(
         -log( exp(s+ / t) / (exp(s+ / t) + sum_j exp(s_j / t - log(n q_j))) )
 
     where song j is drawn n times in expectation n q_j: the correction makes the sum an unbiased estimate of the sum
-    over all songs.
+    over all songs. A correction higher by log(I / M) makes it that of the sum over M of the I songs, drawn uniformly:
+    M -> 0 is the gradient of a pairwise loss over all negatives alike, M = I the softmax.
 
     Args:
       positive: float [B].

@@ -27,6 +27,8 @@ class LossSettings:
       explicit_negative_weight: weight of the loss over disliked songs; 0 switches it off.
       explicit_negative_margin: score above which a disliked song costs most.
       l2: weight of half the squared norm of the batch's e^(0) rows over the batch size.
+      softmax_songs: M, the number of uniformly drawn songs that the sum of sampled_softmax stands for; 0: all songs.
+        With fewer, the loss is between softmax and BPR: less of the gradient comes from the highest negatives alone.
     """
 
     name: str
@@ -39,6 +41,7 @@ class LossSettings:
     explicit_negative_weight: float
     explicit_negative_margin: float
     l2: float
+    softmax_songs: int = 0
 
     def __post_init__(self) -> None:
         for name, good, rule in (
@@ -46,6 +49,7 @@ class LossSettings:
             ("temperature", self.temperature > 0, "above 0"),
             ("negatives", self.negatives in NEGATIVES, f"one of {', '.join(NEGATIVES)}"),
             ("num_negatives", self.num_negatives >= 1, "at least 1"),
+            ("softmax_songs", self.softmax_songs >= 0, "at least 0"),
             ("popularity_smoothing", 0.0 <= self.popularity_smoothing < 1.0, "at least 0 and below 1"),
             ("positive_prior", 0.0 <= self.positive_prior < 1.0, "at least 0 and below 1"),
             ("explicit_negative_weight", self.explicit_negative_weight >= 0, "at least 0"),

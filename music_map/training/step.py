@@ -204,7 +204,7 @@ def batch_loss(
             ranking_loss = ranking.sampled_softmax(
                 positive,
                 negative,
-                log_correction=log_q + jnp.log(songs.shape[0] / num_items),
+                log_correction=log_q + jnp.log(songs.shape[0] / (loss.softmax_songs or num_items)),
                 where=where,
                 temperature=loss.temperature,
                 row_weights=row_weights,

@@ -179,6 +179,7 @@ def test_l2():
         ("positive_prior", 1.0),
         ("popularity_smoothing", 1.0),
         ("num_negatives", 0),
+        ("softmax_songs", -1),
     ],
 )
 def test_settings_without_meaning_are_named(field, value):

@@ -16,13 +16,9 @@ _, DENSE = random_graph(0, num_users=20, num_items=15, negatives=[(0, 3, 3.0), (
 KEY = jax.random.key(3)
 
 
-def logsumexp(x):
-    return np.log(np.sum(np.exp(x)))
-
-
 @pytest.mark.parametrize("mask_observed", [False, True])
-@pytest.mark.parametrize("name", ["softmax", "sampled_softmax"])
-def test_negatives_are_all_other_songs_or_those_not_observed(name, mask_observed):
+@pytest.mark.parametrize(("name", "softmax_songs"), [("softmax", 0), ("sampled_softmax", 0), ("sampled_softmax", 3)])
+def test_negatives_are_all_other_songs_or_those_not_observed(name, softmax_songs, mask_observed):
     # So many uniform negatives that the sample's mean is that over all songs, to about a percent.
     loss = dataclasses.replace(
         STEP.loss,
@@ -31,6 +27,7 @@ def test_negatives_are_all_other_songs_or_those_not_observed(name, mask_observed
         popularity_smoothing=0.0,
         negatives="uniform",
         num_negatives=200_000,
+        softmax_songs=softmax_songs,
     )
     step = dataclasses.replace(STEP, loss=loss)
     inputs, data = inputs_and_data()
@@ -47,7 +44,9 @@ def test_negatives_are_all_other_songs_or_those_not_observed(name, mask_observed
         if mask_observed:
             left = DENSE[u] == 0
         left[i] = True
-        rows.append(logsumexp(logits[u, left]) - logits[u, i])
+        # The sum over the negatives counts for softmax_songs of the I songs; the positive always counts whole.
+        share = np.where(np.arange(len(left)) == i, 1.0, (softmax_songs or len(left)) / len(left))
+        rows.append(np.log(np.sum(share[left] * np.exp(logits[u, left]))) - logits[u, i])
     assert float(parts["ranking_loss"]) == pytest.approx(np.mean(rows), rel=1e-5 if name == "softmax" else 0.02)
 
 
