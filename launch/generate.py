@@ -3,6 +3,7 @@
     python launch/generate.py --size=demo --output=data/demo
     python launch/generate.py --size=50m --output=/tmp/yambda-like
     python launch/generate.py --size=50m --num_listens=1000000000 --output=/tmp/billion
+    python launch/generate.py --size=demo --moods_per_session=8 --output=data/long-sessions
 
 The same settings give the same rows. At --size=50m the marginals are those of the published Yambda-50M, which the
 summary shows beside them.
@@ -29,6 +30,7 @@ SIZE = flags.DEFINE_enum("size", "demo", list(PRESETS), "Preset; also the folder
 NUM_USERS = flags.DEFINE_integer("num_users", 0, "Users; 0 keeps the preset's.")
 NUM_ITEMS = flags.DEFINE_integer("num_items", 0, "Songs; 0 keeps the preset's.")
 NUM_LISTENS = flags.DEFINE_integer("num_listens", 0, "Listens, which likes and the rest follow; 0 keeps the preset's.")
+MOODS = flags.DEFINE_float("moods_per_session", 1.0, "Above 1: longer sessions, in which what is played moves on.")
 SEED = flags.DEFINE_integer("seed", 0, "Another seed gives other rows of the same kind.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace files that are there, downloaded ones too.")
 
@@ -56,6 +58,7 @@ def main() -> None:
         num_users=NUM_USERS.value,
         num_items=NUM_ITEMS.value,
         num_listens=NUM_LISTENS.value,
+        moods_per_session=MOODS.value,
         seed=SEED.value,
     )
     record = None if OVERWRITE.value else read_record(raw_dir, settings)

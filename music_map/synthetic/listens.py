@@ -85,7 +85,7 @@ class _Sessions(NamedTuple):
 def _sessions(
     tastes: Tastes, user: np.ndarray, nth: np.ndarray, moment: np.ndarray, rng: np.random.Generator
 ) -> _Sessions:
-    """Cuts each user's listens into sessions of one niche, and mostly of one artist.
+    """Cuts each user's listens into sessions (or moods of them) of one niche, and mostly of one artist.
 
     Args:
       user: int32 [E].
@@ -274,6 +274,8 @@ def listens_of_block(
     start: np.ndarray,
     end: np.ndarray,
     rng: np.random.Generator,
+    *,
+    moods: float = 1.0,
 ) -> Listens:
     """Draws the listens of a block of B users.
 
@@ -283,6 +285,7 @@ def listens_of_block(
       num_listens: int64 [B], 0 allowed.
       start, end: float64 [B], seconds.
       rng: of the block.
+      moods: per session, see Settings.moods_per_session.
     """
     num_users = len(num_listens)
     user = np.repeat(np.arange(num_users, dtype=np.int32), num_listens)
@@ -306,6 +309,8 @@ def listens_of_block(
     played = _played(kind, rng)
     first = offset[num_listens > 0]
     begins = np.diff(sessions.of_listen, prepend=-1) > 0
+    if moods > 1:
+        begins &= (rng.random(count, np.float32) < np.float32(1 / moods)) | (nth == 0)
     timestamp = _timestamps(user, first, begins, played, start, end, rng)
 
     root = np.arange(count)

@@ -12,6 +12,7 @@ LISTENER_SHARE = 0.9238  # 9,238 of Yambda-50M's 10,000 users have listens; the 
 MIN_LISTENS = 6  # the least active listener of Yambda-50M
 MIN_USERS, MIN_ITEMS = 20, 100
 MAX_LISTENS_PER_USER = 200_000  # mean; one listen in 130 seconds, day and night
+MOST_MOODS = 100  # a session of 100 moods lasts days
 MAX_ITEMS = 100_000_000  # song ids are spread over eight times as many numbers, which must fit uint32
 
 
@@ -26,6 +27,8 @@ class Settings:
       num_listens, num_likes, num_dislikes, num_unlikes, num_undislikes: rows of each event file.
       popularity_skew: exponent of Yambda-50M's popularity curve; below 1 is flatter, which a catalogue of a few
         thousand songs needs so that its first song does not get a tenth of the listens.
+      moods_per_session: stretches of one niche and mostly one artist, of 6 to 22 listens by the user, that follow each
+        other without a pause, on average; 1: a session has one mood and no order worth learning.
       seed: not negative.
     """
 
@@ -38,6 +41,7 @@ class Settings:
     num_unlikes: int
     num_undislikes: int
     popularity_skew: float = 1.0
+    moods_per_session: float = 1.0
     seed: int = 0
 
     @property
@@ -56,12 +60,21 @@ PRESETS = {
 }
 
 
-def settings_for(size: str, *, num_users: int = 0, num_items: int = 0, num_listens: int = 0, seed: int = 0) -> Settings:
+def settings_for(
+    size: str,
+    *,
+    num_users: int = 0,
+    num_items: int = 0,
+    num_listens: int = 0,
+    moods_per_session: float = 1.0,
+    seed: int = 0,
+) -> Settings:
     """A preset with some of its numbers replaced.
 
     Args:
       size: name of a preset.
       num_users, num_items, num_listens: 0 keeps the preset's; the other event files follow the number of listens.
+      moods_per_session: see Settings.
       seed: a different seed gives different rows of the same kind.
 
     Raises:
@@ -76,6 +89,8 @@ def settings_for(size: str, *, num_users: int = 0, num_items: int = 0, num_liste
     ):
         if value and not least <= value <= most:
             raise UserError(f"--{name}={value} is out of range; give {least} to {most}, or 0 for the preset's")
+    if not 1 <= moods_per_session <= MOST_MOODS:
+        raise UserError(f"--moods_per_session={moods_per_session} is out of range; give 1 to {MOST_MOODS}")
     if seed < 0:
         raise UserError(f"--seed={seed} is negative; give 0 or more")
     preset = PRESETS[size]
@@ -93,6 +108,7 @@ def settings_for(size: str, *, num_users: int = 0, num_items: int = 0, num_liste
         num_dislikes=scaled(preset.num_dislikes),
         num_unlikes=scaled(preset.num_unlikes),
         num_undislikes=scaled(preset.num_undislikes),
+        moods_per_session=moods_per_session,
         seed=seed,
     )
     least = 2 * MIN_LISTENS * settings.num_listeners

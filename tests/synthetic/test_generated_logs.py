@@ -229,6 +229,20 @@ def test_tastes_drift(world):
     np.testing.assert_allclose(tastes.weight_end.sum(axis=1), 1)
 
 
+def test_moods_make_long_sessions_that_move_on():
+    one, many = (
+        block_events(build_world(settings_for("tiny", seed=5, moods_per_session=moods)), 0).listens
+        for moods in (1.0, 8.0)
+    )
+    assert len(one.user) == len(many.user)
+
+    def sessions(listens):
+        pause = np.diff(listens.timestamp.astype(np.int64))
+        return 1 + int(np.sum((pause > 1_800) | (np.diff(listens.user) != 0)))
+
+    assert 3 * sessions(many) < sessions(one)
+
+
 def test_same_seed_same_bytes_other_seed_other_rows(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         generate(tmp_path / name, settings_for("tiny", seed=seed))

@@ -49,6 +49,8 @@ def test_overrides_replace_numbers_and_scale_the_marks():
         ({"size": "tiny", "num_listens": 100}, "--num_listens=100"),
         ({"size": "tiny", "num_listens": 10**9}, "--num_listens=1000000000"),
         ({"size": "tiny", "seed": -1}, "--seed=-1"),
+        ({"size": "tiny", "moods_per_session": 0.5}, "--moods_per_session=0.5"),
+        ({"size": "tiny", "moods_per_session": float("nan")}, "--moods_per_session=nan"),
     ],
 )
 def test_impossible_settings_name_the_flag(arguments, flag):
