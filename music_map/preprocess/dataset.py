@@ -129,8 +129,10 @@ def index_of(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     wanted = np.asarray(wanted, np.int64)
     if len(ids) == 0:
         return np.full(wanted.shape, -1, np.int64)
-    at = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
-    return np.where(ids[at].astype(np.int64) == wanted, at, -1)
+    # Searched for in their own type: with another one NumPy converts all of `ids` at each call.
+    inside = (wanted >= 0) & (wanted <= np.iinfo(ids.dtype).max)
+    at = np.minimum(np.searchsorted(ids, np.where(inside, wanted, 0).astype(ids.dtype)), len(ids) - 1)
+    return np.where(inside & (ids[at] == wanted), at, -1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from music_map.errors import UserError
-from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, ItemFeatures
+from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, ItemFeatures, index_of
 from music_map.storage import ArrayFolder, ArrayWriter, new_folder
 
 # Of a run's folder.
@@ -25,6 +25,11 @@ FOLDER, HEADS_FILE = "embeddings", "playlist.json"
 def popularity_of(listeners: np.ndarray) -> np.ndarray:
     """What the playlist attention knows of popularity: log(1 + listeners), float32."""
     return np.log1p(listeners).astype(np.float32)
+
+
+def places(ids: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
+    """Positions of original ids, any integers, in the ascending `ids`; -1 where one is not there. int64 [len]."""
+    return index_of(ids, np.array([x if 0 <= x < 2**32 else -1 for x in wanted], np.int64))
 
 
 class Histories(NamedTuple):

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from music_map.errors import UserError, require
-from music_map.preprocess.dataset import index_of
-from music_map.retrieval.export import Export
+from music_map.retrieval.export import Export, places
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +66,10 @@ def allowed_songs(filters: Filters, export: Export) -> np.ndarray:
         allowed &= export.has_audio
     if filters.allow is not None:
         listed = np.zeros(len(allowed), bool)
-        at = index_of(export.item_ids, np.array(filters.allow, np.int64))
+        at = places(export.item_ids, filters.allow)
         listed[at[at >= 0]] = True
         allowed &= listed
-    at = index_of(export.item_ids, np.array(filters.deny, np.int64))
+    at = places(export.item_ids, filters.deny)
     allowed[at[at >= 0]] = False
     if not allowed.any():
         raise UserError(f"no song is left by the filters {_active(filters)}; loosen one of them")

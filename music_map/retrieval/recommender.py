@@ -20,12 +20,11 @@ from music_map.errors import DamagedFileError, UserError
 from music_map.playlist.attention import Head, attend, push_away, unit
 from music_map.playlist.heads import Heads, from_json, to_json, untrained
 from music_map.playlist.space import embed, moments_of
-from music_map.preprocess.dataset import index_of
 from music_map.retrieval import export as exports
-from music_map.retrieval.export import Export, Histories, popularity_of
+from music_map.retrieval.export import Export, Histories, places, popularity_of
 from music_map.retrieval.filters import Filters, allowed_songs, choose, filters_of
 from music_map.retrieval.index import FOLDER, Index, build_index, choose_backend, load_index
-from music_map.retrieval.search import search_filtered
+from music_map.retrieval.search import rank_all, search_filtered
 from music_map.storage import fingerprint, read_json
 
 # Most songs of a playlist, and most disliked songs that push a query: the programs compiled are of these widths.
@@ -34,7 +33,7 @@ _WIDTHS = (16, 128, MAX_SONGS)
 _MOST_DISLIKES = 128
 _BATCHES = (1, 8, 64, 512)
 # Songs of a playlist that a recommendation names as its reasons.
-_MOST_REASONS = 10
+MOST_REASONS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,6 +263,7 @@ class Recommender:
         user_share: float = 0.3,
         user_scores: Sequence[np.ndarray] | None = None,
         explain: bool = True,
+        reasons: int = MOST_REASONS,
     ) -> list[Answer | UserError]:
         """`recommend` for many queries at once; a query that cannot be answered gives the error in its place.
 
@@ -272,6 +272,7 @@ class Recommender:
           k, exclude, filters, user_share: as for `recommend`.
           user_scores: float [I] for each query, in place of the similarity to its embedding.
           explain: whether recommendations say why; without it artists, albums and reasons are empty.
+          reasons: songs of the query that a recommendation names, at most.
 
         Raises:
           UserError: k below 1, or filters that leave no song.
@@ -280,7 +281,7 @@ class Recommender:
             raise UserError(f"k={k}: must be at least 1")
         chosen = self.filters if filters is None else filters
         base = self._allowed(chosen)
-        barred = index_of(self.export.item_ids, np.asarray(exclude, np.int64))
+        barred = places(self.export.item_ids, np.asarray(exclude).tolist())
         barred = barred[barred >= 0]
         asked = [self._ask(query, chosen, barred) for query in queries]
         good = [row for row, a in enumerate(asked) if isinstance(a, _Asked)]
@@ -289,20 +290,26 @@ class Recommender:
             rows = good[start : start + _BATCHES[-1]]
             block = [asked[row] for row in rows]
             vectors, weights = self._query(block, user_share)
-            allowed = [_without(base, a.out) for a in block]
             if user_scores is None:
                 found = search_filtered(
-                    self.index, self.vectors, vectors, k, allowed, filters=chosen, export=self.export
+                    self.index,
+                    self.vectors,
+                    vectors,
+                    k,
+                    base,
+                    [a.out for a in block],
+                    filters=chosen,
+                    export=self.export,
                 )
             else:
                 found = [
-                    self._by_scores(np.asarray(user_scores[row]), mask, k, chosen)
-                    for row, mask in zip(rows, allowed, strict=True)
+                    self._by_scores(np.asarray(user_scores[row]), _without(base, a.out), k, chosen)
+                    for row, a in zip(rows, block, strict=True)
                 ]
             for row, a, weight, (items, scores) in zip(rows, block, weights, found, strict=True):
                 if len(items) < k:
                     a.warnings.append(f"only {len(items)} of {k} songs: the catalogue has no more candidates")
-                answers[row] = Answer(self._explained(items, scores, a.songs, weight, explain), a.warnings)
+                answers[row] = Answer(self._explained(items, scores, a.songs, weight, explain, reasons), a.warnings)
         return answers
 
     def similar(self, song: int, *, k: int = 10, filters: Filters | None = None) -> Answer:
@@ -315,7 +322,7 @@ class Recommender:
         Raises:
           UserError: an unknown song, or nothing to start from.
         """
-        at = int(index_of(self.export.item_ids, np.array([song], np.int64))[0])
+        at = int(places(self.export.item_ids, [song])[0])
         if at < 0:
             raise UserError(_unknown("song", [song], self.export.item_ids))
         asked = self._ask(Query(tuple(songs), user), self.filters, np.zeros(0, np.int64))
@@ -340,7 +347,7 @@ class Recommender:
             return UserError(f"a playlist of {len(query.songs)} songs: at most {MAX_SONGS}; give the latest of them")
         # The last place of a duplicate counts: it was played last there.
         wanted = list(dict.fromkeys(reversed(query.songs)))[::-1]
-        found = index_of(export.item_ids, np.array(wanted, np.int64))
+        found = places(export.item_ids, wanted)
         missing = [s for s, at in zip(wanted, found, strict=True) if at < 0]
         if missing and len(missing) == len(wanted) and query.user is None:
             return UserError(_unknown("song", missing, export.item_ids))
@@ -348,23 +355,26 @@ class Recommender:
             warnings.append(_unknown("song", missing, export.item_ids))
         playlist = found[found >= 0]
         if not len(playlist) and query.user is None:
-            return UserError("an empty playlist: give at least one song (--songs) or a user (--user)")
-        disliked = index_of(export.item_ids, np.array(query.dislikes, np.int64))
-        if (disliked < 0).any():
-            unknown = [d for d, at in zip(query.dislikes, disliked, strict=True) if at < 0]
-            warnings.append(_unknown("disliked song", unknown, export.item_ids))
-        out, user = [playlist, barred, disliked[disliked >= 0]], -1
+            return UserError("an empty playlist: give at least one song, or a user")
+        pushed = found[:0]
+        if query.dislikes:
+            pushed = places(export.item_ids, query.dislikes)
+            if (pushed < 0).any():
+                unknown = [d for d, at in zip(query.dislikes, pushed, strict=True) if at < 0]
+                warnings.append(_unknown("disliked song", unknown, export.item_ids))
+            pushed = pushed[pushed >= 0]
+        out, user = [playlist, barred, pushed], -1
         if query.user is not None:
-            user = int(index_of(export.user_ids, np.array([query.user], np.int64))[0])
+            user = int(places(export.user_ids, [query.user])[0])
             if user < 0:
                 return UserError(_unknown("user", [query.user], export.user_ids))
             out.append(self._histories.disliked_by(user))
             if not filters.heard:
                 out.append(self._histories.heard_by(user))
-        pushed = disliked[disliked >= 0]
         if user >= 0:
             pushed = np.concatenate([pushed, self._histories.disliked_by(user)])
-        pushed = np.setdiff1d(pushed, playlist)
+        if len(pushed):
+            pushed = np.setdiff1d(pushed, playlist)
         return _Asked(playlist, user, pushed[:_MOST_DISLIKES], np.concatenate(out), query.ordered, warnings)
 
     def _query(self, asked: Sequence[_Asked], user_share: float) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -402,19 +412,16 @@ class Recommender:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The best by given scores: the same search, over the scores as vectors of one dimension."""
         count = int(np.count_nonzero(allowed))
-        # Stable: equal scores by ascending index, as the index search has them.
-        order = np.argsort(-np.where(allowed, scores, -np.inf), kind="stable")[:count]
-        if filters.by_score_alone:
-            items = order[:k]
-        else:
-            size = min(count, 20 * k)
-            while True:
-                picked = choose(filters, self.export, self.vectors, order[:size], scores[order[:size]], k)
-                if len(picked) == k or size == count:
-                    break
-                size = min(2 * size, count)
-            items = order[picked]
-        return items.astype(np.int32), scores[items].astype(np.float32)
+        column, one = scores.astype(np.float32)[:, None], np.ones(1, np.float32)
+        size = min(count, k if filters.by_score_alone else 20 * k)
+        while True:
+            items, found = rank_all(column, one, size, allowed)
+            if filters.by_score_alone:
+                return items, found
+            picked = choose(filters, self.export, self.vectors, items, found, k)
+            if len(picked) == k or size == count:
+                return items[picked], found[picked]
+            size = min(2 * size, count)
 
     def _explained(
         self,
@@ -423,20 +430,26 @@ class Recommender:
         playlist: np.ndarray,
         weights: np.ndarray,
         explain: bool,
-        most: int = _MOST_REASONS,
+        most: int = MOST_REASONS,
     ) -> list[Recommendation]:
         export, ids = self.export, self.export.item_ids
+        told = zip(ids[items].tolist(), scores.tolist(), strict=True)
+        if not explain:
+            return [Recommendation(rank, item_id, score, [], [], []) for rank, (item_id, score) in enumerate(told, 1)]
+        similarity = self.vectors[items] @ self.vectors[playlist].T
+        order = np.argsort(-weights * similarity, axis=1, kind="stable")[:, :most]
+        # Whole arrays become lists at once: an element at a time costs several times as much.
+        reasons = zip(
+            ids[playlist][order].tolist(),
+            weights[order].tolist(),
+            np.take_along_axis(similarity, order, axis=1).tolist(),
+            strict=True,
+        )
         found = []
-        similarity = self.vectors[items] @ self.vectors[playlist].T if explain else None
-        own = ids[playlist].tolist()
-        for row, (item, score) in enumerate(zip(items.tolist(), scores.tolist(), strict=True)):
-            artists, albums, why = [], [], []
-            if explain:
-                artists = export.artist_ids[export.artists[slice(*export.artist_offsets[item : item + 2])]].tolist()
-                albums = export.album_ids[export.albums[slice(*export.album_offsets[item : item + 2])]].tolist()
-                order = np.argsort(-weights * similarity[row], kind="stable")[:most].tolist()
-                why = [Reason(own[j], float(weights[j]), float(similarity[row, j])) for j in order]
-            found.append(Recommendation(row + 1, int(ids[item]), score, artists, albums, why))
+        for item, (item_id, score), why in zip(items.tolist(), told, reasons, strict=True):
+            artists = export.artist_ids[export.artists[slice(*export.artist_offsets[item : item + 2])]].tolist()
+            albums = export.album_ids[export.albums[slice(*export.album_offsets[item : item + 2])]].tolist()
+            found.append(Recommendation(len(found) + 1, item_id, score, artists, albums, list(map(Reason, *why))))
         return found
 
 

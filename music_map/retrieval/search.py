@@ -41,7 +41,8 @@ def search_filtered(
     vectors: np.ndarray,
     queries: np.ndarray,
     k: int,
-    allowed: Sequence[np.ndarray],
+    allowed: np.ndarray,
+    out: Sequence[np.ndarray],
     *,
     filters: Filters,
     export: Export,
@@ -56,43 +57,69 @@ def search_filtered(
       vectors: float32 [I, d].
       queries: float32 [B, d].
       k: songs wanted, at least 1.
-      allowed: bool [I] for each query.
-      filters: caps and diversity; what is out altogether is in `allowed`.
+      allowed: bool [I], what the filters leave to all queries.
+      out: for each query the songs that are out for it alone, int [n], in any order, with duplicates or without.
+      filters: caps and diversity; what is out altogether is in `allowed` and `out`.
       export: artists and albums.
 
     Returns:
       for each query songs int32 [n] and scores float32 [n], in the order of the recommendations.
     """
-    counts = [int(np.count_nonzero(mask)) for mask in allowed]
+    # One mask for all queries: what a query alone leaves out is taken from it and put back.
+    mask = allowed.copy()
+    gone = [np.unique(songs) for songs in out]
+    gone = [songs[allowed[songs]] for songs in gone]
+    total = int(np.count_nonzero(allowed))
+    counts = [total - len(songs) for songs in gone]
     pool = k if filters.by_score_alone else _POOL * k if filters.diversity else 2 * k
-    fetch = min(index.num_items, 2 * pool + 32)
     first: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(queries)
-    if not isinstance(index, ExactIndex) and fetch * _SCAN_SHARE <= index.num_items and len(queries):
+    useful, fetch, options = [], 0, {}
+    if not isinstance(index, ExactIndex):
         # Queries whose filter leaves less than what survives of a fetch go straight to scoring all.
+        fetch = min(index.num_items, 2 * pool + 32)
         useful = [row for row, n in enumerate(counts) if n * fetch >= pool * index.num_items]
-        if useful:
-            items, scores = index.search(queries[useful], fetch)
-            for row, found, score in zip(useful, items, scores, strict=True):
-                keep = found >= 0
-                keep[keep] = allowed[row][found[keep]]
-                first[row] = found[keep], score[keep]
-    elif isinstance(index, ExactIndex) and len(queries) > 1 and all(mask is allowed[0] for mask in allowed):
-        items, scores = index.search(queries, pool, allowed=allowed[0])
-        first = [(found[found >= 0], score[found >= 0]) for found, score in zip(items, scores, strict=True)]
+    elif len(queries) > 1:
+        # A batch is one matrix product; what is out for a query alone costs so many songs more.
+        fetch, options = pool + max(map(len, gone)), {"allowed": allowed}
+        useful = list(range(len(queries)))
+    if useful and fetch * _SCAN_SHARE <= index.num_items:
+        items, scores = index.search(queries[useful], fetch, **options)
+        for row, found, score in zip(useful, items, scores, strict=True):
+            mask[gone[row]] = False
+            keep = (found >= 0) & mask[found]
+            mask[gone[row]] = True
+            first[row] = found[keep], score[keep]
     results = []
     for row, query in enumerate(queries):
-        size = min(pool, counts[row])
-        found = first[row]
-        while True:
-            if found is None or len(found[0]) < size:
-                found = rank_all(vectors, query, size, allowed[row])
-            songs, scores = found[0][:size], found[1][:size]
-            if filters.by_score_alone:
-                results.append((songs[:k], scores[:k]))
-                break
-            picked = choose(filters, export, vectors, songs, scores, k)
-            if len(picked) == k or size == counts[row]:
-                results.append((songs[picked], scores[picked]))
-                break
-            size = min(2 * size, counts[row])
+        mask[gone[row]] = False
+        results.append(_best(vectors, query, k, mask, first[row], min(pool, counts[row]), counts[row], filters, export))
+        mask[gone[row]] = True
     return results
+
+
+def _best(
+    vectors: np.ndarray,
+    query: np.ndarray,
+    k: int,
+    allowed: np.ndarray,
+    found: tuple[np.ndarray, np.ndarray] | None,
+    size: int,
+    count: int,
+    filters: Filters,
+    export: Export,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best songs of one query from a pool of `size`, which doubles up to the `count` that are allowed.
+
+    Args:
+      found: what an index found, or None.
+    """
+    while True:
+        if found is None or len(found[0]) < size:
+            found = rank_all(vectors, query, size, allowed)
+        songs, scores = found[0][:size], found[1][:size]
+        if filters.by_score_alone:
+            return songs[:k], scores[:k]
+        picked = choose(filters, export, vectors, songs, scores, k)
+        if len(picked) == k or size == count:
+            return songs[picked], scores[picked]
+        size = min(2 * size, count)

@@ -76,11 +76,15 @@ def test_never_fewer_than_k_and_equal_to_brute_force(data):
     k = data.draw(st.integers(1, 30))
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
     allowed = rng.random(num_items) < data.draw(st.sampled_from([0.02, 0.3, 1.0]))
+    # What a query alone leaves out may hold songs twice, and some that the filters leave out anyway.
+    left, out = allowed, rng.integers(0, num_items, data.draw(st.sampled_from([0, 1, 40])))
+    allowed = left.copy()
+    allowed[out] = False
     query = rng.normal(size=8).astype(np.float32)
     hidden = rng.permutation(num_items)[: num_items // 3]
     exact = ExactIndex(vectors)
     found, approximate = (
-        search_filtered(index, vectors, query[None, :], k, [allowed], filters=filters, export=export)[0]
+        search_filtered(index, vectors, query[None, :], k, left, [out], filters=filters, export=export)[0]
         for index in (exact, Forgetful(vectors, hidden))
     )
     everything, scores = rank_all(vectors, query, num_items, allowed)
@@ -91,11 +95,33 @@ def test_never_fewer_than_k_and_equal_to_brute_force(data):
             break
         size *= 2
     np.testing.assert_array_equal(found[0], everything[picked])
-    # However bad the index: as many songs, each allowed, none twice.
-    assert len(approximate[0]) == len(found[0]) or not filters.by_score_alone
+    # However bad the index: as many songs, each allowed, none twice; only diversity may lead elsewhere.
+    assert len(approximate[0]) >= len(found[0]) or filters.diversity
     assert allowed[approximate[0]].all() and len(set(approximate[0].tolist())) == len(approximate[0])
     if filters.by_score_alone:
         assert len(found[0]) == min(k, allowed.sum())
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_a_batch_of_queries_equals_one_at_a_time(data):
+    num_items, k = data.draw(st.sampled_from([1, 60, 3000])), data.draw(st.sampled_from([1, 5]))  # shapes compile
+    export = make(num_items, data.draw(st.integers(0, 1000)))
+    vectors = unit_rows(export.item_embeddings)
+    rng = np.random.default_rng(num_items)
+    filters = Filters(max_per_artist=data.draw(st.integers(0, 2)))
+    allowed = rng.random(num_items) < data.draw(st.sampled_from([0.1, 1.0]))
+    before = allowed.copy()
+    queries = rng.normal(size=(4, 8)).astype(np.float32)
+    out = [rng.integers(0, num_items, n) for n in (0, 1, 7, 100)]
+    for index in (ExactIndex(vectors), Forgetful(vectors, rng.permutation(num_items)[: num_items // 3])):
+        options = {"filters": filters, "export": export}
+        found = search_filtered(index, vectors, queries, k, allowed, out, **options)
+        for row in range(4):
+            (one,) = search_filtered(index, vectors, queries[row][None, :], k, allowed, [out[row]], **options)
+            np.testing.assert_array_equal(found[row][0], one[0])
+            np.testing.assert_allclose(found[row][1], one[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(allowed, before)
 
 
 @settings(max_examples=40, deadline=None)
