@@ -7,8 +7,10 @@ import numpy as np
 from music_map.graph.bipartite import BipartiteGraph, from_edges
 
 
-def make_vectors(num_songs: int, dims: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Songs float32 [I, d] and 1,500 queries float32, unit rows."""
+def make_vectors(
+    num_songs: int, dims: int, *, num_queries: int = 1_500, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Songs float32 [I, d] and queries float32 [num_queries, d], unit rows."""
     rng = np.random.default_rng(seed)
 
     def unit(x: np.ndarray) -> np.ndarray:
@@ -19,8 +21,8 @@ def make_vectors(num_songs: int, dims: int, *, seed: int = 0) -> tuple[np.ndarra
     sub = top[rng.integers(0, 40, 2_000)] + 0.8 * rng.normal(size=(2_000, dims))
     cluster = rng.integers(0, 2_000, num_songs)
     songs = unit((sub[cluster] + 0.9 * rng.normal(size=(num_songs, dims))) * scale)
-    picked = rng.integers(0, num_songs, 1_500)
-    near = songs[picked] + 0.6 * unit(rng.normal(size=(1_500, dims)) * scale)
+    picked = rng.integers(0, num_songs, num_queries)
+    near = songs[picked] + 0.6 * unit(rng.normal(size=(num_queries, dims)) * scale)
     return songs, unit(near)
 
 

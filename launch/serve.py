@@ -7,6 +7,7 @@ is at /docs. Bound to loopback unless --host says otherwise: there is no authent
 way and ends.
 """
 
+import gc
 import importlib.util
 
 from absl import flags
@@ -22,7 +23,7 @@ _LOG = flags.DEFINE_bool("access_log", False, "Whether to log each request on st
 
 
 def main() -> int:
-    for package in ("fastapi", "uvicorn", "prometheus_client"):
+    for package in ("fastapi", "uvicorn", "prometheus_client", "orjson"):
         if importlib.util.find_spec(package) is None:
             raise UserError(f"{package} is not installed; install the extra: pip install -e '.[serve]'")
     import uvicorn
@@ -34,6 +35,9 @@ def main() -> int:
     experiment.load_model_export(workdir)
     recommender = Recommender.load(workdir)
     recommender.warm()
+    # What is loaded stays: collections need not look at it again.
+    gc.collect()
+    gc.freeze()
     count = len(recommender.export.item_ids)
     app.say(f"{count} songs, {recommender.index.backend} index; http://{_HOST.value}:{_PORT.value}/docs")
     uvicorn.run(

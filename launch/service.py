@@ -5,25 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
+import orjson
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from music_map.errors import UserError
 from music_map.retrieval.filters import Filters
-from music_map.retrieval.recommender import MAX_SONGS, Answer, Query, Recommender
+from music_map.retrieval.recommender import MAX_SONGS, MOST_REASONS, Answer, Query, Recommender
 
 # Most songs asked for, bytes of a request, requests that wait at once: beyond, a request is refused at once.
 MOST_K, MOST_BYTES, MOST_WAITING = 1_000, 64 * 1024, 1_024
-# Requests answered together, and the seconds that the first of them waits for others.
+# Requests answered together, and the seconds that the first of them waits for others where others are about.
 _BATCH, _PATIENCE = 64, 0.001
+
+# An id of the data set. Strict: true is no song, nor is "12".
+Id = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 
 
 class FilterFields(BaseModel):
@@ -36,19 +41,20 @@ class FilterFields(BaseModel):
     min_listeners: int | None = Field(None, ge=0)
     only_with_audio: bool | None = None
     diversity: float | None = Field(None, ge=0, lt=1)
-    allow: list[int] | None = Field(None, max_length=10_000)
-    deny: list[int] | None = Field(None, max_length=10_000)
+    allow: list[Id] | None = Field(None, max_length=10_000)
+    deny: list[Id] | None = Field(None, max_length=10_000)
 
 
 class RecommendRequest(BaseModel):
     """A playlist, a user or both."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"songs": [123, 456], "k": 10}]})
-    songs: list[int] = Field(default=[], max_length=MAX_SONGS)
-    user: int | None = Field(None, ge=0, lt=2**32)
-    dislikes: list[int] = Field(default=[], max_length=MAX_SONGS)
+    songs: list[Id] = Field(default=[], max_length=MAX_SONGS)
+    user: Id | None = None
+    dislikes: list[Id] = Field(default=[], max_length=MAX_SONGS)
     ordered: bool = True
     k: int = Field(10, ge=1, le=MOST_K)
+    reasons: int = Field(3, ge=0, le=MOST_REASONS, description="Songs of the playlist that an answer names, at most.")
     filters: FilterFields = FilterFields()
 
 
@@ -56,7 +62,7 @@ class SimilarRequest(BaseModel):
     """One song."""
 
     model_config = ConfigDict(extra="forbid")
-    song: int = Field(ge=0, lt=2**32)
+    song: Id
     k: int = Field(10, ge=1, le=MOST_K)
 
 
@@ -84,19 +90,41 @@ class AnswerBody(BaseModel):
     warnings: list[str]
 
 
-_ANSWER: dict[int | str, dict[str, Any]] = {200: {"model": AnswerBody}}
+class Refused(BaseModel):
+    """What a request that cannot be answered gets: one line that names the field or the id, and why."""
+
+    detail: str
+
+
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"model": AnswerBody},
+    **{status: {"model": Refused} for status in (413, 422, 503)},
+}
+
+
+class Ask(NamedTuple):
+    """A query and what it wants; those that agree in `shared` are answered together."""
+
+    query: Query
+    k: int
+    filters: Filters
+    reasons: int
+
+    @property
+    def shared(self) -> tuple[int, Filters, int]:
+        return self[1:]
 
 
 class Batcher:
     """Answers requests that come at about the same time in one call of the recommender, in one worker thread.
 
     Args:
-      answer: from queries, k and filters to an answer or an error for each query.
+      answer: from queries, k, filters and reasons to an answer or an error for each query.
     """
 
-    def __init__(self, answer: Callable[[list[Query], int, Filters], list[Answer | UserError]]):
+    def __init__(self, answer: Callable[[list[Query], int, Filters, int], list[Answer | UserError]]):
         self._answer = answer
-        self._waiting: asyncio.Queue[tuple[Query, int, Filters, asyncio.Future]] = asyncio.Queue(MOST_WAITING)
+        self._waiting: asyncio.Queue[tuple[Ask, asyncio.Future]] = asyncio.Queue(MOST_WAITING)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="recommend")
         self._task: asyncio.Task | None = None
 
@@ -112,11 +140,11 @@ class Batcher:
                 await self._task
         self._worker.shutdown()
 
-    async def ask(self, query: Query, k: int, filters: Filters) -> Answer:
+    async def ask(self, asked: Ask) -> Answer:
         """The answer to a query. Raises UserError, or HTTPException 503 where too many wait."""
         future: asyncio.Future = asyncio.get_running_loop().create_future()
         try:
-            self._waiting.put_nowait((query, k, filters, future))
+            self._waiting.put_nowait((asked, future))
         except asyncio.QueueFull as e:
             raise HTTPException(503, f"{MOST_WAITING} requests wait already; try again in a second") from e
         found = await future
@@ -126,44 +154,70 @@ class Batcher:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
+        size = 1
         while True:
             batch = [await self._waiting.get()]
-            # Whoever came while the last batch was answered is here already; a lone first one waits a moment.
-            until = loop.time() + _PATIENCE
-            while len(batch) < _BATCH:
-                if self._waiting.empty():
-                    if loop.time() >= until:
-                        break
-                    await asyncio.sleep(0)
-                    continue
+            # Clients that were answered together ask again at about the same time; a lone one waits for nobody.
+            if size > 1 and self._waiting.qsize() + 1 < size:
+                await asyncio.sleep(_PATIENCE)
+            while len(batch) < _BATCH and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
-            await loop.run_in_executor(self._worker, self._serve, batch, loop)
-            for _ in batch:
+            size = len(batch)
+            answers = await loop.run_in_executor(self._worker, self._answers, [asked for asked, _ in batch])
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():  # the client may have gone
+                    future.set_result(answer)
                 self._waiting.task_done()
 
-    def _serve(self, batch: list[tuple[Query, int, Filters, asyncio.Future]], loop: asyncio.AbstractEventLoop) -> None:
-        groups: dict[tuple[int, Filters], list[tuple[Query, asyncio.Future]]] = {}
-        for query, k, filters, future in batch:
-            groups.setdefault((k, filters), []).append((query, future))
-        for (k, filters), asked in groups.items():
+    def _answers(self, batch: list[Ask]) -> list[Answer | Exception]:
+        groups: dict[tuple[int, Filters, int], list[int]] = {}
+        for row, asked in enumerate(batch):
+            groups.setdefault(asked.shared, []).append(row)
+        found: dict[int, Answer | Exception] = {}
+        for shared, rows in groups.items():
             try:
-                answers: list[Any] = list(self._answer([query for query, _ in asked], k, filters))
+                answers: list[Any] = list(self._answer([batch[row].query for row in rows], *shared))
             except Exception as e:  # one bad group must not take the others with it
-                answers = [e] * len(asked)
-            for (_, future), answer in zip(asked, answers, strict=True):
-                loop.call_soon_threadsafe(_resolve, future, answer)
+                answers = [e] * len(rows)
+            found.update(zip(rows, answers, strict=True))
+        return [found[row] for row in range(len(batch))]
 
 
-def _resolve(future: asyncio.Future, answer: Answer | Exception) -> None:
-    if not future.done():  # the client may have gone
-        future.set_result(answer)
+class _Measured:
+    """Counts and times requests, and refuses those that are too large or do not say how large they are."""
+
+    def __init__(self, app: ASGIApp, *, paths: frozenset[str], requests: Counter, seconds: Histogram):
+        self._app, self._paths, self._requests, self._seconds = app, paths, requests, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 500  # what is raised has no response yet
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        app = self._app
+        for name, value in scope["headers"]:
+            if (name == b"content-length" and not (value.isdigit() and int(value) <= MOST_BYTES)) or (
+                name == b"transfer-encoding"
+            ):
+                app = JSONResponse({"detail": f"a request may have {MOST_BYTES} bytes, and says how many"}, 413)
+        try:
+            await app(scope, receive, watched)
+        finally:
+            # Paths that do not exist would make a time series each.
+            path = scope["path"] if scope["path"] in self._paths else "other"
+            self._requests.labels(path, status).inc()
+            self._seconds.labels(path).observe(time.perf_counter() - start)
 
 
 def _told(answer: Answer) -> Response:
-    # vars() and not dataclasses.asdict, which copies every value it meets: hundreds of reasons in an answer.
-    found = [vars(r) | {"why": [vars(reason) for reason in r.why]} for r in answer.recommendations]
-    text = json.dumps({"recommendations": found, "warnings": answer.warnings}, separators=(",", ":"))
-    return Response(text, media_type="application/json")
+    return Response(orjson.dumps(answer), media_type="application/json")
 
 
 def create_app(recommender: Recommender) -> FastAPI:
@@ -178,7 +232,11 @@ def create_app(recommender: Recommender) -> FastAPI:
         "music_map_request_seconds", "Seconds to answer.", ("path",), registry=registry,
         buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
     )  # fmt: skip
-    batcher = Batcher(lambda queries, k, filters: recommender.recommend_batch(queries, k=k, filters=filters))
+
+    def answer(queries: list[Query], k: int, filters: Filters, reasons: int) -> list[Answer | UserError]:
+        return recommender.recommend_batch(queries, k=k, filters=filters, reasons=reasons)
+
+    batcher = Batcher(answer)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -187,45 +245,32 @@ def create_app(recommender: Recommender) -> FastAPI:
         await batcher.stop()
 
     app = FastAPI(title="Music Map", description="Songs that go with a song, a playlist or a user.", lifespan=lifespan)
-    paths = {"/recommend", "/similar", "/health"}
+    paths = frozenset({"/recommend", "/similar", "/health", "/metrics"})
+    app.add_middleware(_Measured, paths=paths, requests=requests, seconds=seconds)
 
-    @app.middleware("http")
-    async def measured(request: Request, call_next: Callable) -> Response:
-        length = request.headers.get("content-length", "0")
-        start = time.perf_counter()
-        if (
-            not length.isdigit()
-            or int(length) > MOST_BYTES
-            or "chunked" in request.headers.get("transfer-encoding", "")
-        ):
-            response: Response = JSONResponse(
-                {"detail": f"a request may have {MOST_BYTES} bytes, and says how many"}, 413
-            )
-        else:
-            response = await call_next(request)
-        # Paths that do not exist would make a time series each.
-        path = request.url.path if request.url.path in paths else "other"
-        requests.labels(path, response.status_code).inc()
-        seconds.labels(path).observe(time.perf_counter() - start)
-        return response
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        # The rejected values are left out: one may be no JSON (NaN), another as large as a request may be.
+        wrong = [".".join(str(part) for part in e["loc"][1:]) + f": {e['msg']}" for e in error.errors()[:5]]
+        return JSONResponse({"detail": "; ".join(wrong)}, 422)
 
     @app.exception_handler(UserError)
     async def refused(request: Request, error: UserError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 422)
 
-    @app.post("/recommend", response_class=JSONResponse, responses=_ANSWER)
+    @app.post("/recommend", response_class=JSONResponse, responses=_ANSWERS)
     async def recommend(asked: RecommendRequest) -> Response:
         """Songs that go with a playlist, a user or both, best first, with the reasons."""
         given = asked.filters.model_dump(exclude_none=True)
         lists = {name: tuple(given[name]) for name in ("allow", "deny") if name in given}
         filters = dataclasses.replace(recommender.filters, **{**given, **lists})
         query = Query(tuple(asked.songs), asked.user, tuple(asked.dislikes), asked.ordered)
-        return _told(await batcher.ask(query, asked.k, filters))
+        return _told(await batcher.ask(Ask(query, asked.k, filters, asked.reasons)))
 
-    @app.post("/similar", response_class=JSONResponse, responses=_ANSWER)
+    @app.post("/similar", response_class=JSONResponse, responses=_ANSWERS)
     async def similar(asked: SimilarRequest) -> Response:
         """The songs nearest to one song."""
-        return _told(await batcher.ask(Query((asked.song,)), asked.k, recommender.filters))
+        return _told(await batcher.ask(Ask(Query((asked.song,)), asked.k, recommender.filters, 1)))
 
     @app.get("/health")
     async def health() -> dict[str, Any]:

@@ -195,11 +195,12 @@ def query_scores(
     popularity = jnp.asarray(popularity, jnp.float32)
 
     @jax.jit
-    def scores(unit: jax.Array, popularity: jax.Array, seeds: jax.Array) -> jax.Array:
-        queries = query(unit[seeds], jnp.ones(seeds.shape, bool), popularity[seeds])
+    def scores(unit: jax.Array, popularity: jax.Array, seeds: jax.Array, where: jax.Array) -> jax.Array:
+        queries = query(unit[seeds], where, popularity[seeds])
         return jnp.matmul(queries, unit.T, precision=jax.lax.Precision.HIGHEST)
 
-    return lambda queries: scores(unit, popularity, task.seeds[queries])
+    # An argument: XLA folds constants of many seeds for seconds, and says so.
+    return lambda queries: scores(unit, popularity, task.seeds[queries], np.ones((len(queries), task.num_seeds), bool))
 
 
 def mean_query(songs: jax.Array, where: jax.Array, popularity: jax.Array) -> jax.Array:
