@@ -20,9 +20,7 @@ from music_map.retrieval.export import HEADS_FILE, popularity_of
 from music_map.storage import fingerprint, read_json, write_json
 
 # Raised when the attention or its fit change their meaning: heads of an older version are then fitted anew.
-FORMAT_VERSION = 3
-# Of the pull towards the plain mean: as much as this many sessions' worth of evidence for a weight of 1.
-_STRENGTH = 1.0
+FORMAT_VERSION = 4
 
 
 def heads_for(run: Experiment, workdir: Path) -> Heads:
@@ -55,9 +53,11 @@ def heads_for(run: Experiment, workdir: Path) -> Heads:
     examples = _examples_of(run, windows, params)
     heads = start
     if examples:
-        heads = fit_heads(examples, strength=_STRENGTH)
+        heads, strengths = fit_heads(examples, seed=run.config.train.seed)
         count = sum(len(e.songs) for e in examples)
-        app.note(f"playlist attention: fitted on {count} sessions of {len(examples)} past windows")
+        how = {name: "the plain mean" if np.isinf(x) else f"weights, strength {x:g}" for name, x in strengths.items()}
+        chosen = "; ".join(f"{name}: {told}" for name, told in how.items())
+        app.note(f"playlist attention: fitted on {count} sessions of {len(examples)} past windows; {chosen}")
     else:
         app.warn("no past window has a session of three songs; the playlist attention stays untrained")
     write_json(path, {"fingerprint": identity, "heads": to_json(heads)})

@@ -11,6 +11,7 @@ itself are left out.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,8 +27,13 @@ from music_map.playlist.space import Moments, Space, embed, moments_of
 
 # Songs of a session that a query is made of, at most; targets of one example; candidates of one window.
 _MOST_SONGS, _MOST_TARGETS, _MOST_CANDIDATES = 128, 32, 8_192
-# What the space starts from, so that its gradient says which way to go: (centring, whitening).
-_START = (0.5, 0.0)
+# What the space starts from, so that its gradient says which way to go: (centring, whitening); and its pull to there.
+_START, _SPACE_STRENGTH = (0.5, 0.0), 1.0
+# Strengths that are tried: a weight of 1 costs half as much loss as so many sessions have, in nats.
+STRENGTHS = (1.0, 10.0, 100.0)
+_ITERATIONS = 50
+_AT = 20  # of NDCG
+_OUT = -1e9  # the score of songs that are out; finite, for the gradient of what multiplies it
 
 
 class Examples(NamedTuple):
@@ -115,34 +121,92 @@ def examples_of(
 
 def continuation_loss(heads: Heads, sharpness: jax.Array, examples: Examples, *, ordered: bool) -> jax.Array:
     """The sum over examples of the loss above, float []; by the ordered or the unordered attention."""
+    score, found = _scores(heads, examples, ordered=ordered)
+    total = jax.nn.logsumexp(sharpness * score + examples.log_weight[None, :], axis=1)
+    return jnp.sum(total - jnp.sum(examples.target_weight * sharpness * found, axis=1))
+
+
+def continuation_ndcg(heads: Heads, examples: Examples, *, ordered: bool) -> np.ndarray:
+    """NDCG@20 of each example, float64 [N]: its targets ranked among the candidates, of which each stands for many.
+
+    rank_t = 1 + sum_c weight_c [s_c > s_t],  DCG = sum_{t: rank_t <= 20} 1 / log2(1 + rank_t)
+    """
+    score, found = map(np.asarray, _scores(heads, examples, ordered=ordered))
+    weight, there = np.exp(examples.log_weight, dtype=np.float64), examples.target_weight > 0
+    discount = 1.0 / np.log2(2.0 + np.arange(_AT))
+    values = np.zeros(len(score))
+    for row, (mine, targets) in enumerate(zip(score, found, strict=True)):
+        targets = targets[there[row]]
+        order = np.argsort(-mine)
+        above = np.concatenate([[0.0], np.cumsum(weight[order])])
+        rank = 1.0 + above[np.searchsorted(-mine[order], -targets, side="left")]
+        ideal = discount[: min(len(targets), _AT)].sum()
+        values[row] = np.sum(1.0 / np.log2(1.0 + rank[rank <= _AT])) / ideal
+    return values
+
+
+@functools.partial(jax.jit, static_argnames="ordered")
+def _scores(heads: Heads, examples: Examples, *, ordered: bool) -> tuple[jax.Array, jax.Array]:
+    """Of the candidates float32 [N, C], the playlist's own _OUT, and of the targets float32 [N, T]."""
     songs = jnp.asarray(examples.songs)
     items = embed(jnp.asarray(examples.items), examples.moments, heads.space)
     head = heads.ordered if ordered else heads.unordered
     query, _ = attend(items[songs], examples.where, jnp.asarray(examples.popularity)[songs], head)
-    score = sharpness * query @ items[examples.candidates].T
+    score = query @ items[examples.candidates].T
     rows = jnp.arange(songs.shape[0])[:, None]
-    logits = (score + examples.log_weight[None, :]).at[rows, examples.own].set(-jnp.inf, mode="drop")
-    total = jax.nn.logsumexp(logits, axis=1)
     found = jnp.take_along_axis(score, examples.targets, axis=1)
-    return jnp.sum(total - jnp.sum(examples.target_weight * found, axis=1))
+    return score.at[rows, examples.own].set(_OUT, mode="drop"), found
 
 
-def fit_heads(windows: Sequence[Examples], *, strength: float) -> Heads:
-    """The space and ordered attention of least loss over all windows, then the unordered attention in that space.
+def fit_heads(
+    windows: Sequence[Examples], *, strengths: Sequence[float] = STRENGTHS, seed: int = 0
+) -> tuple[Heads, dict[str, float]]:
+    """The space in which the plain mean of a playlist does best, then the attention in it.
+
+    Half of the examples fit the attention with each of the strengths and the other half chooses by NDCG@20, which the
+    loss is but a stand-in for: the plain mean stays unless an attention is better by more than a standard error of
+    the difference. The chosen one is fitted again on all.
 
     Args:
       windows: at least one.
-      strength: of the pull towards the plain mean, which few sessions improve little on.
+      strengths: of the pull towards the plain mean.
+      seed: of the halves.
+
+    Returns:
+      the heads, and the strength chosen for "ordered" and "unordered", infinite where the plain mean stays.
     """
-    start = untrained(np.inf)
-    start = start._replace(space=Space(*map(np.float32, _START)))
-    windows = [jax.tree.map(jnp.asarray, examples) for examples in windows]
-    space = [("space", name) for name in start.space._fields]
-    attention = [("ordered", name) for name in start.ordered._fields]
-    heads = _fit(start, windows, space + attention, ordered=True, strength=strength)
-    return _fit(
-        heads, windows, [("unordered", "centre"), ("unordered", "popularity")], ordered=False, strength=strength
-    )
+    heads = untrained(np.inf)
+    heads = heads._replace(space=Space(*map(np.float32, _START)))
+    heads = _fit(heads, windows, [("space", name) for name in Space._fields], ordered=False, strength=_SPACE_STRENGTH)
+    rng = np.random.default_rng(seed)
+    halves = [], []
+    for examples in windows:
+        rows = rng.permutation(len(examples.songs))
+        for half, chosen in zip(halves, (rows[::2], rows[1::2]), strict=True):
+            if len(chosen):
+                half.append(_rows(examples, np.sort(chosen)))
+    kept = {}
+    for part, fields in (("ordered", heads.ordered._fields), ("unordered", ("centre", "popularity"))):
+        used, ordered = [(part, name) for name in fields], part == "ordered"
+
+        def measured(tried: Heads, ordered: bool = ordered) -> np.ndarray:
+            return np.concatenate([continuation_ndcg(tried, examples, ordered=ordered) for examples in halves[1]])
+
+        best, kept[part] = 0.0, np.inf
+        plain = measured(heads) if halves[1] else np.zeros(0)
+        for strength in strengths if len(plain) > 1 else ():
+            gain = measured(_fit(heads, halves[0], used, ordered=ordered, strength=strength)) - plain
+            if gain.mean() > max(best, gain.std() / np.sqrt(len(gain))):
+                best, kept[part] = float(gain.mean()), strength
+        if np.isfinite(kept[part]):
+            heads = _fit(heads, windows, used, ordered=ordered, strength=kept[part])
+    return heads, kept
+
+
+def _rows(examples: Examples, rows: np.ndarray) -> Examples:
+    """Some of the examples, with the same candidates."""
+    names = ("songs", "where", "own", "targets", "target_weight")
+    return examples._replace(**{name: getattr(examples, name)[rows] for name in names})
 
 
 def _fit(
@@ -175,5 +239,6 @@ def _fit(
         value = sum(float(v) for v, _ in found) + 0.5 * strength * float(pull @ pull)
         return value, sum(np.asarray(g, np.float64) for _, g in found) + strength * pull
 
-    found = minimize(objective, flat, jac=True, method="L-BFGS-B", options={"maxiter": 100})
+    windows = [jax.tree.map(jnp.asarray, examples) for examples in windows]
+    found = minimize(objective, flat, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS})
     return jax.tree.map(lambda x: np.asarray(x, np.float32), unpack(jnp.asarray(found.x, jnp.float32)))
