@@ -60,7 +60,8 @@ def test_recency_is_learned_where_the_last_song_says_what_comes():
         examples_of(sessions(part), items, np.zeros(120, np.float32), np.ones(120, bool), most=200, seed=0)
         for part in (lists[:200], lists[200:])
     )
-    heads = fit_heads([made], strength=1.0)
+    heads, strengths = fit_heads([made])
+    assert np.isfinite(strengths["ordered"])
     assert heads.ordered.position[0] > heads.ordered.position[3] or heads.ordered.latest > 0.5
     assert not heads.unordered.position.any() and heads.unordered.latest == 0
     assert heads.ordered.position.shape == (POSITIONS,)
