@@ -20,7 +20,6 @@ from music_map.model.lightgcn import Inputs, ModelSettings
 from music_map.model.propagation import adjacency
 from music_map.parallel.runners import make_runner
 from music_map.training.optimizer import OptimizerSettings
-from music_map.training.sampling import sample_data
 from music_map.training.step import StepSettings
 
 _MODE = flags.DEFINE_enum("mode", "sharded", ["pmap", "sharded"], "config.parallel.")
@@ -75,7 +74,8 @@ def main() -> int:
             _MODE.value,
             graph=graph,
             inputs=Inputs(adjacency(graph, degree="weighted"), None),
-            data=sample_data(graph, users="uniform", items="uniform"),
+            users="uniform",
+            items="uniform",
             settings=settings,
             devices=jax.devices()[:devices],
         )

@@ -60,6 +60,9 @@ def define_config() -> flags.FlagHolder:
 def bar(label: str, total: int | None, unit: str) -> Iterator[Callable[[int], object]]:
     """A music_map Progress drawn by tqdm on stderr; where that is no terminal, long ones get a line now and then."""
     terminal = sys.stderr.isatty()
+    if _hushed:
+        yield lambda n: None
+        return
     with tqdm(
         total=total,
         desc=label,
@@ -81,9 +84,19 @@ def _is_on(flag: flags.FlagHolder) -> bool:
     return flags.FLAGS.is_parsed() and flag.value
 
 
+_hushed = False
+
+
+def hush() -> None:
+    """From here on this process draws no bars and reports nothing: another one does, of the same run."""
+    global _hushed
+    _hushed = True
+
+
 def say(text: str = "") -> None:
     """Prints a line of a command's report on stdout, at once."""
-    print(text, flush=True)
+    if not _hushed:
+        print(text, flush=True)
 
 
 def note(text: str) -> None:
@@ -94,7 +107,8 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Prints a one-line warning on stderr."""
-    print(f"{usage.style('warning:', 'yellow', sys.stderr)} {text}", file=sys.stderr, flush=True)
+    if not _hushed:
+        print(f"{usage.style('warning:', 'yellow', sys.stderr)} {text}", file=sys.stderr, flush=True)
 
 
 def _flag_error(error: Exception) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from launch import app, experiment, recency
 from launch.experiment import Experiment
+from music_map import processes
 from music_map.errors import DamagedFileError
 from music_map.evaluation.playlist import sessions_of
 from music_map.playlist.fit import Examples, examples_of, fit_heads
@@ -28,7 +29,8 @@ def heads_for(run: Experiment, workdir: Path) -> Heads:
     retrieval, windows = run.config.retrieval, recency.windows_of(run)
     start = untrained(retrieval.attention_temperature)
     if not retrieval.learned_attention or not windows or not (workdir / "recency" / "checkpoints").is_dir():
-        (workdir / HEADS_FILE).unlink(missing_ok=True)
+        if processes.first():
+            (workdir / HEADS_FILE).unlink(missing_ok=True)
         return start
     step, params = experiment.best_params(recency.as_of(run, windows[-1].now), workdir / "recency")
     identity = fingerprint(
@@ -43,13 +45,9 @@ def heads_for(run: Experiment, workdir: Path) -> Heads:
         }
     )
     path = workdir / HEADS_FILE
-    if path.exists():
-        try:
-            stored = read_json(path)
-            if isinstance(stored, dict) and stored.get("fingerprint") == identity:
-                return from_json(stored.get("heads", {}), source=str(path))
-        except DamagedFileError:
-            app.warn(f"{path}: is damaged; fitted anew")
+    kept = processes.from_first(_kept_heads(path, identity))
+    if kept is not None:
+        return from_json(kept, source=str(path))
     examples = _examples_of(run, windows, params)
     heads = start
     if examples:
@@ -60,8 +58,22 @@ def heads_for(run: Experiment, workdir: Path) -> Heads:
         app.note(f"playlist attention: fitted on {count} sessions of {len(examples)} past windows; {chosen}")
     else:
         app.warn("no past window has a session of three songs; the playlist attention stays untrained")
-    write_json(path, {"fingerprint": identity, "heads": to_json(heads)})
+    if processes.first():
+        write_json(path, {"fingerprint": identity, "heads": to_json(heads)})
     return heads
+
+
+def _kept_heads(path: Path, identity: str) -> dict | None:
+    """The heads in a file of `heads_for`, as JSON; None where it is missing, damaged or another model's."""
+    if not path.exists():
+        return None
+    try:
+        stored = read_json(path)
+        if isinstance(stored, dict) and stored.get("fingerprint") == identity:
+            return stored.get("heads", {})
+    except DamagedFileError:
+        app.warn(f"{path}: is damaged; fitted anew")
+    return None
 
 
 def _examples_of(run: Experiment, windows: list, params) -> list[Examples]:

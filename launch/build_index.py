@@ -25,7 +25,8 @@ _TARGET = flags.DEFINE_float("recall_target", None, "Of recall@100, in place of 
 
 def main() -> int:
     workdir = app.path_of(_WORKDIR.value, "workdir")
-    settings = experiment.open_workdir(workdir).config.retrieval
+    config = experiment.open_workdir(workdir).config
+    settings = config.retrieval
     experiment.load_model_export(workdir)  # made anew where it is missing
     export, embeddings = load_export(workdir / EMBEDDINGS)
     heads = load_heads(workdir) or untrained(settings.attention_temperature)
@@ -37,6 +38,7 @@ def main() -> int:
         backend=_INDEX.value or settings.index,
         recall_target=settings.recall_target if _TARGET.value is None else _TARGET.value,
         queries=sample_queries(users, songs),
+        devices=experiment.ranking_devices(config),
     )
     seconds = time.perf_counter() - start
     save_index(index, songs, export.item_ids, workdir / FOLDER, fingerprint=identity)

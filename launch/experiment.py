@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from configs import yambda
 from launch import app, stages
 from launch.config_file import flat
+from music_map import processes
 from music_map.errors import DamagedFileError, UserError, require
 from music_map.evaluation import protocols
 from music_map.evaluation.baselines import (
@@ -39,7 +40,8 @@ from music_map.model import cold, fusion
 from music_map.model.lightgcn import Inputs, ModelSettings, Params
 from music_map.model.propagation import adjacency, choose_backend
 from music_map.parallel import mesh as meshes
-from music_map.parallel.runners import MODES, make_runner
+from music_map.parallel.partition import EdgeParts, GraphInMemory
+from music_map.parallel.runners import MODES, degrees, make_runner
 from music_map.preprocess.dataset import Dataset
 from music_map.recency.settings import RecencySettings
 from music_map.retrieval.export import FOLDER, Export, histories_of, load_export, make_export, save_export
@@ -90,6 +92,7 @@ class Experiment:
       inputs: what the encoder reads, on the device; in the host's memory where config.parallel is not "none".
       settings: what a training step is compiled for.
       nearest: songs without train edges, to be placed by what they sound like, or None.
+      parts: where several processes read their edges from; the graph is then mapped, and inputs has no edges.
     """
 
     config: ConfigDict
@@ -98,17 +101,23 @@ class Experiment:
     inputs: Inputs
     settings: StepSettings
     nearest: cold.Nearest | None
+    parts: EdgeParts | None = None
 
     @functools.cached_property
     def runner(self) -> Runner:
         """The devices of config.parallel, with graph, features and sampling tables on them."""
         train = self.config.train
-        with host_memory(self.config):
-            data = sample_data(self.graph, users=train.user_sampling, items=train.item_sampling)
+        drawn = {"users": train.user_sampling, "items": train.item_sampling}
         if train.mode == "subgraph":
+            data = sample_data(self.graph, **drawn)
             return OneDevice(self.inputs, data, self.settings, parts=parts_of(self, data))
         return make_runner(
-            self.config.parallel, graph=self.graph, inputs=self.inputs, data=data, settings=self.settings
+            self.config.parallel,
+            graph=self.graph,
+            inputs=self.inputs,
+            **drawn,
+            settings=self.settings,
+            parts=self.parts,
         )
 
 
@@ -191,8 +200,25 @@ def load(config: ConfigDict, *, trained_on: str | None = None, quiet: bool = Fal
     """
     check(config)
     _settings(config)
-    dataset = stages.dataset_of_run(config, trained_on) if trained_on else stages.ensure_dataset(config)
-    return assemble(config, dataset, stages.ensure_graph(config, dataset, quiet=quiet))
+    if processes.count() > 1:
+        rule = "'pmap' or 'sharded' with several processes"
+        require(config.parallel != "none", "config.parallel", config.parallel, rule)
+        processes.check_alike(fingerprint(describe(config)), "configuration")
+        dataset = stages.shared_dataset(config)
+    else:
+        dataset = stages.dataset_of_run(config, trained_on) if trained_on else stages.ensure_dataset(config)
+    return assemble(config, dataset, *graph_of(config, dataset, quiet=quiet))
+
+
+def graph_of(
+    config: ConfigDict, dataset: Dataset, *, quiet: bool = False, past: bool = False
+) -> tuple[BipartiteGraph, EdgeParts | None]:
+    """The graph of a data set, and its parts where several processes share the edges; see `stages.ensure_graph`."""
+    if processes.count() == 1:
+        return stages.ensure_graph(config, dataset, quiet=quiet, past=past), None
+    if config.parallel == "sharded":
+        return stages.shared_parts(config, dataset, past=past)
+    return stages.shared_graph(config, dataset, past=past), None
 
 
 def _settings(config: ConfigDict) -> tuple[ModelSettings, LossSettings]:
@@ -201,15 +227,18 @@ def _settings(config: ConfigDict) -> tuple[ModelSettings, LossSettings]:
     return ModelSettings(**{**config.model, "backend": backend}), LossSettings(**config.loss)
 
 
-def assemble(config: ConfigDict, dataset: Dataset, graph: BipartiteGraph) -> Experiment:
+def assemble(config: ConfigDict, dataset: Dataset, graph: BipartiteGraph, parts: EdgeParts | None = None) -> Experiment:
     """Puts graph and features on the device."""
     with host_memory(config):
-        return _assemble(config, dataset, graph)
+        return _assemble(config, dataset, graph, parts)
 
 
-def _assemble(config: ConfigDict, dataset: Dataset, graph: BipartiteGraph) -> Experiment:
+def _assemble(config: ConfigDict, dataset: Dataset, graph: BipartiteGraph, parts: EdgeParts | None) -> Experiment:
     model, loss = _settings(config)
-    adjacent = adjacency(graph, degree=model.degree)
+    if config.parallel == "sharded":  # the runner puts each device's edges there
+        adjacent = degrees(parts or GraphInMemory(graph), degree=model.degree)
+    else:
+        adjacent = adjacency(graph, degree=model.degree)
     item_degree = np.asarray(adjacent.item_degree)
     raw = dataset.item_features()
     features = fusion.features(raw, item_degree, audio=model.audio, metadata=model.metadata)
@@ -219,7 +248,7 @@ def _assemble(config: ConfigDict, dataset: Dataset, graph: BipartiteGraph) -> Ex
     inputs = Inputs(adjacent, features)
     if config.train.mode == "subgraph":  # the whole graph stays in host memory, where it is encoded too
         inputs, nearest = jax.device_put((inputs, nearest), jax.devices("cpu")[0])
-    return Experiment(config, dataset, graph, inputs, step, nearest)
+    return Experiment(config, dataset, graph, inputs, step, nearest, parts)
 
 
 def check_settings(config: ConfigDict) -> None:
@@ -288,12 +317,18 @@ def task_on(dataset: Dataset, protocol: str, split: str, *, min_played_pct: int)
 
 def model_scores(experiment: Experiment, params: Params) -> ScoreBlock:
     """The model as a scorer."""
-    return embedding_scores(*encode(experiment, params))
+    return embedding_scores(*encode(experiment, params), devices=ranking_devices(experiment.config))
+
+
+def ranking_devices(config: ConfigDict) -> list[jax.Device] | None:
+    """Devices of this process that share the work of ranking; None: one, where config.parallel is "none"."""
+    return None if config.parallel == "none" else jax.local_devices()
 
 
 def model_metrics(experiment: Experiment, task: RankingTask, params: Params) -> dict[str, float]:
     """The model's metrics on a task."""
-    return evaluate_scores(model_scores(experiment, params), task, ks=tuple(experiment.config.eval.ks)).metrics
+    ks = tuple(experiment.config.eval.ks)
+    return evaluate_scores(model_scores(experiment, params), task, ks=ks, shared=processes.count() > 1).metrics
 
 
 def report(
@@ -326,7 +361,9 @@ def report(
     )
     alone = model_scores(experiment, params)
     models = {"model": alone} if recency is None else {"model": recency, "model_without_recency": alone}
-    return evaluate_beside_baselines(models, fitted, task, ks=tuple(config.eval.ks), seed=config.train.seed)
+    return evaluate_beside_baselines(
+        models, fitted, task, ks=tuple(config.eval.ks), seed=config.train.seed, shared=processes.count() > 1
+    )
 
 
 def baseline_names(config: ConfigDict, protocol: str, given: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -435,12 +472,12 @@ def train(
     """Trains in a workdir, or goes on there; see `music_map.training.loop.fit`. Only the validation split is ranked."""
     config = run.config
     validation = None if config.data.train_on_val else task_for(run, config.eval.protocol, "val")
-    with contextlib.closing(checkpoint_store(workdir, read_only=False)) as store:
+    with checkpoint_store(workdir, read_only=False) as store:
         return fit(
             runner=run.runner,
             settings=loop,
             store=store,
-            log=MetricsLog(workdir / "metrics.jsonl"),
+            log=MetricsLog(workdir / "metrics.jsonl", writes=processes.first()),
             evaluate=validation and (lambda params: model_metrics(run, validation, params)),
             should_stop=should_stop,
             evaluated=evaluated,
@@ -488,6 +525,10 @@ def claim_workdir(experiment: Experiment, workdir: Path) -> None:
     Raises:
       UserError: the workdir is another configuration's; names the first field that differs.
     """
+    processes.once(lambda: _claim(experiment, workdir))
+
+
+def _claim(experiment: Experiment, workdir: Path) -> None:
     described = {"config": describe(experiment.config), "dataset": experiment.dataset.fingerprint}
     path = config_file(workdir)
     if path.exists():
@@ -556,12 +597,9 @@ def best_params(experiment: Experiment, workdir: Path) -> tuple[int, Params]:
     """
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"{workdir}: no checkpoint there yet; run launch/train.py to train")
-    store = checkpoint_store(workdir, read_only=True)
-    try:
+    with checkpoint_store(workdir, read_only=True) as store:
         like = experiment.runner.create_state(experiment.config.train.seed)
         found = store.restore(like, best=True)
-    finally:
-        store.close()
     if found is None:
         raise UserError(f"{workdir}: no checkpoint there yet; run launch/train.py again to go on training")
     return found[0], experiment.runner.params(found[1].params)
@@ -579,8 +617,12 @@ def export_model(experiment: Experiment, workdir: Path, step: int, params: Param
         features=experiment.dataset.item_features(),
     )
     identity = fingerprint({"dataset": experiment.dataset.fingerprint, "step": step})
-    histories = histories_of(experiment.dataset)
-    save_export(export, workdir / FOLDER, fingerprint=identity, step=step, histories=histories)
+
+    def save() -> None:
+        histories = histories_of(experiment.dataset)
+        save_export(export, workdir / FOLDER, fingerprint=identity, step=step, histories=histories)
+
+    processes.once(save)
     return export
 
 

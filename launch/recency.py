@@ -6,7 +6,6 @@ WORKDIR/recency/PROTOCOL.json    the head's weights for a protocol
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 
 from launch import app, experiment, stages
 from launch.experiment import Experiment
+from music_map import processes
 from music_map.errors import DamagedFileError, UserError
 from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
 from music_map.evaluation.ranking import ScoreBlock
@@ -58,6 +58,8 @@ def windows_of(run: Experiment) -> list[Window]:
 def as_of(run: Experiment, now: int) -> Experiment:
     """The experiment as it was at the end of the second `now`: graph and data end there."""
     dataset = run.dataset.as_of(now + 1)
+    if processes.count() > 1:
+        return experiment.assemble(run.config, dataset, *experiment.graph_of(run.config, dataset, past=True))
     graph, _ = build_graph(dataset, stages.graph_settings(run.config))
     return experiment.assemble(run.config, dataset, graph)
 
@@ -86,12 +88,12 @@ def calibrate(run: Experiment, workdir: Path, *, best_step: int, should_stop: Ca
     epochs = math.ceil(best_step / steps_per_epoch(run.graph.num_edges, batch) - 1e-6)
     epochs = max(1, min(epochs, run.config.recency.max_epochs))
     settings = dataclasses.replace(experiment.loop_settings(run.config), num_epochs=epochs)
-    with contextlib.closing(experiment.checkpoint_store(workdir / "recency", read_only=False)) as store:
+    with experiment.checkpoint_store(workdir / "recency", read_only=False) as store:
         result = fit(
             runner=past.runner,
             settings=settings,
             store=store,
-            log=MetricsLog(workdir / "recency" / "metrics.jsonl"),
+            log=MetricsLog(workdir / "recency" / "metrics.jsonl", writes=processes.first()),
             evaluate=None,
             should_stop=should_stop,
             progress=app.bar,
@@ -163,13 +165,8 @@ def weights_for(run: Experiment, workdir: Path, protocol: str) -> Weights | None
         }
     )
     path = folder / f"{protocol}.json"
-    if path.exists():
-        try:
-            stored = read_json(path)
-            if stored["fingerprint"] == identity:
-                return {name: float(stored["weights"][name]) for name in FEATURES}
-        except (DamagedFileError, KeyError, TypeError, ValueError):
-            app.warn(f"{path}: is damaged; fitted anew")
+    if kept := processes.from_first(_kept_weights(path, identity)):
+        return kept
     examples = _examples_of(run, windows, params, protocol)
     if not examples:
         app.warn(f"no past window has a target of protocol {protocol!r}; the encoder's own score is used")
@@ -177,17 +174,31 @@ def weights_for(run: Experiment, workdir: Path, protocol: str) -> Weights | None
     joined = join(examples)
     weights = fit_weights(run, joined)
     app.note(f"recency: fitted for protocol {protocol} on {len(joined.target)} users of {len(examples)} past windows")
-    write_json(
-        path,
-        {
-            "fingerprint": identity,
-            "protocol": protocol,
-            "num_users": len(joined.target),
-            "windows": [dataclasses.asdict(window) for window in windows],
-            "weights": weights,
-        },
-    )
+    if processes.first():
+        write_json(
+            path,
+            {
+                "fingerprint": identity,
+                "protocol": protocol,
+                "num_users": len(joined.target),
+                "windows": [dataclasses.asdict(window) for window in windows],
+                "weights": weights,
+            },
+        )
     return weights
+
+
+def _kept_weights(path: Path, identity: str) -> Weights | None:
+    """The weights in a file of `weights_for`; None where it is missing, damaged or another model's."""
+    if not path.exists():
+        return None
+    try:
+        stored = read_json(path)
+        if stored["fingerprint"] == identity:
+            return {name: float(stored["weights"][name]) for name in FEATURES}
+    except (DamagedFileError, KeyError, TypeError, ValueError):
+        app.warn(f"{path}: is damaged; fitted anew")
+    return None
 
 
 def fit_weights(run: Experiment, examples: Examples, *, used: Sequence[str] = FEATURES) -> Weights:

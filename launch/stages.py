@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ml_collections import ConfigDict
 
 from launch import app
+from music_map import processes
 from music_map.errors import UserError
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.graph.build import build_graph, graph_fingerprint, graph_folder, graph_stats, load_graph, save_graph
 from music_map.graph.settings import GraphSettings
+from music_map.parallel.storage import StoredParts, load_parts, parts_folder, save_parts
 from music_map.preprocess.build import DatasetPlan, build_dataset, dataset_folder, find_dataset, plan_dataset
 from music_map.preprocess.dataset import Dataset
 from music_map.preprocess.settings import PreprocessSettings
 from music_map.storage import write_json
+
+T = TypeVar("T")
 
 
 def preprocess_settings(config: ConfigDict) -> PreprocessSettings:
@@ -112,10 +118,13 @@ def dataset_of_run(config: ConfigDict, identity: str) -> Dataset:
     return dataset
 
 
-def ensure_graph(config: ConfigDict, dataset: Dataset, *, force: bool = False, quiet: bool = False) -> BipartiteGraph:
+def ensure_graph(
+    config: ConfigDict, dataset: Dataset, *, force: bool = False, quiet: bool = False, past: bool = False
+) -> BipartiteGraph:
     """The graph of a data set under this configuration: built now where that has not been done, or `force` is set.
 
-    With `quiet`, nothing is said of a graph that is there.
+    With `quiet`, nothing is said of a graph that is there. With `past`, it is one of the past (Dataset.as_of), which
+    leaves graph_stats.json alone.
     """
     settings = graph_settings(config)
     identity = graph_fingerprint(dataset, settings)
@@ -130,5 +139,55 @@ def ensure_graph(config: ConfigDict, dataset: Dataset, *, force: bool = False, q
         if not quiet:
             app.note(f"build_graph: {folder} is up to date")
         graph, stats = stored
-    write_json(processed_dir(config) / "graph_stats.json", stats)
+    if not past:
+        write_json(processed_dir(config) / "graph_stats.json", stats)
     return graph
+
+
+def shared_dataset(config: ConfigDict) -> Dataset:
+    """`ensure_dataset` by the first of several processes; the others open what it made, and need no raw logs."""
+    made = processes.once(lambda: ensure_dataset(config))
+    identity = processes.from_first(made and made.fingerprint)
+    folder = dataset_folder(processed_dir(config), identity)
+    return made or _seen(lambda: Dataset.open(folder) if folder.is_dir() else None, folder)
+
+
+def shared_graph(config: ConfigDict, dataset: Dataset, *, past: bool = False) -> BipartiteGraph:
+    """`ensure_graph` by the first of several processes; the others load what it made."""
+    identity = graph_fingerprint(dataset, graph_settings(config))
+    made = processes.once(lambda: ensure_graph(config, dataset, past=past))
+    folder = graph_folder(processed_dir(config), identity)
+    return made or _seen(lambda: load_graph(folder, identity=identity), folder)[0]
+
+
+def shared_parts(config: ConfigDict, dataset: Dataset, *, past: bool = False) -> tuple[BipartiteGraph, StoredParts]:
+    """The graph, mapped from its files, and its parts, which all processes write where there are none yet.
+
+    Of the edges nothing is read here unless there are no parts; see `ensure_graph`.
+    """
+    identity = graph_fingerprint(dataset, graph_settings(config))
+    folder, parts = graph_folder(processed_dir(config), identity), parts_folder(processed_dir(config), identity)
+
+    def mapped() -> BipartiteGraph | None:
+        found = load_graph(folder, identity=identity, mapped=True)
+        return found and found[0]
+
+    def stored() -> StoredParts | None:
+        graph = mapped()
+        return graph and load_parts(parts, graph, identity=identity)
+
+    if not processes.from_first(processes.first() and stored() is not None):
+        processes.once(lambda: ensure_graph(config, dataset, past=past) and None)  # compares its checksums too
+        save_parts(_seen(mapped, folder), parts, identity=identity, progress=app.bar)
+    return _seen(mapped, folder), _seen(stored, parts)
+
+
+def _seen(open_: Callable[[], T | None], folder: Path) -> T:
+    """What the first process has written to a folder. Raises UserError where this process does not see it."""
+    found = open_()
+    if found is None:
+        raise UserError(
+            f"{folder}: process 0 wrote it and this process does not see it; put config.data.processed_dir and "
+            "--workdir on a file system that all hosts share"
+        )
+    return found

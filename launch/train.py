@@ -6,25 +6,55 @@
 Preprocesses and builds the graph first where that has not been done for this configuration. Writes config.json,
 metrics.jsonl, checkpoints/, recency/, embeddings/, playlist.json and results.json into the workdir. SIGTERM or Ctrl-C
 saves a checkpoint and ends; the same command goes on.
+
+With config.parallel "pmap" or "sharded" several processes can train one model, each with the devices that it sees:
+
+    python launch/train.py --config=configs/yambda_5b.py --workdir=/shared/5b --config.parallel=sharded --distributed
+
+on every host of a Cloud TPU slice or as a Slurm step; elsewhere --coordinator_address=HOST:PORT --num_processes=N and
+each process's --process_id say who is where. Workdir and data lie on a file system that all of them see.
 """
 
 from absl import flags
 
-from launch import app, attention, experiment, recency
+from launch import app, attention, cluster, experiment, recency
+from music_map import processes
 from music_map.storage import write_json
 
 _CONFIG = app.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, metrics, results.", required=True)
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", None, "One of several processes; JAX_* variables or the cluster say where the others are."
+)
+_COORDINATOR = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, the same for all processes.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of this run.", 1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0)
+_HEARTBEAT = flags.DEFINE_integer("heartbeat_timeout", 60, "Seconds until a silent process counts as lost.", 5)
+_STALL = flags.DEFINE_float("stall_timeout", 3600.0, "Seconds without progress after which processes end; 0: never.", 0)
 
 
 def main() -> int:
+    address = {
+        "coordinator_address": _COORDINATOR.value,
+        "num_processes": _NUM_PROCESSES.value,
+        "process_id": _PROCESS_ID.value,
+    }
+    with cluster.joined(
+        cluster.wanted(_DISTRIBUTED.value, address),
+        **address,
+        heartbeat_timeout=_HEARTBEAT.value,
+    ):
+        return _train()
+
+
+def _train() -> int:
     workdir = app.path_of(_WORKDIR.value, "workdir")
     loop = experiment.loop_settings(_CONFIG.value)
     run = experiment.load(_CONFIG.value)
     experiment.claim_workdir(run, workdir)
     config = run.config
-    with app.stop_on_signal() as asked:
-        result = experiment.train(run, workdir, loop, should_stop=asked.is_set)
+    with app.stop_on_signal() as asked, cluster.watched(asked.is_set, _STALL.value) as should_stop:
+        result = experiment.train(run, workdir, loop, should_stop=should_stop)
     if result.resumed_from is not None:
         app.note(f"went on from step {result.resumed_from}")
     if result.reason == "signal":
@@ -32,8 +62,8 @@ def main() -> int:
         return 0
 
     step, params = experiment.best_params(run, workdir)
-    with app.stop_on_signal() as asked:
-        if not recency.calibrate(run, workdir, best_step=step, should_stop=asked.is_set):
+    with app.stop_on_signal() as asked, cluster.watched(asked.is_set, _STALL.value) as should_stop:
+        if not recency.calibrate(run, workdir, best_step=step, should_stop=should_stop):
             app.say("stopped by a signal while fitting recency; checkpoint saved. Run the same command to go on.")
             return 0
     experiment.export_model(run, workdir, step, params)
@@ -42,7 +72,8 @@ def main() -> int:
     report = experiment.report(run, task, params, recency=recency.scores_for(run, workdir, params, task))
     seconds = result.position
     times = {name: getattr(seconds, name) for name in ("train_seconds", "eval_seconds", "compile_seconds")}
-    write_json(workdir / "results.json", {**report, "step": step, **times})
+    if processes.first():
+        write_json(workdir / "results.json", {**report, "step": step, **times})
     how = "stopped early" if result.reason == "patience" else "trained to the end"
     app.say(
         f"{how}: {result.step} steps, {seconds.train_seconds:.1f} s of training, {seconds.eval_seconds:.1f} s of "

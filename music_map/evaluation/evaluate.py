@@ -32,6 +32,7 @@ def evaluate_scores(
     *,
     ks: Sequence[int] = KS,
     block_size: int | None = None,
+    shared: bool = False,
     progress: Progress = silent,
 ) -> Evaluation:
     """Ranks the task's candidates for its users and measures the lists.
@@ -41,6 +42,7 @@ def evaluate_scores(
       task: from protocols.build_task.
       ks: cut-offs.
       block_size: users scored at once; None: by memory.
+      shared: each of several processes ranks for its share of the users, see ranking.rank.
       progress: reports users.
 
     Raises:
@@ -54,6 +56,7 @@ def evaluate_scores(
         candidates=task.candidates,
         masked=task.masked,
         block_size=block_size,
+        shared=shared,
         progress=progress,
     )
     return Evaluation(ranking_metrics(topk, task.targets, catalogue=task.catalogue, ks=ks), topk)
@@ -68,6 +71,7 @@ def evaluate_beside_baselines(
     seed: int = 0,
     groups: np.ndarray | None = None,
     block_size: int | None = None,
+    shared: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """A report, as JSON-able values, on the model and the baselines over the same users, targets and candidates.
@@ -78,7 +82,7 @@ def evaluate_beside_baselines(
       task: see evaluate_scores.
       seed: of the bootstrap.
       groups: see uncertainty.resample.
-      ks, block_size, progress: see evaluate_scores.
+      ks, block_size, shared, progress: see evaluate_scores.
 
     Returns:
       {"protocol": name, "split": "val" or "test", "model": metrics (and so each form), "baselines":
@@ -86,7 +90,7 @@ def evaluate_beside_baselines(
       "num_candidates", "cold_target_share"}.
     """
     models = models if isinstance(models, Mapping) else {"model": models}
-    options = {"ks": ks, "block_size": block_size, "progress": progress}
+    options = {"ks": ks, "block_size": block_size, "shared": shared, "progress": progress}
     of_models = {name: evaluate_scores(scores, task, **options) for name, scores in models.items()}
     of_baselines = {name: evaluate_scores(scores, task, **options) for name, scores in baselines}
     return {

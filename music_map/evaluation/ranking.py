@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from music_map import processes
+from music_map.axis import NAME
 from music_map.errors import UserError
 from music_map.evaluation.pairs import Pairs
 from music_map.progress import Progress, silent
@@ -21,21 +25,57 @@ _MAX_BLOCK = 2048
 _MIN_MASK = 1024
 
 
-def embedding_scores(user_emb: jax.Array | np.ndarray, item_emb: jax.Array | np.ndarray) -> ScoreBlock:
+class EmbeddingScores:
+    """Scores by dot product; see `embedding_scores`.
+
+    Attributes:
+      num_devices: devices that share the users of a block.
+    """
+
+    def __init__(
+        self, user_emb: jax.Array | np.ndarray, item_emb: jax.Array | np.ndarray, devices: Sequence[jax.Device] | None
+    ):
+        self.num_devices = 1 if devices is None else len(devices)
+        if self.num_devices == 1:
+            self._users, self._items, self._rows = jnp.asarray(user_emb), jnp.asarray(item_emb), None
+            return
+        mesh = jax.make_mesh((len(devices),), (NAME,), axis_types=(AxisType.Auto,), devices=devices)
+        self._users, self._rows = np.asarray(user_emb), NamedSharding(mesh, P(NAME))
+        self._items = jax.device_put(np.asarray(item_emb), NamedSharding(mesh, P()))
+
+    def __call__(self, users: np.ndarray) -> jax.Array:
+        if self._rows is None:
+            return _dot(self._users, self._items, users)
+        # Each device gets its rows of the block; songs it has all.
+        return _dot_rows(jax.device_put(self._users[users], self._rows), self._items)
+
+
+def embedding_scores(
+    user_emb: jax.Array | np.ndarray,
+    item_emb: jax.Array | np.ndarray,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+) -> ScoreBlock:
     """Scores by dot product: score(u, i) = <user_emb[u], item_emb[i]>.
 
     Args:
       user_emb: float [U, D].
       item_emb: float [I, D].
+      devices: devices of this process that share each block's users; None: one.
     """
-    return functools.partial(_dot, jnp.asarray(user_emb), jnp.asarray(item_emb))
+    return EmbeddingScores(user_emb, item_emb, devices)
+
+
+# Full precision: accelerators would otherwise multiply in bfloat16 or TF32 and swap near ties.
+@jax.jit
+def _dot_rows(users: jax.Array, item_emb: jax.Array) -> jax.Array:
+    return jnp.matmul(users, item_emb.T, precision=jax.lax.Precision.HIGHEST)
 
 
 # The embeddings are arguments: as closed-over constants XLA would fold them into the program at every compilation.
-# Full precision: accelerators would otherwise multiply in bfloat16 or TF32 and swap near ties.
 @jax.jit
 def _dot(user_emb: jax.Array, item_emb: jax.Array, users: jax.Array) -> jax.Array:
-    return jnp.matmul(user_emb[users], item_emb.T, precision=jax.lax.Precision.HIGHEST)
+    return _dot_rows(user_emb[users], item_emb)
 
 
 def default_block_size(num_items: int) -> int:
@@ -52,6 +92,7 @@ def rank(
     candidates: np.ndarray | None = None,
     masked: Pairs | None = None,
     block_size: int | None = None,
+    shared: bool = False,
     progress: Progress = silent,
 ) -> np.ndarray:
     """The k best songs of each user, exactly.
@@ -63,7 +104,9 @@ def rank(
       k: length of the lists.
       candidates: bool [I], songs that may be recommended; None: all.
       masked: U rows in the order of `users`, songs withheld from that user; None: none.
-      block_size: users scored at once; None: as default_block_size.
+      block_size: users scored at once; None: as default_block_size, for each device that shares them.
+      shared: each of several processes, which all call this alike, ranks for its share of the users and gets the lists
+        of all.
       progress: reports users.
 
     Returns:
@@ -76,27 +119,54 @@ def rank(
     users = np.asarray(users, np.int32)
     if masked is not None and masked.num_rows != len(users):
         raise ValueError(f"masked has {masked.num_rows} rows for {len(users)} users")
-    block_size = min(block_size or default_block_size(num_items), max(len(users), 1))
+    mine = processes.share(len(users)) if shared else range(len(users))
+    devices = getattr(score_block, "num_devices", 1)
+    block_size = min(block_size or devices * default_block_size(num_items), max(len(mine), 1))
+    block_size = -(-block_size // devices) * devices
     allowed = jnp.ones(num_items, bool) if candidates is None else jnp.asarray(candidates, bool)
     found = min(k, num_items)
-    topk = np.full((len(users), k), -1, np.int32)
-    with progress("ranking", len(users), "user") as advance:
-        for start in range(0, len(users), block_size):
-            block = users[start : start + block_size]
+    topk = np.full((len(mine), k), -1, np.int32)
+    with progress("ranking", len(mine), "user") as advance:
+        for start in range(mine.start, mine.stop, block_size):
+            block = users[start : min(start + block_size, mine.stop)]
             # A short last block is filled up with its first user: one shape, one compilation.
             filled = np.concatenate([block, np.full(block_size - len(block), block[0], np.int32)])
             scores = jnp.asarray(score_block(filled))
             if scores.shape != (block_size, num_items):
                 raise ValueError(f"score_block gave shape {scores.shape}, not {(block_size, num_items)}")
             rows, items = _mask_indices(masked, start, len(block), out_of_range=block_size)
-            best, any_nan = _mask_and_rank(scores, allowed, rows, items, k=found)
-            if any_nan:
+            best, any_nan = _ranker(scores.sharding)(scores, allowed, rows, items, k=found)
+            if np.any(any_nan):
                 raise UserError(
                     "a score is NaN: the model has diverged; train again, with a lower learning rate for instance"
                 )
-            topk[start : start + len(block), :found] = np.asarray(best)[: len(block)]
+            topk[start - mine.start : start - mine.start + len(block), :found] = np.asarray(best)[: len(block)]
             advance(len(block))
-    return topk
+    return processes.gather_rows(topk, len(users)) if shared else topk
+
+
+def _ranker(sharding: jax.sharding.Sharding) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """`_mask_and_rank` on the devices that have the scores' rows."""
+    return _mask_and_rank if sharding.num_devices == 1 else _sharded_ranker(sharding)
+
+
+@functools.cache
+def _sharded_ranker(sharding: NamedSharding) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    def here(scores: jax.Array, allowed: jax.Array, rows: jax.Array, items: jax.Array, *, k: int):
+        rows = rows - jax.lax.axis_index(NAME) * scores.shape[0]
+        # What belongs to other devices lies outside; a negative index would count from the end.
+        best, any_nan = _mask_and_rank(scores, allowed, jnp.where(rows < 0, scores.shape[0], rows), items, k=k)
+        return best, any_nan[None]
+
+    @functools.partial(jax.jit, static_argnames="k")
+    def ranked(scores: jax.Array, allowed: jax.Array, rows: jax.Array, items: jax.Array, *, k: int):
+        specs = (P(NAME), P(), P(), P())
+        mapped = functools.partial(here, k=k)
+        return jax.shard_map(mapped, mesh=sharding.mesh, in_specs=specs, out_specs=P(NAME), check_vma=False)(
+            scores, allowed, rows, items
+        )
+
+    return ranked
 
 
 # lax.top_k puts the lower index first among equals. On CPU it beat what could replace it, for 256 rows of 253,939

@@ -143,8 +143,10 @@ def save_graph(
         writer.finish(fingerprint=identity, meta={"stats": stats, "settings": settings.identity()})
 
 
-def load_graph(folder: Path, *, identity: str) -> tuple[BipartiteGraph, dict[str, Any]] | None:
+def load_graph(folder: Path, *, identity: str, mapped: bool = False) -> tuple[BipartiteGraph, dict[str, Any]] | None:
     """Loads a stored graph and its stats; None where there is none with this fingerprint.
+
+    With `mapped` the arrays are mapped and only read, without checksums, where they are looked at.
 
     Raises:
       DamagedFileError: an array is missing or damaged; the message names it.
@@ -154,4 +156,5 @@ def load_graph(folder: Path, *, identity: str) -> tuple[BipartiteGraph, dict[str
     store = ArrayFolder.open(folder)
     if store.fingerprint != identity:
         return None
-    return BipartiteGraph(*(store.load(name) for name in BipartiteGraph._fields)), store.meta["stats"]
+    arrays = (store.load(name, verify=not mapped, mmap=mapped) for name in BipartiteGraph._fields)
+    return BipartiteGraph(*arrays), store.meta["stats"]

@@ -61,14 +61,14 @@ class Adjacency(NamedTuple):
     """The bipartite graph as the encoder reads it, on the device.
 
     Attributes:
-      users_from_items: W, float32 [U, I].
+      users_from_items: W, float32 [U, I]; None where only the degrees are needed.
       user_degree: float32 [U], sum of the edge weights of each user (or the number of edges).
       item_degree: float32 [I], likewise.
       item_scale: None, or float32 []: what songs receive is multiplied by it. Of a part of the users that is the number
         of parts: the expectation is then that of the whole graph, whose degrees these are.
     """
 
-    users_from_items: Matrix
+    users_from_items: Matrix | None
     user_degree: jax.Array
     item_degree: jax.Array
     item_scale: jax.Array | None = None

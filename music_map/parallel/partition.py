@@ -8,7 +8,9 @@ moves to another number of devices without being renumbered.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -40,6 +42,11 @@ class Slots:
     def num_slots(self) -> int:
         """Slots of all parts."""
         return len(self.node)
+
+    def nodes_of(self, part: int, num_parts: int = NUM_PARTS) -> np.ndarray:
+        """Nodes of a part's slots, N for an empty one."""
+        size = self.num_slots // num_parts
+        return self.node[part * size : (part + 1) * size]
 
     def to_slots(self, rows: np.ndarray) -> np.ndarray:
         """Rows by node to rows by slot, zeros in empty slots."""
@@ -79,6 +86,76 @@ def make_slots(degree: np.ndarray, num_parts: int = NUM_PARTS) -> Slots:
     return Slots(of_node, node)
 
 
+class Ends(NamedTuple):
+    """The edges that end at the nodes of a part, by slot and within one in the graph's order.
+
+    Attributes:
+      start: int32 [E of the part], the node at the other end.
+      weight: float32 [E of the part].
+    """
+
+    start: np.ndarray
+    weight: np.ndarray
+
+
+class EdgeParts(Protocol):
+    """A graph whose edges are read part by part: from memory, or from the files of `music_map.parallel.storage`.
+
+    Attributes:
+      num_edges: E.
+      user_offsets, item_offsets: int64 [U + 1], [I + 1], as of a BipartiteGraph.
+      user_total, item_total: float64 [U], [I], sums of the edge weights.
+      users, items: slots.
+    """
+
+    num_edges: int
+    user_offsets: np.ndarray
+    item_offsets: np.ndarray
+    user_total: np.ndarray
+    item_total: np.ndarray
+    users: Slots
+    items: Slots
+
+    def to_users(self, part: int) -> Ends:
+        """Edges that end at the users of a part."""
+
+    def to_items(self, part: int) -> Ends:
+        """Edges that end at the songs of a part."""
+
+
+class GraphInMemory:
+    """EdgeParts of a graph that this process has whole (or mapped)."""
+
+    def __init__(self, graph: BipartiteGraph):
+        self._graph = graph
+        self.num_edges = graph.num_edges
+        self.user_offsets, self.item_offsets = graph.user_offsets, graph.item_offsets
+        self.users, self.items = make_slots(np.diff(graph.user_offsets)), make_slots(np.diff(graph.item_offsets))
+
+    @functools.cached_property
+    def user_total(self) -> np.ndarray:
+        return np.bincount(self._graph.user, self._graph.weight.astype(np.float64), self._graph.num_users)
+
+    @functools.cached_property
+    def item_total(self) -> np.ndarray:
+        return np.bincount(self._graph.item, self._graph.weight.astype(np.float64), self._graph.num_items)
+
+    def to_users(self, part: int) -> Ends:
+        at = positions(self.user_offsets, self.users.nodes_of(part))
+        return Ends(self._graph.item[at], self._graph.weight[at])
+
+    def to_items(self, part: int) -> Ends:
+        at = self._graph.item_order[positions(self.item_offsets, self.items.nodes_of(part))]
+        return Ends(self._graph.user[at], self._graph.weight[at])
+
+
+def positions(offsets: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """offsets[v]:offsets[v + 1] of each node in turn, as one array; node N, an empty slot, has none."""
+    degree = _at(np.diff(offsets), nodes)
+    before = np.cumsum(degree) - degree
+    return np.repeat(_at(offsets[:-1], nodes) - before, degree) + np.arange(degree.sum())
+
+
 @dataclasses.dataclass(frozen=True)
 class Rows:
     """One device's rows of a sparse matrix, as `music_map.model.propagation.Csr`, filled up to a common length."""
@@ -91,13 +168,13 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """The edges that end at one kind of node, cut by devices.
+    """What has rows by one kind of node, entries of a sparse matrix, cut by devices.
 
     Attributes:
-      slots: of the receivers.
-      offsets: int [N + 1], edges of node v are offsets[v]:offsets[v + 1] of what `edges` reads.
+      slots: of the nodes.
+      offsets: int [N + 1], node v has entries offsets[v]:offsets[v + 1].
       num_devices: n.
-      capacity: edges on each device, the most that any has.
+      capacity: entries on each device, the most that any has and one.
     """
 
     slots: Slots
@@ -110,33 +187,25 @@ class Side:
         """Slots on each device."""
         return self.slots.num_slots // self.num_devices
 
+    def parts(self, device: int) -> range:
+        """The parts that a device has."""
+        share = NUM_PARTS // self.num_devices
+        return range(device * share, (device + 1) * share)
+
     def nodes(self, device: int) -> np.ndarray:
         """Nodes of a device's slots, N for an empty one."""
         return self.slots.node[device * self.rows_per_device : (device + 1) * self.rows_per_device]
 
     def degree(self, device: int) -> np.ndarray:
-        """Edges at each of a device's slots."""
+        """Entries of each of a device's slots."""
         return _at(np.diff(self.offsets), self.nodes(device))
 
-    def positions(self, device: int) -> np.ndarray:
-        """Positions of a device's edges in the graph's arrays, by slot and within one in the graph's order."""
-        degree = self.degree(device)
-        starts = _at(self.offsets[:-1], self.nodes(device))
-        before = np.cumsum(degree) - degree
-        return np.repeat(starts - before, degree) + np.arange(degree.sum())
-
     def fill(self, values: np.ndarray) -> np.ndarray:
-        """Edge values filled up with zeros to the capacity."""
+        """Values filled up with zeros to the capacity."""
         return np.concatenate([values, np.zeros(self.capacity - len(values), values.dtype)])
 
-    def csr(self, device: int, read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> Rows:
-        """A device's rows.
-
-        Args:
-          device: its number.
-          read: positions -> (columns, values) of those edges.
-        """
-        columns, values = read(self.positions(device))
+    def csr(self, device: int, columns: np.ndarray, values: np.ndarray) -> Rows:
+        """A device's rows from its entries by slot."""
         degree = self.degree(device)
         degree[-1] += self.capacity - len(columns)  # the empty last slot takes what fills up
         return Rows(
@@ -151,15 +220,13 @@ def _at(values: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     return np.concatenate([values, np.zeros(1, values.dtype)])[nodes]
 
 
-def make_side(offsets: np.ndarray, num_devices: int) -> Side:
-    """Cuts the edges of one kind of receivers. Raises UserError for a number of devices that cannot share the parts."""
+def make_side(slots: Slots, offsets: np.ndarray, num_devices: int) -> Side:
+    """Cuts rows over devices. Raises UserError for a number of devices that cannot share the parts."""
     if NUM_PARTS % num_devices:
         raise UserError(
             f"config.parallel='sharded' shares {NUM_PARTS} parts evenly; {num_devices} devices do not divide them: "
             "use 1, 2, 4, 8, 16, 32 or 64"
         )
-    degree = np.diff(offsets)
-    slots = make_slots(degree)
     side = Side(slots, offsets, num_devices, 0)
     most = max(int(side.degree(d).sum()) for d in range(num_devices))
     if most >= 2**31 - 1:
@@ -171,21 +238,37 @@ def make_side(offsets: np.ndarray, num_devices: int) -> Side:
 class Partition:
     """A graph cut both ways: edges by the user and edges by the song where they end."""
 
-    graph: BipartiteGraph
+    graph: EdgeParts
     users: Side
     items: Side
 
+    def to_users(self, device: int) -> Ends:
+        """Edges that end at a device's users."""
+        return _joined(self.graph.to_users, self.users.parts(device))
+
+    def to_items(self, device: int) -> Ends:
+        """Edges that end at a device's songs."""
+        return _joined(self.graph.to_items, self.items.parts(device))
+
     def user_rows(self, device: int) -> Rows:
         """W: rows are the device's users, columns slots of songs."""
-        item, weight = self.graph.item, self.graph.weight
-        return self.users.csr(device, lambda at: (self.items.slots.of_node[item[at]], weight[at]))
+        ends = self.to_users(device)
+        return self.users.csr(device, self.items.slots.of_node[ends.start], ends.weight)
 
     def item_rows(self, device: int) -> Rows:
         """W transposed: rows are the device's songs, columns slots of users."""
-        user, weight, order = self.graph.user, self.graph.weight, self.graph.item_order
-        return self.items.csr(device, lambda at: (self.users.slots.of_node[user[order[at]]], weight[order[at]]))
+        ends = self.to_items(device)
+        return self.items.csr(device, self.users.slots.of_node[ends.start], ends.weight)
 
 
-def partition(graph: BipartiteGraph, num_devices: int) -> Partition:
+def _joined(read: Callable[[int], Ends], parts: range) -> Ends:
+    return Ends(*(np.concatenate(columns) for columns in zip(*map(read, parts), strict=True)))
+
+
+def partition(graph: EdgeParts, num_devices: int) -> Partition:
     """Cuts a graph for a number of devices; reads no edge."""
-    return Partition(graph, make_side(graph.user_offsets, num_devices), make_side(graph.item_offsets, num_devices))
+    return Partition(
+        graph,
+        make_side(graph.users, graph.user_offsets, num_devices),
+        make_side(graph.items, graph.item_offsets, num_devices),
+    )

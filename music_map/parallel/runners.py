@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
+from music_map import processes
 from music_map.axis import NAME, PARTITIONED, Axis
 from music_map.errors import UserError
 from music_map.graph.bipartite import BipartiteGraph
@@ -19,9 +20,9 @@ from music_map.model.fusion import Features
 from music_map.model.lightgcn import Inputs, Layout, Params
 from music_map.model.propagation import Adjacency, Csr, Matrix
 from music_map.parallel import mesh as meshes
-from music_map.parallel.partition import Partition, Rows, partition
+from music_map.parallel.partition import EdgeParts, GraphInMemory, Partition, Rows, make_side, partition, positions
 from music_map.training.runner import ANY_NUMBER, OneDevice, Runner
-from music_map.training.sampling import Positives, SampleData
+from music_map.training.sampling import Dislikes, Positives, SampleData, sample_data, user_probability
 from music_map.training.step import StepSettings, TrainState, create_state, empty_window, run_steps
 
 MODES = ("none", "pmap", "sharded")
@@ -32,31 +33,56 @@ def make_runner(
     *,
     graph: BipartiteGraph,
     inputs: Inputs,
-    data: SampleData,
+    users: str,
+    items: str,
     settings: StepSettings,
+    parts: EdgeParts | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Runner:
     """The runner of a mode.
 
     Args:
       mode: "none", "pmap" or "sharded".
-      graph: the bipartite graph, NumPy.
-      inputs, data: of the whole graph, on one device or in the host's memory.
+      graph: the bipartite graph, NumPy; of it "sharded" reads the negative edges alone where `parts` are given.
+      inputs: of the whole graph, on one device or in the host's memory. "sharded" needs no edges in it.
+      users, items: how pairs are drawn, see `music_map.training.sampling.sample_data`.
       settings: what a step is compiled for.
-      devices: of "pmap" and "sharded"; None: all there are.
+      parts: of "sharded": where the edges are read from; None: the graph.
+      devices: of "pmap" and "sharded"; None: all of all processes.
 
     Raises:
       UserError: the mode cannot use these devices.
     """
     if mode == "none":
-        return OneDevice(inputs, data, settings)
+        if processes.count() > 1:
+            raise UserError(f"config.parallel='none' is for one process, not {processes.count()}; use 'sharded'")
+        return OneDevice(inputs, sample_data(graph, users=users, items=items), settings)
     if mode == "pmap":
+        with meshes.host_memory():
+            data = sample_data(graph, users=users, items=items)
         return Replicated(inputs, data, settings, devices=devices)
-    return Sharded(graph, inputs, data, settings, devices=devices)
+    dislikes = Dislikes(graph.negative_user, graph.negative_item, graph.negative_weight)
+    return Sharded(
+        GraphInMemory(graph) if parts is None else parts,
+        inputs, dislikes, settings, users=users, items=items, devices=devices,
+    )  # fmt: skip
+
+
+def degrees(graph: EdgeParts, *, degree: str) -> Adjacency:
+    """`music_map.model.propagation.adjacency` without its edges: what the runner "sharded" needs of it."""
+    if degree == "weighted":
+        users, items = graph.user_total, graph.item_total
+    else:
+        users, items = np.diff(graph.user_offsets), np.diff(graph.item_offsets)
+    return Adjacency(None, jnp.asarray(users, jnp.float32), jnp.asarray(items, jnp.float32))
 
 
 class Replicated:
-    """Data-parallel training by `jax.pmap`: every device has the whole graph and 1/n of each batch."""
+    """Data-parallel training: every device has the whole graph and 1/n of each batch.
+
+    In one process the step is compiled with `jax.pmap`. Over several it is compiled with `jit` of `shard_map`, which
+    `jax.pmap` is a layer over: it would hand out arrays of this process alone, which cannot be checkpointed as one.
+    """
 
     def __init__(
         self,
@@ -66,26 +92,31 @@ class Replicated:
         *,
         devices: Sequence[jax.Device] | None = None,
     ):
-        if jax.process_count() > 1:
-            raise UserError("config.parallel='pmap' is for the devices of one process; start one, with all its devices")
         self.mesh = meshes.make_mesh(devices)
         self.settings = dataclasses.replace(settings, axis=Axis(self.mesh.size))
         self.num_edges = inputs.adjacency.users_from_items.forward.columns.shape[0]
         self._source = inputs
         self._inputs, self._data = meshes.replicate(self.mesh, (inputs, data))
-        # The first device's copy.
+        # The copy of this process's first device.
         first = jax.tree.map(lambda x: x.addressable_data(0), self._inputs)
         self._one = OneDevice(first, None, settings)
+        run = functools.partial(run_steps, settings=self.settings)
+        self._count = functools.partial(meshes.put, meshes.replicated(self.mesh))
         # Gradients are summed within, so all devices end with one state: it goes in and comes out once.
-        self.step = jax.pmap(
-            functools.partial(run_steps, settings=self.settings),
-            axis_name=NAME,
-            in_axes=(None, None, None, 0),  # pmap wants one argument with a device axis
-            out_axes=None,
-            devices=list(self.mesh.devices.flat),
-            axis_size=self.mesh.size,
-            donate_argnums=0,
-        )
+        if processes.count() > 1:
+            whole = jax.shard_map(run, mesh=self.mesh, in_specs=P(), out_specs=P(), check_vma=False)
+            self.step = jax.jit(whole, donate_argnums=0)
+        else:
+            self._count = functools.partial(np.full, self.mesh.size)  # pmap wants one argument with a device axis
+            self.step = jax.pmap(
+                run,
+                axis_name=NAME,
+                in_axes=(None, None, None, 0),
+                out_axes=None,
+                devices=list(self.mesh.devices.flat),
+                axis_size=self.mesh.size,
+                donate_argnums=0,
+            )
 
     def create_state(self, seed: int) -> TrainState:
         with meshes.host_memory():
@@ -93,7 +124,7 @@ class Replicated:
 
     def arguments(self, state: TrainState, num_steps: int) -> tuple:
         """Arguments of `step`."""
-        return state, self._inputs, self._data, jnp.full((self.mesh.size,), num_steps, jnp.int32)
+        return state, self._inputs, self._data, self._count(np.asarray(num_steps, np.int32))
 
     def steps_left(self, step: int) -> int:
         del step
@@ -107,7 +138,7 @@ class Replicated:
         return meshes.replicate(self.mesh, empty_window())
 
     def params(self, params: Params) -> Params:
-        return jax.tree.map(np.asarray, params)
+        return jax.tree.map(meshes.to_host, params)
 
     def encode(self, params: Params) -> tuple[jax.Array, jax.Array]:
         return self._one.encode(params)
@@ -122,23 +153,24 @@ class Sharded:
 
     def __init__(
         self,
-        graph: BipartiteGraph,
+        graph: EdgeParts,
         inputs: Inputs,
-        data: SampleData,
+        dislikes: Dislikes,
         settings: StepSettings,
         *,
+        users: str,
+        items: str,
         devices: Sequence[jax.Device] | None = None,
     ):
-        if jax.process_count() > 1:
-            raise UserError("config.parallel='sharded' runs in one process so far; start one, with all its devices")
         self.mesh = meshes.make_mesh(devices)
         self.settings = dataclasses.replace(settings, axis=Axis(self.mesh.size, sharded=True))
-        self.num_edges = len(graph.item)
+        self.num_edges = graph.num_edges
         self.partition = partition(graph, self.mesh.size)
-        self._source = inputs
-        self._slots = {"user": self.partition.users.slots, "item": self.partition.items.slots}
+        # No edge is held here twice: of what encodes and draws there is no whole copy.
+        self._source = inputs._replace(adjacency=inputs.adjacency._replace(users_from_items=None))
+        self._slots = {"user": graph.users, "item": graph.items}
         self._inputs = self._put_inputs(inputs)
-        self._data = self._put_data(data)
+        self._data = self._put_data(dislikes, users, items)
         self._rows, self._whole = meshes.by_rows(self.mesh), meshes.replicated(self.mesh)
         specs = self._specs(jax.eval_shape(lambda: create_state(self.settings, inputs, seed=0)))
         input_specs = Inputs(
@@ -187,19 +219,39 @@ class Sharded:
         )  # fmt: skip
         return Inputs(meshes.put_parts(self.mesh, part), features, meshes.replicate(self.mesh, layout))
 
-    def _put_data(self, data: SampleData) -> SampleData:
-        positives, users = data.positives, self.partition.users
-        if positives.users is None and self._inputs.layout.user_offsets is None:
+    def _put_data(self, dislikes: Dislikes, users: str, items: str) -> SampleData:
+        """As `sample_data`, from the edges of this process's devices."""
+        cut, graph = self.partition, self.partition.graph
+        if users == "degree" and self._inputs.layout.user_offsets is None:
             raise UserError(
                 f"config.train.user_sampling='degree' draws among {self.num_edges} edges; int32 indices hold 2^31 - 1: "
                 "use 'uniform'"
             )
-        cumulative = None
-        if positives.cumulative is not None:
-            shares = np.asarray(positives.cumulative)
-            cumulative = meshes.put_parts(self.mesh, lambda d: users.fill(shares[users.positions(d)]))
-        whole = meshes.replicate(self.mesh, data._replace(positives=Positives(positives.users, None)))
-        return whole._replace(positives=whole.positives._replace(cumulative=cumulative))
+        by_weight = items == "weight"
+        degree = np.diff(graph.user_offsets)
+        total = graph.user_total if by_weight else degree
+        scale = np.divide(user_probability(degree, users), total, out=np.zeros(len(degree)), where=degree > 0)
+
+        def cumulative(device: int) -> np.ndarray:
+            weight, rows = cut.to_users(device).weight.astype(np.float64), cut.users.degree(device)
+            running = np.cumsum(weight)
+            before = np.repeat(np.concatenate([[0.0], running])[np.cumsum(rows) - rows], rows)
+            whole = np.repeat(_filled(total, cut.users.nodes(device)), rows)
+            return cut.users.fill(((running - before) / whole).astype(np.float32))
+
+        def item_probability(device: int) -> np.ndarray:
+            ends, rows = cut.to_items(device), cut.items.degree(device)
+            of = np.repeat(np.arange(len(rows)), rows)
+            weight = ends.weight.astype(np.float64) if by_weight else np.ones(len(of))
+            return np.bincount(of, weight * scale[ends.start], len(rows)).astype(np.float32)
+
+        by_slot = meshes.to_host(meshes.put_parts(self.mesh, item_probability))
+        active = np.flatnonzero(degree).astype(np.int32) if users == "uniform" else None
+        whole = SampleData(Positives(active, None), by_slot[graph.items.of_node], dislikes)
+        whole = meshes.replicate(self.mesh, whole)
+        if not by_weight:
+            return whole
+        return whole._replace(positives=whole.positives._replace(cumulative=meshes.put_parts(self.mesh, cumulative)))
 
     def _specs(self, tree):
         """P("devices") for what has a row for each node: embeddings and their moments; P() for the rest."""
@@ -300,11 +352,11 @@ def _put_groups(mesh: jax.sharding.Mesh, matrix: Matrix, cut: Partition) -> Matr
     offsets = np.asarray(matrix.forward.offsets).astype(np.int64)
     columns, values = np.asarray(matrix.forward.columns), np.asarray(matrix.forward.values)
     num_groups = matrix.backward.offsets.shape[0] - 1
-    side = dataclasses.replace(cut.items, offsets=offsets, capacity=0)
-    side = dataclasses.replace(side, capacity=1 + max(int(side.degree(d).sum()) for d in range(side.num_devices)))
+    side = make_side(cut.items.slots, offsets, cut.items.num_devices)
 
     def part(device: int) -> Matrix:
-        rows = side.csr(device, lambda at: (columns[at], values[at]))
+        at = positions(offsets, side.nodes(device))
+        rows = side.csr(device, columns[at], values[at])
         order = np.lexsort((rows.rows, rows.columns))
         starts = np.concatenate([[0], np.cumsum(np.bincount(rows.columns, minlength=num_groups))]).astype(np.int32)
         return Matrix(_csr(rows), Csr(starts, rows.columns[order], rows.rows[order], rows.values[order]))

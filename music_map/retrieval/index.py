@@ -9,14 +9,17 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from music_map.axis import NAME
 from music_map.errors import DamagedFileError, UserError
 from music_map.storage import ArrayFolder, ArrayWriter, file_sha256, new_folder
 
@@ -92,19 +95,59 @@ def _pad(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.
     )
 
 
+@functools.cache
+def _sharded_top_k(mesh: Mesh) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """`_top_k` with the blocks cut over devices: each finds its k best, and the k best of those are found."""
+
+    def here(
+        blocks: jax.Array, queries: jax.Array, allowed: jax.Array | None, num_items: jax.Array, k: int
+    ) -> tuple[jax.Array, jax.Array]:
+        first = jax.lax.axis_index(NAME) * (blocks.shape[0] * blocks.shape[1])
+        songs, scores = _top_k(blocks, queries, allowed, num_items - first, k)
+        songs = jnp.where(songs < 0, -1, songs + first)
+        # Devices in the order of their songs: of equal scores the earlier song stays ahead.
+        songs = jax.lax.all_gather(songs, NAME, axis=1, tiled=True)
+        scores = jax.lax.all_gather(scores, NAME, axis=1, tiled=True)
+        scores, place = jax.lax.top_k(scores, k)
+        return jnp.take_along_axis(songs, place, axis=1), scores
+
+    @functools.partial(jax.jit, static_argnames="k")
+    def found(blocks: jax.Array, queries: jax.Array, allowed: jax.Array | None, num_items: jax.Array, k: int):
+        specs = (P(NAME), P(), None if allowed is None else P(NAME), P())
+        mapped = functools.partial(here, k=k)
+        return jax.shard_map(mapped, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)(
+            blocks, queries, allowed, num_items
+        )
+
+    return found
+
+
 class ExactIndex:
-    """All dot products, block by block, then top-k, in JAX."""
+    """All dot products, block by block, then top-k, in JAX.
+
+    Args:
+      embeddings: float32 [I, d].
+      devices: devices of this process that share the songs; None: one.
+    """
 
     backend = "exact"
 
-    def __init__(self, embeddings: np.ndarray):
+    def __init__(self, embeddings: np.ndarray, *, devices: Sequence[jax.Device] | None = None):
         self.num_items = len(embeddings)
         self.facts: dict[str, Any] = {"backend": "exact", "recall@100": 1.0}
-        self._block = min(_BLOCK, 1 << max(self.num_items - 1, 1).bit_length())
-        num_blocks = max(1, -(-self.num_items // self._block))
+        num_devices = 1 if devices is None else len(devices)
+        share = -(-self.num_items // num_devices)
+        self._block = min(_BLOCK, 1 << max(share - 1, 1).bit_length())
+        num_blocks = num_devices * max(1, -(-share // self._block))
         padded = np.zeros((num_blocks * self._block, embeddings.shape[1]), np.float32)
         padded[: self.num_items] = embeddings
-        self._blocks = jnp.asarray(padded.reshape(num_blocks, self._block, -1))
+        blocks = padded.reshape(num_blocks, self._block, -1)
+        self._search, self._place = _top_k, jnp.asarray
+        if num_devices > 1:
+            mesh = jax.make_mesh((num_devices,), (NAME,), axis_types=(AxisType.Auto,), devices=devices)
+            self._search = _sharded_top_k(mesh)
+            self._place = functools.partial(jax.device_put, device=NamedSharding(mesh, P(NAME)))
+        self._blocks = self._place(blocks)
 
     def search(
         self, queries: np.ndarray, k: int, *, allowed: np.ndarray | None = None
@@ -119,8 +162,8 @@ class ExactIndex:
         if allowed is not None:
             mask = np.zeros(self._blocks.shape[0] * self._block, bool)
             mask[: self.num_items] = allowed
-            mask = jnp.asarray(mask.reshape(-1, self._block))
-        items, scores = _top_k(self._blocks, jnp.asarray(padded), mask, jnp.int32(self.num_items), width)
+            mask = self._place(mask.reshape(-1, self._block))
+        items, scores = self._search(self._blocks, padded, mask, np.int32(self.num_items), width)
         return _pad(np.asarray(items)[: len(queries), :k], np.asarray(scores)[: len(queries), :k], k)
 
 
@@ -182,7 +225,12 @@ def choose_backend(backend: str, num_items: int) -> str:
 
 
 def build_index(
-    vectors: np.ndarray, *, backend: str, recall_target: float = 0.99, queries: np.ndarray | None = None
+    vectors: np.ndarray,
+    *,
+    backend: str,
+    recall_target: float = 0.99,
+    queries: np.ndarray | None = None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Index:
     """Builds an index; ScaNN's parameters follow from the catalogue's size and the measured recall.
 
@@ -194,6 +242,8 @@ def build_index(
       backend: "exact", "scann", or "auto": ScaNN for large catalogues where it is installed.
       recall_target: of the 100 nearest, against exact search; 0 to 1.
       queries: float32 [Q, d], sample queries to measure on; None: 1,000 of the songs.
+      devices: devices of this process that share the songs of exact search, which also measures the recall; None: one.
+        ScaNN itself runs on the host's cores.
 
     Raises:
       UserError: unknown backend, ScaNN wanted but not installed, or vectors that are not finite.
@@ -204,14 +254,14 @@ def build_index(
         bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
         raise UserError(f"the embedding of song index {bad} is not finite; train again with a lower learning rate")
     if choose_backend(backend, len(vectors)) == "exact":
-        return ExactIndex(vectors)
+        return ExactIndex(vectors, devices=devices)
     vectors = np.ascontiguousarray(vectors, np.float32)
     if queries is None:
         queries = vectors[np.random.default_rng(0).permutation(len(vectors))[:1_000]]
     start = time.perf_counter()
     index = ScannIndex(*_build_scann(vectors))
     index.facts["build_seconds"] = time.perf_counter() - start
-    _tune(index, vectors, queries, recall_target)
+    _tune(index, ExactIndex(vectors, devices=devices), vectors, queries, recall_target)
     return index
 
 
@@ -269,10 +319,10 @@ def sample_queries(users: np.ndarray, songs: np.ndarray, *, count: int = 1_000, 
     return np.concatenate(rows)
 
 
-def _tune(index: ScannIndex, vectors: np.ndarray, queries: np.ndarray, target: float) -> None:
+def _tune(index: ScannIndex, exact: ExactIndex, vectors: np.ndarray, queries: np.ndarray, target: float) -> None:
     """Sets the least leaves_to_search and reorder that reach the target with its margin, and what they reached."""
     k = min(_RECALL_AT, len(vectors))
-    wanted, _ = ExactIndex(vectors).search(queries, k)
+    wanted, _ = exact.search(queries, k)
     leaves = index.facts["num_leaves"]
 
     def recall(search: int, reorder: int) -> tuple[float, float]:

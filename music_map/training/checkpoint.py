@@ -3,6 +3,9 @@
 FOLDER/<step>/            an Orbax checkpoint: "state" (arrays) and "progress" (JSON)
 FOLDER/sha256/<step>.json sha256 of each of its files, written once the checkpoint is whole
 FOLDER/damaged-<step>/    a checkpoint whose files did not match, set aside
+
+Of several processes all call the same methods: each writes and reads the rows of its own devices, the first one alone
+makes folders, checksums and choices.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from music_map import processes
 from music_map.errors import DamagedFileError, UserError, disk_errors
 from music_map.storage import file_sha256, read_json, write_json
 
@@ -45,9 +49,12 @@ class CheckpointStore:
         self._warn = warn
         self._unsealed: int | None = None
         if not read_only:
-            with disk_errors(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
+            processes.once(self._make_folder)
         self._manager = self._open()
+
+    def _make_folder(self) -> None:
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def _open(self) -> ocp.CheckpointManager:
         # Ties would let Orbax keep a later checkpoint than the one called best; the running number of the
@@ -105,6 +112,10 @@ class CheckpointStore:
         with self._saving(step):
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
+            processes.once(lambda: self._seal(step))
+
+    def _seal(self, step: int) -> None:
+        with self._saving(step):
             write_json(self._sums(step), self._checksums(step))
             kept = {str(s) for s in self.steps()}
             for stale in self._sums(step).parent.glob("*.json"):
@@ -120,6 +131,14 @@ class CheckpointStore:
             self.wait()
         finally:
             self._manager.close()
+
+    def __enter__(self) -> CheckpointStore:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # After an error among several processes one may be gone: a save that waits for it would wait in vain.
+        if error is None or processes.count() == 1:
+            self.close()
 
     def _sums(self, step: int) -> Path:
         return self.folder / "sha256" / f"{step}.json"
@@ -140,6 +159,14 @@ class CheckpointStore:
             if file_sha256(path) != wanted:
                 raise DamagedFileError(f"{path}: damaged (its checksum differs), in the checkpoint of step {step}")
 
+    def _damage(self, step: int) -> str:
+        """What is wrong with a checkpoint; "" where nothing is."""
+        try:
+            self._check(step)
+        except DamagedFileError as e:
+            return str(e)
+        return ""
+
     def best_first(self) -> list[int]:
         """Steps to evaluate with, in order: the best, then the others from the latest back."""
         steps = self.steps()
@@ -159,22 +186,28 @@ class CheckpointStore:
         Raises:
           DamagedFileError: there are checkpoints and all are damaged; the message names the first damage.
         """
-        order = self.best_first() if best else self.steps()[::-1]
+        order = processes.from_first(self.best_first() if best else self.steps()[::-1])
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         damage: list[str] = []
         for step in order:
-            try:
-                self._check(step)
-                abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-                restored = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()),
-                )
-                return step, restored["state"], restored["progress"]
-            except DamagedFileError as e:
-                damage.append(str(e))
-            except (ValueError, KeyError, OSError, TypeError) as e:
-                # Orbax and tensorstore say in many ways that a file cannot be read.
-                damage.append(f"{self.folder / str(step)}: cannot be read ({' '.join(str(e).split())[:200]})")
+            # One process compares the checksums: each would read every process's files.
+            found = processes.from_first(self._damage(step) if processes.first() else "")
+            restored = None
+            if not found:
+                try:
+                    restored = self._manager.restore(
+                        step,
+                        args=ocp.args.Composite(
+                            state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
+                        ),
+                    )
+                except (ValueError, KeyError, OSError, TypeError) as e:
+                    # Orbax and tensorstore say in many ways that a file cannot be read.
+                    found = f"{self.folder / str(step)}: cannot be read ({' '.join(str(e).split())[:200]})"
+                if not processes.any_says(bool(found)):
+                    return step, restored["state"], restored["progress"]
+                found = found or f"{self.folder / str(step)}: cannot be read by another process"
+            damage.append(found)
             self._warn(f"{damage[-1]}; trying the one before")
         if damage:
             raise DamagedFileError(
@@ -184,11 +217,15 @@ class CheckpointStore:
 
     def discard_after(self, step: int | None) -> None:
         """Sets aside the checkpoints after `step` (all for None): a resumed run writes those steps anew."""
-        late = [s for s in self.steps() if step is None or s > step]
+        late = processes.from_first([s for s in self.steps() if step is None or s > step])
         if not late:
             return
-        for s in late:
-            os.replace(self.folder / str(s), self.folder / f"damaged-{s}")
+
+        def set_aside() -> None:
+            for s in late:
+                os.replace(self.folder / str(s), self.folder / f"damaged-{s}")
+
+        processes.once(set_aside)
         self._manager.close()
         self._manager = self._open()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from music_map import processes
 from music_map.errors import UserError, require
 from music_map.model.lightgcn import Params
 from music_map.progress import Progress, silent
@@ -175,10 +176,11 @@ def fit(
                 saved_at = time.perf_counter()
                 if evaluated is not None:
                     evaluated(step / epoch, position)
-            elif time.perf_counter() - saved_at >= settings.checkpoint_every_seconds:
+            # Of several processes the first one's clock counts, and a signal to any of them.
+            elif processes.from_first(time.perf_counter() - saved_at >= settings.checkpoint_every_seconds):
                 save()
                 saved_at = time.perf_counter()
-            if should_stop():
+            if processes.any_says(should_stop()):
                 reason = "signal"
                 if step not in store.steps():
                     save()

@@ -55,6 +55,16 @@ class SampleData(NamedTuple):
     dislikes: Dislikes
 
 
+def user_probability(degree: np.ndarray, users: str) -> np.ndarray:
+    """Probability that a drawn pair has the user: float64 [U].
+
+    Args:
+      degree: int [U], edges of each user.
+      users: "uniform" or "degree", see `sample_data`.
+    """
+    return degree / degree.sum() if users == "degree" else (degree > 0) / np.count_nonzero(degree)
+
+
 def sample_data(graph: BipartiteGraph, *, users: str, items: str) -> SampleData:
     """Prepares the sampling tables.
 
@@ -65,12 +75,10 @@ def sample_data(graph: BipartiteGraph, *, users: str, items: str) -> SampleData:
     """
     degree = np.diff(graph.user_offsets)
     weight = graph.weight.astype(np.float64) if items == "weight" else np.ones(len(graph.weight))
-    row_total = np.bincount(graph.user, weight, len(degree))
-    share = weight / row_total[graph.user]
+    share = weight / np.bincount(graph.user, weight, len(degree))[graph.user]
     active = np.flatnonzero(degree)
-    user_probability = degree / degree.sum() if users == "degree" else (degree > 0) / len(active)
     num_items = len(graph.item_offsets) - 1
-    item_probability = np.bincount(graph.item, share * user_probability[graph.user], num_items)
+    item_probability = np.bincount(graph.item, share * user_probability(degree, users)[graph.user], num_items)
     cumulative = None
     if items == "weight":
         total = np.cumsum(share)

@@ -14,7 +14,6 @@ from music_map.model.propagation import adjacency
 from music_map.parallel.runners import make_runner
 from music_map.preprocess.dataset import ItemFeatures
 from music_map.training.optimizer import OptimizerSettings
-from music_map.training.sampling import sample_data
 from music_map.training.step import StepSettings
 
 # 97 users and 131 songs fill no number of parts evenly, and song 0 is a hub.
@@ -57,7 +56,8 @@ def train(mode, step, devices, *, users="uniform", items="weight", steps=20):
         mode,
         graph=GRAPH,
         inputs=Inputs(adjacent, extra),
-        data=sample_data(GRAPH, users=users, items=items),
+        users=users,
+        items=items,
         settings=step,
         devices=jax.devices()[:devices],
     )

@@ -8,17 +8,16 @@ from music_map.model.lightgcn import Inputs
 from music_map.model.propagation import adjacency
 from music_map.parallel.runners import make_runner
 from music_map.training.checkpoint import CheckpointStore
-from music_map.training.sampling import sample_data
 
 
 def test_a_checkpoint_moves_from_four_devices_to_two_to_eight(tmp_path):
     inputs = Inputs(adjacency(GRAPH, degree="weighted"), None)
-    data = sample_data(GRAPH, users="uniform", items="weight")
     params = None
     for devices in (4, 2, 8):
         runner = make_runner(
-            "sharded", graph=GRAPH, inputs=inputs, data=data, settings=STEP, devices=jax.devices()[:devices]
-        )
+            "sharded", graph=GRAPH, inputs=inputs, users="uniform", items="weight", settings=STEP,
+            devices=jax.devices()[:devices],
+        )  # fmt: skip
         store = CheckpointStore(tmp_path)
         state = runner.create_state(0)
         found = store.restore(state)

@@ -1,0 +1,216 @@
+"""The processes of a run: joining them, deciding alike, and doing once what must be done once.
+
+One process a host (or a GPU), all running the same program; JAX's distributed runtime finds them, carries their
+collectives and ends them when one is lost. With one process every function here is the identity.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from music_map.errors import DamagedFileError, UserError
+
+T = TypeVar("T")
+
+# Words in what JAX, gloo and NCCL raise where another process is gone.
+_LOST = ("gloo", "nccl", "unavailable", "deadline_exceeded", "coordination", "heartbeat", "barrier", "connection")
+
+_numbers = itertools.count()
+
+
+def join(
+    *,
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    heartbeat_seconds: int = 100,
+    connect_seconds: int = 300,
+) -> None:
+    """Joins the other processes; before anything that looks at devices.
+
+    Args:
+      coordinator_address: HOST:PORT that process 0 listens on; None, as are the next two: JAX asks the cluster (Cloud
+        TPU, Slurm, Open MPI, Kubernetes).
+      num_processes: of the run.
+      process_id: of this one, from 0.
+      heartbeat_seconds: a process not heard from for so long is lost, and JAX ends the others.
+      connect_seconds: how long to wait for all to come.
+
+    Raises:
+      UserError: they did not come, or nothing says where they are.
+    """
+    # Of CPU devices; the default of current versions, and needed by older ones.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(
+            coordinator_address,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=heartbeat_seconds,
+            initialization_timeout=connect_seconds,
+            # Whoever ends waits so long for the others to end too.
+            shutdown_timeout_seconds=heartbeat_seconds,
+        )
+    except (ValueError, TypeError, RuntimeError) as e:
+        where = coordinator_address or "the cluster"
+        raise UserError(
+            f"cannot join the processes of the run at {where}: {' '.join(str(e).split())[:300]}; give all of them "
+            "the same --coordinator_address and --num_processes, and each its own --process_id"
+        ) from e
+
+
+def count() -> int:
+    """Processes of the run."""
+    return jax.process_count()
+
+
+def index() -> int:
+    """This process's number, from 0."""
+    return jax.process_index()
+
+
+def first() -> bool:
+    """Whether this process writes what is written once."""
+    return index() == 0
+
+
+def barrier(*, seconds: int = 86_400) -> None:
+    """Waits until all processes are here. Through the coordinator and not the devices, whose collectives time out."""
+    if count() > 1:
+        ocp.multihost.sync_global_processes(
+            f"music_map-{next(_numbers)}", timeout=seconds, processes=set(range(count()))
+        )
+
+
+def from_first(value: T) -> T:
+    """The first process's JSON-able value, in all of them."""
+    if count() == 1:
+        return value
+    text = json.dumps(value if first() else None).encode()
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    data = np.zeros(size, np.uint8)
+    if first():
+        data[:] = np.frombuffer(text, np.uint8)
+    # The sum over processes that a broadcast is keeps no dtype below 32 bits.
+    return json.loads(multihost_utils.broadcast_one_to_all(data.astype(np.int32)).astype(np.uint8).tobytes())
+
+
+def any_says(value: bool) -> bool:
+    """Whether it is true in any process."""
+    return value if count() == 1 else bool(gather(np.int32(value)).any())
+
+
+def gather(value: np.ndarray) -> np.ndarray:
+    """Stacks what the processes have, of one shape: [...] -> [P, ...]."""
+    return np.asarray(value)[None] if count() == 1 else np.asarray(multihost_utils.process_allgather(value))
+
+
+def gather_rows(rows: np.ndarray, total: int) -> np.ndarray:
+    """The rows [total, ...] of which each process has those of its `share`."""
+    if count() == 1:
+        return rows
+    widest = -(-total // count())
+    filled = np.zeros((widest, *rows.shape[1:]), rows.dtype)
+    filled[: len(rows)] = rows
+    parts = gather(filled)
+    return np.concatenate([part[: len(share(total, p))] for p, part in enumerate(parts)])
+
+
+def share(total: int, process: int | None = None) -> range:
+    """The rows of [0, total) that are this process's (or another's): contiguous, as many in each as possible."""
+    process = index() if process is None else process
+    size = -(-total // count())
+    return range(min(process * size, total), min((process + 1) * size, total))
+
+
+def once(make: Callable[[], T]) -> T | None:
+    """Calls `make` in the first process while the others wait; its UserError is raised in all.
+
+    Returns:
+      What it made in the first process, None in the others.
+    """
+    if count() == 1:
+        return make()
+    made, problem = None, None
+    if first():
+        try:
+            made = make()
+        except UserError as e:
+            problem = e
+    barrier()
+    told = from_first(None if problem is None else [isinstance(problem, DamagedFileError), str(problem)])
+    if problem is not None:
+        raise problem
+    if told is not None:
+        raise (DamagedFileError if told[0] else UserError)(told[1])
+    return made
+
+
+def check_alike(value: str, what: str) -> None:
+    """Raises UserError in all processes unless all have the same value."""
+    if count() == 1:
+        return
+    sums = gather(np.uint32(zlib.crc32(value.encode())))
+    odd = np.flatnonzero(sums != sums[0])
+    if len(odd):
+        raise UserError(f"process {odd[0]} has another {what} than process 0; start all with the same command")
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error says that another process is gone."""
+    return count() > 1 and any(word in str(error).lower() for word in _LOST)
+
+
+class Watchdog:
+    """Calls `late` once when `tick` has not been called for so many seconds: a collective waits for who never comes.
+
+    A lost process is noticed by JAX itself; this is for processes that all live and yet wait for each other.
+    """
+
+    def __init__(self, seconds: float, late: Callable[[float], Any]):
+        self._seconds, self._late = seconds, late
+        self._ticked = time.monotonic()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Watchdog:
+        self.tick()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def tick(self) -> None:
+        """Says that things go on."""
+        self._ticked = time.monotonic()
+
+    def ticking(self, ask: Callable[[], T]) -> Callable[[], T]:
+        """`ask`, with a tick at each call."""
+
+        @functools.wraps(ask)
+        def asked() -> T:
+            self.tick()
+            return ask()
+
+        return asked
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(min(1.0, self._seconds / 4)):
+            silent = time.monotonic() - self._ticked
+            if silent > self._seconds:
+                self._late(silent)
+                return

@@ -1,0 +1,112 @@
+"""Real processes over loopback: they train what one device trains, and a run that loses one goes on without it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny import GRAPH, STEP
+
+from music_map.evaluation.ranking import embedding_scores, rank
+from music_map.model.lightgcn import Inputs
+from music_map.model.propagation import adjacency
+from music_map.parallel.runners import make_runner
+
+ROOT = Path(__file__).resolve().parents[2]
+# What a lost process may cost the others; see docs/scaling-devices.md.
+SECONDS_TO_END = 60
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def start(command, *, devices):
+    paths = [ROOT, ROOT / "tests", ROOT / "tests" / "parallel"]
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    env = os.environ | flags | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=ROOT, env=env, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def work(tmp_path, mode, num, devices, first, last, output):
+    port, folder = free_port(), Path(__file__).parent
+    args = [mode, tmp_path / "parts", tmp_path / f"checkpoints-{mode}", first, last, tmp_path / output]
+    started = [start([folder / "worker.py", port, num, i, *args], devices=devices) for i in range(num)]
+    for process in started:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, out + err
+    return np.load(tmp_path / output)
+
+
+@pytest.fixture(scope="module")
+def one():
+    """Losses, embeddings and lists after 4 steps on one device."""
+    inputs = Inputs(adjacency(GRAPH, degree="weighted"), None)
+    runner = make_runner("none", graph=GRAPH, inputs=inputs, users="uniform", items="weight", settings=STEP)
+    state, _ = runner.advance(runner.create_state(0), 0, 4)
+    users, items = runner.encode(state.params)
+    topk = rank(embedding_scores(users, items), np.arange(90, dtype=np.int32), num_items=len(items), k=10)
+    return {"users": users, "items": items, "topk": topk, "loss": float(state.window["loss"])}
+
+
+def assert_same(found, one):
+    assert float(found["loss"]) == pytest.approx(one["loss"], rel=1e-5)
+    for name in ("users", "items"):
+        np.testing.assert_allclose(found[name], one[name], rtol=1e-4, atol=1e-5)
+    assert (found["topk"] == one["topk"]).mean() > 0.99  # near ties may swap
+
+
+def test_four_processes_then_two_of_two_devices_train_what_one_device_trains(tmp_path, one):
+    work(tmp_path, "sharded", 4, 1, 0, 2, "four.npz")
+    assert sorted(p.name for p in (tmp_path / "parts").iterdir()) == ["items", "manifest.json", "users"]
+    assert_same(work(tmp_path, "sharded", 2, 2, 2, 4, "two.npz"), one)
+
+
+def test_pmap_over_two_processes_trains_what_one_device_trains(tmp_path, one):
+    assert_same(work(tmp_path, "pmap", 2, 1, 0, 4, "pmap.npz"), one)
+
+
+def test_the_others_end_when_a_process_is_killed_and_the_run_goes_on(tmp_path):
+    raw, port = tmp_path / "raw", free_port()
+    made = start(["launch/generate.py", "--size=tiny", f"--output={raw}"], devices=1)
+    assert made.wait(timeout=300) == 0, made.stderr.read()
+    train = [
+        "launch/train.py", "--config=configs/test.py", f"--config.data.raw_dir={raw}", "--config.train.num_epochs=6",
+        f"--config.data.processed_dir={tmp_path}/processed", f"--workdir={tmp_path}/work", "--config.parallel=sharded",
+        "--config.eval.baselines=most_pop,", "--config.model.audio=False", "--config.model.metadata=False",
+    ]  # fmt: skip
+    where = [f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2", "--heartbeat_timeout=10"]
+    first, second = (start([*train, *where, f"--process_id={i}"], devices=1) for i in range(2))
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "work" / "checkpoints" / "sha256").glob("*.json")) and time.monotonic() < deadline:
+        assert first.poll() is None and second.poll() is None, first.communicate()[1] + second.communicate()[1]
+        time.sleep(0.05)
+    second.send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    out, err = first.communicate(timeout=SECONDS_TO_END)
+    second.communicate()
+    assert time.monotonic() - killed < SECONDS_TO_END
+    assert first.returncode == 3, out + err
+    assert "error: process 0 of 2: another process of the run was lost" in err and "last checkpoint" in err
+
+    # On one process with four devices.
+    again = start(train, devices=4)
+    out, err = again.communicate(timeout=300)
+    assert again.returncode == 0, out + err
+    assert "went on from step" in out and "trained to the end" in out
+    lines = [json.loads(line) for line in (tmp_path / "work" / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "train/loss" in line]
+    assert steps == sorted(set(steps)) and steps[0] == 7  # each step logged once
+    assert (tmp_path / "work" / "results.json").exists() and jax.process_count() == 1
