@@ -22,6 +22,13 @@ DOCS = [
     "sphinx>=8.2",  # the reference from the docstrings; 8.2 makes a page for each module by itself
 ]
 
+REPORT = [
+    "jinja2",  # the page of launch/report.py
+    "matplotlib",  # its charts, as SVG
+]
+
+TENSORBOARD = ["tensorboardX"]  # launch/train.py --tensorboard: event files without TensorFlow
+
 setup(
     name="music-map",
     version="0.1.0",
@@ -62,13 +69,17 @@ setup(
             "ipykernel",  # runs notebooks/colab.ipynb,
             "nbclient",  # which a test executes
             *DOCS,
+            *REPORT,
             *SERVE,
             *SWEEP,
+            *TENSORBOARD,
         ],
         "dask": ["distributed"],  # launch/preprocess_dask.py: preprocessing on several machines
         "docs": DOCS,
+        "report": REPORT,
         "serve": SERVE,
         "sweep": SWEEP,
+        "tensorboard": [*TENSORBOARD, "tensorboard"],  # the writer, and what shows its files
         # Peers and tools of benchmarks/ only; the library never imports them.
         "bench": ["faiss-cpu", "psutil", "usearch"],
     },

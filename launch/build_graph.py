@@ -6,15 +6,19 @@ python launch/build_graph.py --config=configs/yambda.py --config.graph.edges=eve
 
 from absl import flags
 
-from launch import app, published, stages
+from launch import app, plan, published, stages
 from music_map.storage import read_json
 
 _CONFIG = app.define_config()
 _FORCE = flags.DEFINE_bool("force", False, "Build again even where the graph is up to date.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say which stages are done, and what would be built.")
 
 
 def main() -> None:
     config = _CONFIG.value
+    if _DRY_RUN.value:
+        plan.say_stages(config, force=_FORCE.value)
+        return
     dataset = stages.ensure_dataset(config)
     stages.ensure_graph(config, dataset, force=_FORCE.value)
     stats = read_json(stages.processed_dir(config) / "graph_stats.json")

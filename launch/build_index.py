@@ -8,25 +8,51 @@ it; where there is none they build one in memory at each start. An index of anot
 """
 
 import time
+from pathlib import Path
 
 from absl import flags
 
 from launch import app, experiment
+from launch.plan import folder_size, size_text
 from music_map.playlist.heads import untrained
 from music_map.retrieval.export import FOLDER as EMBEDDINGS
 from music_map.retrieval.export import load_export
-from music_map.retrieval.index import BACKENDS, FOLDER, build_index, load_index, sample_queries, save_index
+from music_map.retrieval.index import (
+    BACKENDS,
+    FOLDER,
+    build_index,
+    choose_backend,
+    load_index,
+    sample_queries,
+    save_index,
+)
 from music_map.retrieval.recommender import in_space, index_fingerprint, load_heads
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 _INDEX = flags.DEFINE_enum("index", None, BACKENDS, "Backend, in place of the configuration's retrieval.index.")
 _TARGET = flags.DEFINE_float("recall_target", None, "Of recall@100, in place of the configuration's.", 0.0, 1.0)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be indexed, how, and what is there already.")
+
+
+def _plan(workdir: Path, backend: str) -> int:
+    if not (workdir / EMBEDDINGS).is_dir():
+        app.say(f"embeddings: to do, from the best checkpoint -> {workdir / EMBEDDINGS}")
+        return 0
+    songs = load_export(workdir / EMBEDDINGS)[0].item_embeddings
+    there = f", in place of one of {size_text(folder_size(workdir / FOLDER))}" if (workdir / FOLDER).is_dir() else ""
+    app.say(
+        f"index: to do: {choose_backend(backend, len(songs))}, {len(songs):,} songs of {songs.shape[1]} dimensions, "
+        f"{size_text(songs.nbytes)} of vectors -> {workdir / FOLDER}{there}"
+    )
+    return 0
 
 
 def main() -> int:
     workdir = app.path_of(_WORKDIR.value, "workdir")
     config = experiment.open_workdir(workdir).config
     settings = config.retrieval
+    if _DRY_RUN.value:
+        return _plan(workdir, _INDEX.value or settings.index)
     experiment.load_model_export(workdir)  # made anew where it is missing
     export, embeddings = load_export(workdir / EMBEDDINGS)
     heads = load_heads(workdir) or untrained(settings.attention_temperature)

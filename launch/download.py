@@ -25,9 +25,14 @@ def main() -> None:
     source = hub.Source(revision=REVISION.value)
     try:
         files = hub.list_files(source, paths)
+        missing = 0
         for file in files:
-            app.say(f"{file.size / 1e6:12,.1f} MB  {output / file.path}")
+            path = output / file.path
+            there = path.is_file() and path.stat().st_size == file.size
+            missing += 0 if there else file.size
+            app.say(f"{file.size / 1e6:12,.1f} MB  {path}{'  (there)' if there else ''}")
         app.say(f"{sum(file.size for file in files) / 1e6:12,.1f} MB  in total, commit {files[0].commit}")
+        app.say(f"{missing / 1e6:12,.1f} MB  not there yet")
         if not DRY_RUN.value:
             fetched = hub.download(source, files, output, progress=app.bar)
             app.say(f"{output}: {len(fetched)} files fetched, {len(files) - len(fetched)} were there; hashes verified")

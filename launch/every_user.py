@@ -75,6 +75,14 @@ def write_every_user(
     return f"{rows} recommendations for {len(export.user_ids)} users in {output}"
 
 
+def plan_every_user(recommender: Recommender, output: Path, *, k: int) -> str:
+    """What `write_every_user` would do, and what of it an earlier, stopped call has done: a line for the user."""
+    users = len(recommender.export.user_ids)
+    done = len(list(output.with_name(output.name + ".parts").glob("[0-9]*.parquet")))
+    blocks = -(-users // _BLOCK)
+    return f"to do: {k} songs for each of {users:,} users -> {output}; {done} of {blocks} parts are done"
+
+
 def _write(table: pa.Table, path: Path) -> None:
     temporary = path.with_suffix(".tmp")
     pq.write_table(table, temporary)

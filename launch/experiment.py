@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -52,6 +53,7 @@ from music_map.training.checkpoint import CheckpointStore
 from music_map.training.loop import FitResult, LoopSettings, Position, fit, steps_per_epoch
 from music_map.training.metrics_log import MetricsLog
 from music_map.training.optimizer import OptimizerSettings
+from music_map.training.profiling import StepProfile
 from music_map.training.runner import OneDevice, Runner
 from music_map.training.sampling import SampleData, sample_data
 from music_map.training.step import StepSettings
@@ -468,8 +470,13 @@ def train(
     *,
     should_stop: Callable[[], bool],
     evaluated: Callable[[float, Position], object] | None = None,
+    profile: StepProfile | None = None,
+    tensorboard: bool = False,
 ) -> FitResult:
-    """Trains in a workdir, or goes on there; see `music_map.training.loop.fit`. Only the validation split is ranked."""
+    """Trains in a workdir, or goes on there; see `music_map.training.loop.fit`. Only the validation split is ranked.
+
+    With `tensorboard` the lines of metrics.jsonl go to WORKDIR/tensorboard too.
+    """
     config = run.config
     validation = None if config.data.train_on_val else task_for(run, config.eval.protocol, "val")
     with checkpoint_store(workdir, read_only=False) as store:
@@ -477,12 +484,26 @@ def train(
             runner=run.runner,
             settings=loop,
             store=store,
-            log=MetricsLog(workdir / "metrics.jsonl", writes=processes.first()),
+            log=metrics_log(workdir, tensorboard=tensorboard),
             evaluate=validation and (lambda params: model_metrics(run, validation, params)),
             should_stop=should_stop,
             evaluated=evaluated,
+            profile=profile,
             progress=app.bar,
         )
+
+
+def metrics_log(workdir: Path, *, tensorboard: bool) -> MetricsLog:
+    """The log of a run. Raises UserError where it should go to TensorBoard and the writer is not installed."""
+    if tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise UserError(
+            "--tensorboard: tensorboardX is not installed; install the extra: pip install -e '.[tensorboard]'"
+        )
+    if not tensorboard or not processes.first():
+        return MetricsLog(workdir / "metrics.jsonl", writes=processes.first())
+    from music_map.training.tensorboard import TensorBoardLog
+
+    return TensorBoardLog(workdir / "metrics.jsonl", workdir / "tensorboard")
 
 
 def parts_of(run: Experiment, data: SampleData) -> Parts | None:
@@ -529,19 +550,26 @@ def claim_workdir(experiment: Experiment, workdir: Path) -> None:
 
 
 def _claim(experiment: Experiment, workdir: Path) -> None:
-    described = {"config": describe(experiment.config), "dataset": experiment.dataset.fingerprint}
-    path = config_file(workdir)
-    if path.exists():
-        config, dataset = _read_config(workdir)
-        remedy = "choose another --workdir, or delete this one to start anew"
-        free = FREE | ({"train.num_epochs"} if experiment.config.train.schedule == "constant" else set())
-        if difference := first_difference(config, described["config"], free=free):
-            raise UserError(f"{workdir}: was trained with {difference}; {remedy}")
-        if dataset != described["dataset"]:
-            raise UserError(
-                f"{workdir}: was trained on other data than {described['config']['data']['raw_dir']}; {remedy}"
-            )
-    write_json(path, described)
+    check_workdir(experiment.config, experiment.dataset.fingerprint, workdir)
+    write_json(config_file(workdir), _described(experiment.config, experiment.dataset.fingerprint))
+
+
+def _described(config: ConfigDict, dataset: str) -> dict[str, Any]:
+    return {"config": describe(config), "dataset": dataset}
+
+
+def check_workdir(config: ConfigDict, dataset: str, workdir: Path) -> None:
+    """Raises UserError where a used workdir is another configuration's, or other data's; `dataset` is a fingerprint."""
+    described = _described(config, dataset)
+    if not config_file(workdir).exists():
+        return
+    before, trained_on = _read_config(workdir)
+    remedy = "choose another --workdir, or delete this one to start anew"
+    free = FREE | ({"train.num_epochs"} if config.train.schedule == "constant" else set())
+    if difference := first_difference(before, described["config"], free=free):
+        raise UserError(f"{workdir}: was trained with {difference}; {remedy}")
+    if trained_on != dataset:
+        raise UserError(f"{workdir}: was trained on other data than {described['config']['data']['raw_dir']}; {remedy}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import app
+from launch import app, plan
 from music_map.raw.schema import pipeline_files
 from music_map.synthetic.marginals import PUBLISHED_50M
-from music_map.synthetic.settings import PRESETS, settings_for
-from music_map.synthetic.writer import generate, read_record
+from music_map.synthetic.settings import PRESETS, Settings, settings_for
+from music_map.synthetic.writer import expected_bytes, generate, read_record, require_free
 
 OUTPUT = flags.DEFINE_string("output", "data/raw", "Folder to write to, in the hub's layout.")
 SIZE = flags.DEFINE_enum("size", "demo", list(PRESETS), "Preset; also the folder's name under flat/.")
@@ -32,6 +32,7 @@ NUM_ITEMS = flags.DEFINE_integer("num_items", 0, "Songs; 0 keeps the preset's.")
 NUM_LISTENS = flags.DEFINE_integer("num_listens", 0, "Listens, which likes and the rest follow; 0 keeps the preset's.")
 MOODS = flags.DEFINE_float("moods_per_session", 1.0, "Above 1: longer sessions, in which what is played moves on.")
 SEED = flags.DEFINE_integer("seed", 0, "Another seed gives other rows of the same kind.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be written, and how large it is.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace files that are there, downloaded ones too.")
 
 
@@ -51,6 +52,17 @@ def _report(raw_dir: Path, size: str, marginals: Mapping[str, float]) -> None:
         app.say(f"{path}  {path.stat().st_size / 2**20:,.1f} MiB")
 
 
+def _plan(raw_dir: Path, settings: Settings) -> None:
+    if not OVERWRITE.value:
+        require_free(raw_dir, settings)
+    app.say(f"{settings.num_users:,} users, {settings.num_items:,} songs, seed {settings.seed}; rows to write:")
+    for name in ("listens", "likes", "dislikes", "unlikes", "undislikes"):
+        app.say(f"{getattr(settings, f'num_{name}'):>16,}  {raw_dir / f'flat/{settings.size}/{name}.parquet'}")
+    for name in pipeline_files(settings.size)[5:]:
+        app.say(f"{'':>16}  {raw_dir / name}")
+    app.say(f"about {plan.size_text(expected_bytes(settings))} in all")
+
+
 def main() -> None:
     raw_dir = app.path_of(OUTPUT.value, "output")
     settings = settings_for(
@@ -64,6 +76,9 @@ def main() -> None:
     record = None if OVERWRITE.value else read_record(raw_dir, settings)
     if record is not None:
         app.say(f"{raw_dir}: up to date, these settings were generated before; nothing to do")
+        return
+    if DRY_RUN.value:
+        _plan(raw_dir, settings)
         return
     begin = time.monotonic()
     marginals = generate(raw_dir, settings, overwrite=OVERWRITE.value, progress=app.bar)

@@ -15,13 +15,14 @@ import re
 
 from absl import flags
 
-from launch import app, published, stages
+from launch import app, plan, published, stages
 from music_map.errors import UserError
 from music_map.preprocess.parts import merge_parts, run_part
 from music_map.storage import write_json
 
 _CONFIG = app.define_config()
 _FORCE = flags.DEFINE_bool("force", False, "Preprocess again even where the result is up to date.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say whether it is done, and what would be read.")
 _PART = flags.DEFINE_string("part", None, "i/n: do the next step of the i-th of n parts, and nothing else.")
 _MERGE = flags.DEFINE_integer("merge", None, "n: make the data set of what n parts have written.", 1)
 
@@ -29,6 +30,9 @@ _MERGE = flags.DEFINE_integer("merge", None, "n: make the data set of what n par
 def main() -> None:
     if sum((_PART.value is not None, _MERGE.value is not None, _FORCE.value)) > 1:
         raise UserError("--part, --merge and --force exclude each other; to start anew, delete the processed folder")
+    if _DRY_RUN.value:
+        plan.say_dataset(_CONFIG.value, force=_FORCE.value)
+        return
     if _PART.value is not None:
         if not (match := re.fullmatch(r"(\d+)/(\d+)", _PART.value)):
             raise UserError(f"--part={_PART.value}: must be i/n, e.g. --part=1/4")

@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 
 from launch import app, experiment, recency
-from launch.every_user import write_every_user
+from launch.every_user import plan_every_user, write_every_user
 from music_map.convert.build import SONGS, USERS
 from music_map.convert.ids import IdTable
 from music_map.errors import UserError
@@ -41,6 +41,7 @@ _DISLIKES = flags.DEFINE_list("dislikes", [], "Song ids to stay away from.")
 _ORDERED = flags.DEFINE_bool("ordered", True, "Whether the order of --songs is that of listening.")
 _BATCH = flags.DEFINE_string("batch", None, "File of queries, one a line.")
 _ALL = flags.DEFINE_bool("all_users", False, "Recommends for every user, into --output.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "With --all_users: only say how many, and what is done already.")
 _OUTPUT = flags.DEFINE_string("output", None, "With --batch: JSON lines. With --all_users: a Parquet file.")
 _K = flags.DEFINE_integer("k", 10, "Songs to recommend.")
 _FORMAT = flags.DEFINE_enum("format", "table", ["json", "table"], "What to print.")
@@ -215,6 +216,8 @@ def main() -> int:
     many = ways["--batch"] or ways["--all_users"]
     if many != (_OUTPUT.value is not None):
         raise UserError("--output: goes with --batch or --all_users" if not many else "--output missing: give a file")
+    if _DRY_RUN.value and not _ALL.value:
+        raise UserError("--dry_run: goes with --all_users; the other queries take a moment")
     if _K.value < 1:
         raise UserError(f"--k={_K.value}: must be at least 1")
     lists = [tuple(_id(text.strip(), flag) for text in value if text.strip()) for flag, value in
@@ -228,6 +231,8 @@ def main() -> int:
         recommender = Recommender.load(workdir)
         if not many:
             answer = _single(opened, workdir, recommender, query, filters)
+        elif _ALL.value and _DRY_RUN.value:
+            said = plan_every_user(recommender, app.path_of(_OUTPUT.value, "output"), k=_K.value)
         elif _ALL.value:
             users = np.arange(len(recommender.export.user_ids), dtype=np.int32)
             scores = recency.present_scores(opened, workdir, users, heard=filters.heard)

@@ -54,6 +54,13 @@ def graph_settings(config: ConfigDict) -> GraphSettings:
     )
 
 
+def source_of(config: ConfigDict) -> Path:
+    """The folder of the logs."""
+    if config.data.format == "text":
+        return app.path_of(config.data.path, "config.data.path")
+    return app.path_of(config.data.raw_dir, "config.data.raw_dir")
+
+
 def processed_dir(config: ConfigDict) -> Path:
     """The folder of all processed data sets and graphs."""
     return app.path_of(config.data.processed_dir, "config.data.processed_dir")
@@ -61,11 +68,7 @@ def processed_dir(config: ConfigDict) -> Path:
 
 def dataset_plan(config: ConfigDict) -> DatasetPlan:
     """What the configuration's logs become, and where; says which optional files are absent."""
-    settings = preprocess_settings(config)
-    if settings.format == "text":
-        source = app.path_of(config.data.path, "config.data.path")
-    else:
-        source = app.path_of(config.data.raw_dir, "config.data.raw_dir")
+    settings, source = preprocess_settings(config), source_of(config)
     plan = plan_dataset(settings, source=source, processed_dir=processed_dir(config), progress=app.bar)
     for name in plan.missing:
         app.warn(f"{source / name}: no such file; it counts as empty")

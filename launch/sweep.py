@@ -14,11 +14,13 @@ in a second terminal shares the work.
 
 import importlib.util
 import shlex
+from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from launch import app, experiment, search_space, stages
+from launch import app, experiment, plan, search_space, stages
 from music_map.errors import UserError, require
 
 _CONFIG = app.define_config()
@@ -32,6 +34,18 @@ _PRUNER = flags.DEFINE_string(
     "pruner", "median", "Ends trials that fall behind others at the same epoch: none, median or hyperband."
 )
 _KEEP_CHECKPOINTS = flags.DEFINE_bool("keep_checkpoints", False, "Keep those of trials that are not the best too.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say which stages and trials are done, and what is searched.")
+
+
+def _plan(output: Path, axes: Sequence[search_space.Axis]) -> int:
+    plan.say_stages(_CONFIG.value)
+    for axis in axes:
+        values = ", ".join(map(str, axis.choices)) if axis.choices else f"{axis.low} to {axis.high}"
+        app.say(f"search: {axis.field}: {values}")
+    begun = len(list((output / "trials").glob("[0-9]*")))
+    epochs = _CONFIG.value.train.num_epochs
+    app.say(f"sweep: {begun} of {_TRIALS.value} trials begun in {output}; each at most {epochs} epochs")
+    return 0
 
 
 def _require_libraries() -> None:
@@ -58,6 +72,8 @@ def main() -> int:
     search_space.check_ends(axes, config, experiment.check_settings)
     if config.data.train_on_val:
         raise UserError("config.data.train_on_val=True: leaves no validation split to choose by; set it to False")
+    if _DRY_RUN.value:
+        return _plan(output, axes)
     _require_libraries()
     # Optuna and matplotlib come with an extra.
     from launch import study, sweep_report

@@ -2,6 +2,7 @@
 
     python launch/train.py --config=configs/yambda.py --workdir=checkpoints/yambda
     python launch/train.py --config=configs/yambda.py --workdir=checkpoints/low --config.train.learning_rate=1e-3
+    python launch/train.py --config=configs/demo.py --workdir=checkpoints/demo --tensorboard --profile_steps=100:110
 
 Preprocesses and builds the graph first where that has not been done for this configuration. Writes config.json,
 metrics.jsonl, checkpoints/, recency/, embeddings/, playlist.json and results.json into the workdir. SIGTERM or Ctrl-C
@@ -15,11 +16,17 @@ on every host of a Cloud TPU slice or as a Slurm step; elsewhere --coordinator_a
 each process's --process_id say who is where. Workdir and data lie on a file system that all of them see.
 """
 
+import re
+from pathlib import Path
+
 from absl import flags
 
-from launch import app, attention, cluster, experiment, recency
+from launch import app, attention, cluster, experiment, plan, recency
 from music_map import processes
+from music_map.errors import UserError
 from music_map.storage import write_json
+from music_map.training.loop import steps_per_epoch
+from music_map.training.profiling import StepProfile
 
 _CONFIG = app.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, metrics, results.", required=True)
@@ -31,6 +38,35 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of this 
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0)
 _HEARTBEAT = flags.DEFINE_integer("heartbeat_timeout", 60, "Seconds until a silent process counts as lost.", 5)
 _STALL = flags.DEFINE_float("stall_timeout", 3600.0, "Seconds without progress after which processes end; 0: never.", 0)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say which stages are done, what the others would do, how large.")
+_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Log to WORKDIR/tensorboard too; needs the extra tensorboard.")
+_PROFILE = flags.DEFINE_string("profile_steps", None, "A:B traces the steps A to B - 1 into WORKDIR/profile.")
+
+
+def _profile(workdir: Path) -> StepProfile | None:
+    if _PROFILE.value is None:
+        return None
+    steps = re.fullmatch(r"(\d+):(\d+)", _PROFILE.value)
+    if steps is None or int(steps[1]) >= int(steps[2]):
+        raise UserError(f"--profile_steps={_PROFILE.value}: must be A:B with A below B, e.g. 100:110")
+    return StepProfile(int(steps[1]), int(steps[2]), workdir / "profile")
+
+
+def _say_profile(profile: StepProfile) -> None:
+    if not profile.traced:
+        app.warn(f"--profile_steps={_PROFILE.value}: none of these steps was run now")
+        return
+    app.note(f"profile of {profile.traced} steps in {profile.folder}: open its trace.json.gz in ui.perfetto.dev")
+
+
+def _plan(workdir: Path) -> int:
+    config = _CONFIG.value
+    dataset, num_edges = plan.say_stages(config)
+    if dataset is not None:
+        experiment.check_workdir(config, dataset.fingerprint, workdir)
+    steps = None if num_edges is None else steps_per_epoch(num_edges, config.train.batch_size)
+    plan.say_training(config, workdir, dataset, steps)
+    return 0
 
 
 def main() -> int:
@@ -49,12 +85,20 @@ def main() -> int:
 
 def _train() -> int:
     workdir = app.path_of(_WORKDIR.value, "workdir")
-    loop = experiment.loop_settings(_CONFIG.value)
+    if _DRY_RUN.value:
+        experiment.check_settings(_CONFIG.value)
+        return _plan(workdir)
+    loop, profile = experiment.loop_settings(_CONFIG.value), _profile(workdir)
+    experiment.metrics_log(workdir, tensorboard=_TENSORBOARD.value)  # refused before anything that takes long
     run = experiment.load(_CONFIG.value)
     experiment.claim_workdir(run, workdir)
     config = run.config
     with app.stop_on_signal() as asked, cluster.watched(asked.is_set, _STALL.value) as should_stop:
-        result = experiment.train(run, workdir, loop, should_stop=should_stop)
+        result = experiment.train(
+            run, workdir, loop, should_stop=should_stop, profile=profile, tensorboard=_TENSORBOARD.value
+        )
+    if profile is not None:
+        _say_profile(profile)
     if result.resumed_from is not None:
         app.note(f"went on from step {result.resumed_from}")
     if result.reason == "signal":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from music_map.preprocess.dataset import HELD_OUT_SCHEMA, SCHEMA, Dataset
-from music_map.preprocess.inputs import Inputs, identify_inputs
+from music_map.preprocess.inputs import Inputs, identify_inputs, remembered_inputs
 from music_map.preprocess.logs import preprocess_logs
 from music_map.preprocess.settings import PreprocessSettings
 from music_map.preprocess.text import TEXT_FILES, preprocess_text
@@ -69,6 +69,34 @@ def plan_dataset(
     Raises:
       UserError: a required file is absent.
     """
+    cache = processed_dir / "inputs.json"
+    inputs = identify_inputs(source, cache=cache, progress=progress, **_wanted(settings))
+    return DatasetPlan(settings, source, processed_dir, inputs, _identity(settings, inputs))
+
+
+def remembered_plan(
+    settings: PreprocessSettings, *, source: Path, processed_dir: Path
+) -> tuple[DatasetPlan | None, dict[str, int]]:
+    """`plan_dataset` that reads no input and writes nothing, for a look ahead.
+
+    Returns:
+      The plan, None where an input is new or has changed since it was hashed; and the bytes of each input.
+
+    Raises:
+      UserError: a required file is absent.
+    """
+    inputs, sizes = remembered_inputs(source, cache=processed_dir / "inputs.json", **_wanted(settings))
+    if inputs is None:
+        return None, sizes
+    return DatasetPlan(settings, source, processed_dir, inputs, _identity(settings, inputs)), sizes
+
+
+def _identity(settings: PreprocessSettings, inputs: Inputs) -> str:
+    return fingerprint({"version": FORMAT_VERSION, "settings": settings.identity(), "inputs": inputs})
+
+
+def _wanted(settings: PreprocessSettings) -> dict[str, Any]:
+    """The input files, those of them that may be absent, and what to do where another is."""
     if settings.format == "text":
         names, optional = list(TEXT_FILES.values()), []
         remedy = "point --config.data.path at the folder that holds train.txt, valid.txt and test.txt"
@@ -80,11 +108,7 @@ def plan_dataset(
             f"fetch it with launch/download.py --size={settings.size}, or point --config.data.raw_dir at the folder "
             "that holds flat/"
         )
-    inputs = identify_inputs(
-        source, names, optional=optional, remedy=remedy, cache=processed_dir / "inputs.json", progress=progress
-    )
-    identity = {"version": FORMAT_VERSION, "settings": settings.identity(), "inputs": inputs}
-    return DatasetPlan(settings, source, processed_dir, inputs, fingerprint(identity))
+    return {"names": names, "optional": optional, "remedy": remedy}
 
 
 def find_dataset(plan: DatasetPlan) -> Dataset | None:

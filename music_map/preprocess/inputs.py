@@ -37,22 +37,8 @@ def identify_inputs(
     Raises:
       UserError: a file that is not optional is absent.
     """
-    known = _read_cache(cache)
-    entries: dict[str, dict[str, Any]] = {}
-    for name in names:
-        path = folder / name
-        if path.is_file():
-            status = path.stat()
-            entries[name] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-        elif name not in optional:
-            raise UserError(f"{path}: no such file; {remedy}")
-    unknown = []
-    for name, entry in entries.items():
-        old = known.get(str((folder / name).absolute()))
-        if old is not None and entry == {key: old.get(key) for key in entry}:
-            entry["sha256"] = old["sha256"]
-        else:
-            unknown.append(name)
+    entries = _look(folder, names, optional=optional, remedy=remedy)
+    known, unknown = _recall(folder, entries, cache)
     if unknown:
         with (
             progress("checksums", sum(entries[name]["size"] for name in unknown), "B") as advance,
@@ -63,6 +49,51 @@ def identify_inputs(
             for name, found in zip(unknown, pool.map(lambda n: _sha256(folder / n, advance), unknown), strict=True):
                 entries[name]["sha256"] = found
         write_json(cache, {**known, **{str((folder / name).absolute()): entries[name] for name in unknown}})
+    return _identities(names, entries)
+
+
+def remembered_inputs(
+    folder: Path, names: Sequence[str], *, optional: Sequence[str], remedy: str, cache: Path
+) -> tuple[Inputs | None, dict[str, int]]:
+    """`identify_inputs` that reads and writes nothing: for a look ahead.
+
+    Returns:
+      The identities, None where a file is new or has changed since its sum was remembered; and the bytes of each file
+      that is there.
+    """
+    entries = _look(folder, names, optional=optional, remedy=remedy)
+    _, unknown = _recall(folder, entries, cache)
+    return None if unknown else _identities(names, entries), {name: entry["size"] for name, entry in entries.items()}
+
+
+def _look(folder: Path, names: Sequence[str], *, optional: Sequence[str], remedy: str) -> dict[str, dict[str, Any]]:
+    """Size and modification time of the files that are there."""
+    entries: dict[str, dict[str, Any]] = {}
+    for name in names:
+        path = folder / name
+        if path.is_file():
+            status = path.stat()
+            entries[name] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        elif name not in optional:
+            raise UserError(f"{path}: no such file; {remedy}")
+    return entries
+
+
+def _recall(
+    folder: Path, entries: dict[str, dict[str, Any]], cache: Path
+) -> tuple[Mapping[str, dict[str, Any]], list[str]]:
+    """Adds the sums that the cache remembers. Returns all that it knows, and the files that it does not know."""
+    known, unknown = _read_cache(cache), []
+    for name, entry in entries.items():
+        old = known.get(str((folder / name).absolute()))
+        if old is not None and entry == {key: old.get(key) for key in entry}:
+            entry["sha256"] = old["sha256"]
+        else:
+            unknown.append(name)
+    return known, unknown
+
+
+def _identities(names: Sequence[str], entries: Mapping[str, dict[str, Any]]) -> Inputs:
     return {
         name: {key: entries[name][key] for key in ("size", "sha256")} if name in entries else None for name in names
     }

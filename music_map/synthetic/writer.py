@@ -67,13 +67,18 @@ def require_free(raw_dir: Path, settings: Settings) -> None:
             )
 
 
+def expected_bytes(settings: Settings) -> int:
+    """About how large the files will be."""
+    return settings.num_listens * _LISTEN_BYTES + int(settings.num_items * 1.1 * (1 - MISSING_SHARE)) * _SONG_BYTES
+
+
 def _require_space(raw_dir: Path, settings: Settings) -> None:
     folder = raw_dir
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; choose another --output")
-    need = settings.num_listens * _LISTEN_BYTES + int(settings.num_items * 1.1 * (1 - MISSING_SHARE)) * _SONG_BYTES
+    need = expected_bytes(settings)
     free = shutil.disk_usage(folder).free
     if need > free:
         raise UserError(

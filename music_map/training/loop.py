@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -16,6 +17,7 @@ from music_map.model.lightgcn import Params
 from music_map.progress import Progress, silent
 from music_map.training.checkpoint import CheckpointStore
 from music_map.training.metrics_log import MetricsLog
+from music_map.training.profiling import StepProfile
 from music_map.training.runner import Runner
 from music_map.training.step import MEASURES, StepSettings, rate_at
 
@@ -101,6 +103,7 @@ def fit(
     evaluate: Callable[[Params], dict[str, float]] | None,
     should_stop: Callable[[], bool] = lambda: False,
     evaluated: Callable[[float, Position], object] | None = None,
+    profile: StepProfile | None = None,
     progress: Progress = silent,
 ) -> FitResult:
     """Trains, or goes on training, to the end.
@@ -113,6 +116,7 @@ def fit(
       evaluate: validation metrics of parameters; None where there is no validation split (the last step is the best).
       should_stop: asked between dispatches; True saves and returns.
       evaluated: told the epoch and the position after each evaluation, before `should_stop` is asked.
+      profile: steps to trace.
       progress: bar over steps.
 
     Raises:
@@ -148,15 +152,19 @@ def fit(
 
     reason, saved_at = "epochs", time.perf_counter()
     boundaries = [settings.log_every_steps, eval_every]
-    with progress("training", last, "step") as advance:
+    profile = StepProfile(0, 0, log.path.parent) if profile is None else profile
+    with progress("training", last, "step") as advance, contextlib.closing(profile):
         advance(step)
         while step < last and not stale():
             ahead = _next_stop(step, last, boundaries, settings.steps_per_dispatch)
+            ahead = min(ahead, profile.steps_left(step))
+            profile.before(step)
             started = time.perf_counter()
             ahead = min(ahead, runner.steps_left(step))
             state, finite = runner.advance(state, step, ahead)
             finite = bool(finite)
             position.train_seconds += time.perf_counter() - started
+            profile.after(step + ahead, ahead)
             if not finite:
                 store.wait()
                 kept = store.steps()

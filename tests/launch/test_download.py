@@ -56,8 +56,8 @@ def test_lists_then_fetches_only_what_the_pipeline_reads(server, tmp_path):
     assert sorted(str(p.relative_to(output)) for p in files) == sorted(PATHS)
     assert all(p.read_bytes() == server.files[str(p.relative_to(output))] for p in files)
     assert [r.first_byte for r in server.transfers("embeddings.parquet")] == [None, 40_000]
-    # One bar, and nothing of the hub library's own.
-    assert "download: 100%" in err and all("download:" in line for line in err.split("\n") if line.strip())
+    # Nothing of the hub library's own; our bar is for terminals, and for what takes longer.
+    assert err == ""
 
     count = len(server.transfers())
     status, out, err = run(server.endpoint, "--size=50m", f"--output={output}")

@@ -1,0 +1,129 @@
+"""What --dry_run says: which stages are done, what the others would read and write, and how large it is.
+
+Nothing is written and no input is hashed: inputs that were never hashed are said to be new.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from launch import app, stages
+from music_map.graph.build import graph_fingerprint, graph_folder
+from music_map.preprocess.build import find_dataset, remembered_plan
+from music_map.preprocess.dataset import Dataset
+from music_map.storage import MANIFEST, ArrayFolder, read_json
+
+
+def size_text(size: int) -> str:
+    """Bytes in the unit that suits: "3.1 MB"."""
+    power = next((n for n in range(4) if size < 1000 ** (n + 1)), 4)
+    return f"{size:,} B" if power == 0 else f"{size / 1000**power:,.1f} {'kMGT'[power - 1]}B"
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(os.path.getsize(Path(root) / name) for root, _, names in os.walk(folder) for name in names)
+
+
+class Prepared(NamedTuple):
+    """The stages before training, as far as they are done: None where one is not."""
+
+    dataset: Dataset | None
+    num_edges: int | None
+
+
+def say_stages(config: ConfigDict, *, force: bool = False) -> Prepared:
+    """Says whether preprocess and build_graph are done for a configuration.
+
+    Args:
+      config: the configuration.
+      force: whether the graph would be built again.
+
+    Raises:
+      UserError: a required input is absent, or a field has no meaning.
+    """
+    dataset = say_dataset(config)
+    return Prepared(dataset, _say_graph(config, dataset, force=force))
+
+
+def say_dataset(config: ConfigDict, *, force: bool = False) -> Dataset | None:
+    """Says whether preprocess is done for a configuration. Returns the data set where it is, and is not done again."""
+    settings, source = stages.preprocess_settings(config), stages.source_of(config)
+    plan, sizes = remembered_plan(settings, source=source, processed_dir=stages.processed_dir(config))
+    dataset = find_dataset(plan) if plan is not None else None
+    files = f"{len(sizes)} files of {source}, {size_text(sum(sizes.values()))}"
+    if dataset is not None:
+        stats = dataset.stats
+        events = " + ".join(f"{stats[f'{split}_size']:,}" for split in ("train", "val", "test"))
+        app.say(
+            f"preprocess: {'done, to do again (--force)' if force else 'done'}: {plan.folder}, "
+            f"{size_text(folder_size(plan.folder))}: {events} events, {stats['num_users']:,} users, "
+            f"{stats['num_items']:,} songs"
+        )
+        return None if force else dataset
+    where = f"{stages.processed_dir(config)}/events-..." if plan is None else str(plan.folder)
+    new = " (not hashed before: done all the same if their content is known)" if plan is None else ""
+    app.say(f"preprocess: to do: {files}{new} -> {where}; chunks of {settings.chunk_size:,} events")
+    for name, size in sizes.items():
+        app.say(f"  {size_text(size):>10}  {source / name}")
+    return None
+
+
+def _say_graph(config: ConfigDict, dataset: Dataset | None, *, force: bool) -> int | None:
+    settings = stages.graph_settings(config)
+    if dataset is None:
+        app.say("build_graph: to do, after preprocess")
+        return None
+    identity = graph_fingerprint(dataset, settings)
+    folder = graph_folder(stages.processed_dir(config), identity)
+    if not (folder / MANIFEST).is_file() or (stored := ArrayFolder.open(folder)).fingerprint != identity:
+        # An edge is stored with its user, song, weight and place in the songs' order: 16 bytes.
+        most = dataset.stats["train_size"]
+        app.say(f"build_graph: to do: {most:,} events of train -> {folder}, at most {size_text(16 * most)}")
+        return None
+    stats = stored.meta["stats"]
+    edges = stats["num_edges"] // 2
+    again = "done, to do again (--force)" if force else "done"
+    app.say(
+        f"build_graph: {again}: {folder}, {size_text(folder_size(folder))}: {edges:,} edges, "
+        f"{stats['num_negative_edges']:,} negative edges"
+    )
+    return edges
+
+
+def say_training(config: ConfigDict, workdir: Path, dataset: Dataset | None, steps_per_epoch: int | None) -> None:
+    """Says what training would do in a workdir, and where it would go on.
+
+    Args:
+      config: the configuration.
+      workdir: of the run.
+      dataset: where it is made already.
+      steps_per_epoch: where the graph is there already.
+    """
+    train, model = config.train, config.model
+    last = None if steps_per_epoch is None else train.num_epochs * steps_per_epoch
+    if last is None:
+        what = f"{train.num_epochs} epochs, steps of {train.batch_size:,} pairs"
+    else:
+        what = f"{train.num_epochs} epochs of {steps_per_epoch:,} steps of {train.batch_size:,} pairs, {last:,} steps"
+    if dataset is not None:
+        nodes = dataset.num_users + dataset.num_items
+        rows = 4 * nodes * model.embedding_dim
+        what += f"; a row of {model.embedding_dim} for each of {nodes:,} nodes is {size_text(rows)}, "
+        what += f"a checkpoint with its optimizer about {size_text(3 * rows)}"
+    steps = sorted(int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*") if path.name.isdigit())
+    if (workdir / "results.json").exists():
+        result = read_json(workdir / "results.json")
+        app.say(f"train: done in {workdir} (best step {result['step']}); to do: the table of results once more")
+        return
+    if steps:
+        app.say(f"train: begun in {workdir}, goes on at step {steps[-1]:,}{f' of {last:,}' if last else ''}; {what}")
+    else:
+        app.say(f"train: to do in {workdir}: {what}")
+    if config.recency.enabled and config.data.format != "text":
+        app.say(f"recency: to do, an encoder of past windows, at most {config.recency.max_epochs} epochs")
+    app.say(f"evaluate: to do, protocol {config.eval.protocol}, beside {', '.join(config.eval.baselines) or 'nothing'}")
