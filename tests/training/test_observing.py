@@ -68,9 +68,9 @@ def test_tensorboard_holds_what_metrics_jsonl_holds_also_after_a_resume(tmp_path
     wanted = {}
     for line in map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines()):
         for tag in line.keys() - {"step"}:
-            wanted.setdefault(tag, {})[line["step"]] = line[tag]
+            wanted.setdefault(tag.replace("@", "_"), {})[line["step"]] = line[tag]  # as tensorboardX writes it
     found = scalars(tmp_path / "tensorboard")
-    assert found.keys() == wanted.keys() and "train/loss" in found and "val/ndcg@20" in found
+    assert found.keys() == wanted.keys() and "train/loss" in found and "val/ndcg_20" in found
     for tag, values in wanted.items():
         assert found[tag].keys() == values.keys()
         np.testing.assert_allclose([found[tag][s] for s in values], list(values.values()), rtol=1e-6)
