@@ -1,0 +1,112 @@
+"""Names of songs from a file: CSV, Parquet, JSON or JSON lines with a column item_id and any others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from music_map.errors import UserError
+from music_map.preprocess.dataset import index_of
+
+SUFFIXES = (".csv", ".parquet", ".json", ".jsonl")
+
+
+class Column(NamedTuple):
+    """One column of texts.
+
+    Attributes:
+      name: as in the file.
+      values: the different texts.
+      codes: int32 [I], position in `values`, -1 where the song has none.
+    """
+
+    name: str
+    values: list[str]
+    codes: np.ndarray
+
+
+class Metadata(NamedTuple):
+    """Columns in the file's order, and how many of its rows name a song of the model."""
+
+    columns: list[Column]
+    num_rows: int
+    num_known: int
+
+
+def read_metadata(path: Path, item_ids: np.ndarray) -> Metadata:
+    """Reads a file of songs' names.
+
+    Args:
+      path: its ending says what it is, see SUFFIXES; JSON is a list of objects.
+      item_ids: uint32 [I], ascending. Rows of other songs are passed over; of a song's rows the first counts.
+
+    Raises:
+      UserError: no such file, another format, no column item_id, or an id that is no whole number.
+    """
+    table = _table(path)
+    if "item_id" not in table.column_names:
+        raise UserError(f"{path}: has no column item_id; its columns are {', '.join(table.column_names) or 'none'}")
+    if len(table.column_names) < 2:
+        raise UserError(f"{path}: has no column besides item_id; give title, artist or others")
+    try:
+        ids = pc.cast(table["item_id"], pa.int64()).to_numpy(zero_copy_only=False)
+        if table["item_id"].null_count:
+            raise ValueError("it has empty cells")
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as e:
+        raise UserError(f"{path}: column item_id: whole numbers wanted ({str(e).splitlines()[0]})") from e
+    rows, first = np.unique(ids, return_index=True)
+    at = index_of(item_ids, rows)
+    first, at = first[at >= 0], at[at >= 0]
+    columns = []
+    for name in table.column_names:
+        if name == "item_id":
+            continue
+        texts = _texts(path, name, table[name])
+        values, codes = np.unique(np.array(["" if t is None else t for t in texts], object)[first], return_inverse=True)
+        placed = np.full(len(item_ids), -1, np.int32)
+        placed[at] = codes
+        if len(values) and values[0] == "":
+            placed -= (placed >= 0).astype(np.int32)
+            values = values[1:]
+        columns.append(Column(name, values.tolist(), placed))
+    return Metadata(columns, len(table), len(at))
+
+
+def _texts(path: Path, name: str, column: pa.ChunkedArray) -> list[str | None]:
+    try:
+        return [t if t is None else t.strip() for t in pc.cast(column, pa.string()).to_pylist()]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            return [v if v is None else ", ".join(map(str, v)) for v in column.to_pylist()]
+    raise UserError(f"{path}: column {name}: texts or numbers wanted, not {column.type}")
+
+
+def _table(path: Path) -> pa.Table:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UserError(f"{path}: unknown kind of file; give one that ends in {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a file of songs' names")
+    try:
+        if suffix == ".parquet":
+            return pq.read_table(path)
+        if suffix == ".csv":
+            return pa.csv.read_csv(path)
+        if suffix == ".jsonl":
+            return pa.json.read_json(path)
+        rows = json.loads(path.read_text())
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise UserError(f"{path}: a list of objects wanted, such as [{{\"item_id\": 1, \"title\": \"...\"}}]")
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return pa.table({name: [row.get(name) for row in rows] for name in names})
+    except (pa.ArrowException, OSError, ValueError) as e:
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise UserError(f"{path}: cannot be read as {suffix[1:]} ({reason})") from e

@@ -1,0 +1,208 @@
+// From a playlist to its query and its recommendations: what music_map/playlist/attention.py, music_map/retrieval/search.py
+// and music_map/retrieval/filters.py do in Python, over vectors z = c / ||c|| of the codes c. Pure functions.
+"use strict";
+
+// Songs of a playlist and disliked songs that count, at most.
+const MAX_SONGS = 1024, MOST_DISLIKES = 128;
+
+function songVectors(codes, dim) {
+  const count = codes.length / dim, inverse = new Float64Array(count);
+  for (let i = 0, at = 0; i < count; i++) {
+    let square = 0;
+    for (let j = 0; j < dim; j++, at++) square += codes[at] * codes[at];
+    inverse[i] = square > 0 ? 1 / Math.sqrt(square) : 0;
+  }
+  return { codes, dim, count, inverse };
+}
+
+function vectorOf(songs, i) {
+  const vector = new Float64Array(songs.dim);
+  for (let j = 0; j < songs.dim; j++) vector[j] = songs.codes[i * songs.dim + j] * songs.inverse[i];
+  return vector;
+}
+
+function dot(a, b) {
+  let sum = 0;
+  for (let j = 0; j < a.length; j++) sum += a[j] * b[j];
+  return sum;
+}
+
+function unit(x) {
+  const square = dot(x, x);
+  return square > 0 ? x.map((v) => v / Math.sqrt(square)) : x;
+}
+
+function weightedSum(weights, rows, dim) {
+  const sum = new Float64Array(dim);
+  rows.forEach((row, i) => { for (let j = 0; j < dim; j++) sum[j] += weights[i] * row[j]; });
+  return sum;
+}
+
+function softmax(logits) {
+  const most = Math.max(...logits), odds = logits.map((l) => Math.exp(l - most));
+  const total = odds.reduce((a, b) => a + b, 0);
+  return odds.map((o) => o / total);
+}
+
+// Query and attention weights of songs in the order of listening, the latest last.
+function attend(rows, popularity, head) {
+  const dim = rows[0].length, last = rows[rows.length - 1];
+  const centre = unit(weightedSum(rows.map(() => 1), rows, dim));
+  const logits = rows.map((row, i) => {
+    const place = rows.length - i;  // from the end, the last is 1
+    const bucket = Math.min(31 - Math.clz32(place), head.position.length - 1);
+    return head.position[bucket] + head.centre * dot(row, centre) + head.latest * dot(row, last)
+      + head.popularity * popularity[i];
+  });
+  const weights = softmax(logits);
+  return { query: unit(weightedSum(weights, rows, dim)), weights };
+}
+
+// The query turned away from disliked songs.
+function pushAway(query, disliked, strength) {
+  if (!disliked.length) return query;
+  const near = disliked.map((row) => dot(row, query));
+  const weights = softmax(near.map((s) => 4 * s)).map((w, i) => w * Math.max(0, near[i]));
+  const away = weightedSum(weights, disliked, query.length);
+  return unit(query.map((v, j) => v - strength * away[j]));
+}
+
+// Scores of all songs.
+function scoresOf(songs, query) {
+  const { codes, dim, count, inverse } = songs, scores = new Float64Array(count);
+  for (let i = 0, at = 0; i < count; i++) {
+    let sum = 0;
+    for (let j = 0; j < dim; j++, at++) sum += codes[at] * query[j];
+    scores[i] = sum * inverse[i];
+  }
+  return scores;
+}
+
+// The n best of the songs that `may` lets through, best first; of equal scores the earlier song.
+function topSongs(scores, n, may) {
+  const heap = [];  // the worst of the best at its root
+  const worse = (a, b) => scores[a] < scores[b] || (scores[a] === scores[b] && a > b);
+  const sink = (at) => {
+    for (;;) {
+      let least = at;
+      for (const child of [2 * at + 1, 2 * at + 2]) {
+        if (child < heap.length && worse(heap[child], heap[least])) least = child;
+      }
+      if (least === at) return;
+      [heap[at], heap[least]] = [heap[least], heap[at]];
+      at = least;
+    }
+  };
+  for (let i = 0; i < scores.length; i++) {
+    if (heap.length === n && (n === 0 || scores[i] <= scores[heap[0]])) continue;
+    if (!may(i)) continue;
+    if (heap.length < n) {
+      heap.push(i);
+      for (let at = heap.length - 1; at > 0;) {
+        const parent = (at - 1) >> 1;
+        if (!worse(heap[at], heap[parent])) break;
+        [heap[at], heap[parent]] = [heap[parent], heap[at]];
+        at = parent;
+      }
+    } else {
+      heap[0] = i;
+      sink(0);
+    }
+  }
+  return heap.sort((a, b) => scores[b] - scores[a] || a - b);
+}
+
+// Counts of the artists and albums that were picked, each rule {most, offsets, values}.
+function capsOf(rules) {
+  const counts = rules.map(() => new Map());
+  return (song) => {
+    const mine = rules.map(({ offsets, values }) => values.subarray(offsets[song], offsets[song + 1]));
+    if (mine.some((list, r) => list.some((v) => (counts[r].get(v) || 0) >= rules[r].most))) return false;
+    mine.forEach((list, r) => list.forEach((v) => counts[r].set(v, (counts[r].get(v) || 0) + 1)));
+    return true;
+  };
+}
+
+// Picks k of the pool, best first, under the caps and with diversity by marginal relevance.
+function choose(songs, pool, scores, k, rules, diversity) {
+  const admit = capsOf(rules), picked = [];
+  if (!diversity) {
+    for (const song of pool) {
+      if (picked.length === k) break;
+      if (admit(song)) picked.push(song);
+    }
+    return picked;
+  }
+  const rows = pool.map((song) => vectorOf(songs, song)), nearest = new Array(pool.length).fill(null);
+  const left = new Array(pool.length).fill(true);
+  for (let tried = 0; picked.length < k && tried < pool.length; tried++) {
+    let best = -1, most = -Infinity;
+    pool.forEach((song, i) => {
+      if (!left[i]) return;
+      const gain = (1 - diversity) * scores[song] - diversity * (nearest[i] === null ? 0 : nearest[i]);
+      if (gain > most) { most = gain; best = i; }
+    });
+    left[best] = false;
+    if (!admit(pool[best])) continue;
+    picked.push(pool[best]);
+    rows.forEach((row, i) => {
+      const near = dot(row, rows[best]);
+      nearest[i] = nearest[i] === null ? near : Math.max(nearest[i], near);
+    });
+  }
+  return picked;
+}
+
+// The whole answer to a playlist.
+//   songs: of songVectors.   popularity: by song, log(1 + listeners).   heads: {ordered, unordered}.
+//   asked: {playlist, dislikes, ordered, k, diversity}, songs by index.   may: whether a song may be recommended at all.
+//   rules: caps.   push: share of a disliked song's direction that is taken out.
+// Returns {query, weights, playlist, scores, songs}: `playlist` without its duplicates, which `weights` belong to.
+function recommend({ songs, popularity, heads, asked, may, rules, push }) {
+  // The last place of a duplicate counts: it was played last there.
+  const playlist = [...new Set([...asked.playlist].reverse())].reverse();
+  const inside = new Set(playlist), disliked = [...new Set(asked.dislikes)];
+  const rows = playlist.map((i) => vectorOf(songs, i));
+  const head = asked.ordered ? heads.ordered : heads.unordered;
+  const { query: plain, weights } = attend(rows, playlist.map((i) => popularity[i]), head);
+  const pushed = disliked.filter((i) => !inside.has(i)).sort((a, b) => a - b).slice(0, MOST_DISLIKES);
+  const query = pushAway(plain, pushed.map((i) => vectorOf(songs, i)), push);
+  const scores = scoresOf(songs, query);
+  const out = new Set([...playlist, ...disliked]);
+  const allowed = (i) => may(i) && !out.has(i);
+  const byScore = !rules.length && !asked.diversity;
+  let size = byScore ? asked.k : (asked.diversity ? 5 : 2) * asked.k;
+  for (;;) {
+    const pool = topSongs(scores, size, allowed);
+    const picked = byScore ? pool : choose(songs, pool, scores, asked.k, rules, asked.diversity);
+    if (byScore || picked.length === asked.k || pool.length < size) {
+      return { query, weights, playlist, scores, songs: picked };
+    }
+    size *= 2;
+  }
+}
+
+// Where a query lies on the map: the geometric median of its nearest songs, weighted as UMAP weighs neighbours. A mean
+// would lie between two groups, where there is nothing.
+function placeOf(scores, position, near = 15) {
+  const songs = topSongs(scores, near, () => true);
+  const away = songs.map((i) => Math.max(0, 1 - scores[i])), least = away[0];
+  const spread = away.reduce((a, b) => a + b - least, 0) / songs.length || 1;
+  const weight = away.map((d) => Math.exp(-(d - least) / spread));
+  let x = 0, y = 0, total = 0;
+  songs.forEach((i, at) => {
+    x += weight[at] * position[2 * i]; y += weight[at] * position[2 * i + 1]; total += weight[at];
+  });
+  x /= total; y /= total;
+  for (let step = 0; step < 50; step++) {  // Weiszfeld
+    let sx = 0, sy = 0, sum = 0;
+    songs.forEach((i, at) => {
+      const pull = weight[at] / Math.max(1e-6, Math.hypot(position[2 * i] - x, position[2 * i + 1] - y));
+      sx += pull * position[2 * i]; sy += pull * position[2 * i + 1]; sum += pull;
+    });
+    x = sx / sum; y = sy / sum;
+  }
+  return [x, y];
+}
+
+if (typeof module !== "undefined") module.exports = { songVectors, vectorOf, attend, pushAway, scoresOf, topSongs, recommend, placeOf };

@@ -1,0 +1,187 @@
+"""What a map's page carries: arrays and JSON-able values in one compressed block.
+
+    gzip( uint32 length of the head | head, JSON | zeros up to a multiple of 8 | arrays, each at a multiple of 8 )
+
+The head has "meta", and for each array its dtype, shape and offset from the first one. Little endian throughout; the
+same arrays give the same bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from music_map.errors import DamagedFileError
+from music_map.map.clusters import centres_of
+from music_map.map.metadata import Column, Metadata
+from music_map.playlist.heads import Heads, to_json
+from music_map.retrieval.export import Export
+from music_map.retrieval.filters import Filters, allowed_songs
+
+FORMAT_VERSION = 1
+# Of the byte "flags".
+ALLOWED, HAS_AUDIO, KNOWN = 1, 2, 4
+
+
+def pack(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> bytes:
+    """The block of some arrays and values."""
+    head: dict[str, Any] = {"version": FORMAT_VERSION, "meta": dict(meta), "arrays": {}}
+    blocks, offset = [], 0
+    for name, array in arrays.items():
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        head["arrays"][name] = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": offset}
+        block = array.tobytes()
+        blocks += [block, bytes(-len(block) % 8)]
+        offset += len(block) + -len(block) % 8
+    text = json.dumps(head, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    start = [np.uint32(len(text)).astype("<u4").tobytes(), text, bytes(-(4 + len(text)) % 8)]
+    return gzip.compress(b"".join([*start, *blocks]), compresslevel=6, mtime=0)
+
+
+def unpack(block: bytes, *, source: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The inverse of `pack`. Raises DamagedFileError, naming `source`, where it is something else."""
+    damaged = f"{source}: holds no map of this version; export it again with launch/export_map.py"
+    try:
+        data = gzip.decompress(block)
+        length = int(np.frombuffer(data, "<u4", 1)[0])
+        head = json.loads(data[4 : 4 + length])
+        if head["version"] != FORMAT_VERSION:
+            raise DamagedFileError(damaged)
+        first = 4 + length + -(4 + length) % 8
+        arrays = {
+            name: np.frombuffer(
+                data, entry["dtype"], int(np.prod(entry["shape"])), offset=first + entry["offset"]
+            ).reshape(entry["shape"])
+            for name, entry in head["arrays"].items()
+        }
+        return arrays, head["meta"]
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError) as e:
+        raise DamagedFileError(damaged) from e
+
+
+def songs_of(export: Export, rows: np.ndarray) -> Export:
+    """An export of some of the songs, int [n], ascending."""
+    parts = {name: getattr(export, name)[rows] for name in ("item_ids", "item_embeddings", "recommendable")}
+    parts |= {name: getattr(export, name)[rows] for name in ("listeners", "has_audio")}
+    for offsets, values in (("artist_offsets", "artists"), ("album_offsets", "albums")):
+        old = getattr(export, offsets)
+        size = np.diff(old)[rows]
+        parts[offsets] = np.concatenate([[0], np.cumsum(size)]).astype(old.dtype)
+        at = np.repeat(old[:-1][rows] - parts[offsets][:-1], size) + np.arange(int(size.sum()))
+        parts[values] = getattr(export, values)[at]
+    return export._replace(**parts)
+
+
+def groups_of(export: Export, metadata: Metadata | None, name: str) -> Column | None:
+    """Songs by artist or by genre: the metadata's column of that name, else the model's first artist of each song."""
+    for column in metadata.columns if metadata else ():
+        if column.name.lower() in (name, f"{name}s", f"{name}_name"):
+            return column
+    if name != "artist" or not len(export.artist_ids):
+        return None
+    has = np.diff(export.artist_offsets) > 0
+    codes = np.full(len(has), -1, np.int32)
+    codes[has] = export.artists[export.artist_offsets[:-1][has]]
+    return Column("artist", [f"artist {i}" for i in export.artist_ids.tolist()], codes)
+
+
+def names_of(clusters: np.ndarray, groups: Column | None, weight: np.ndarray, *, most: int = 2) -> dict[int, str]:
+    """What is typical of each cluster: the values with the most p(value | cluster) log(p(value | cluster) / p(value)).
+
+    Args:
+      clusters: int32 [I].
+      groups: genres or artists of the songs, or None.
+      weight: float [I], what a song counts.
+      most: values to name.
+    """
+    numbers = np.unique(clusters)
+    if groups is None or not groups.values:
+        return {int(c): f"group {c + 1}" for c in numbers}
+    there = groups.codes >= 0
+    overall = np.bincount(groups.codes[there], weight[there], len(groups.values))
+    overall = overall / max(overall.sum(), 1e-12)
+    found = {}
+    for number in numbers:
+        rows = there & (clusters == number)
+        share = np.bincount(groups.codes[rows], weight[rows], len(groups.values))
+        share = share / max(share.sum(), 1e-12)
+        gain = np.where(share > 0, share * np.log(np.maximum(share, 1e-12) / np.maximum(overall, 1e-12)), -np.inf)
+        best = [int(v) for v in np.argsort(-gain, kind="stable")[:most] if share[v] > 0]
+        found[int(number)] = " · ".join(groups.values[v] for v in best) or f"group {number + 1}"
+    return found
+
+
+def map_payload(
+    *,
+    export: Export,
+    codes: np.ndarray,
+    position: np.ndarray,
+    clusters: np.ndarray,
+    colours: Mapping[int, int],
+    heads: Heads,
+    filters: Filters,
+    dislike_push: float,
+    metadata: Metadata | None,
+    facts: Mapping[str, Any],
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and values of a page.
+
+    Args:
+      export: of the map's songs.
+      codes: int8 or int16 [I, d], see `music_map.map.quantise`.
+      position: float32 [I, 2].
+      clusters: int32 [I].
+      colours: of the clusters, 0 to 6.
+      heads: of the playlist attention; its space is in `codes` already.
+      filters: of the page's recommendations.
+      dislike_push: see `music_map.playlist.attention.push_away`.
+      metadata: names, or None.
+      facts: what else the page tells, JSON-able.
+    """
+    artists, genres = (groups_of(export, metadata, name) for name in ("artist", "genre"))
+    weight = np.log1p(export.listeners) + 0.1
+    names = names_of(clusters, genres or artists, weight)
+    centres = centres_of(position, clusters)
+    columns: Sequence[Column] = metadata.columns if metadata else ()
+    flags = ALLOWED * allowed_songs(filters, export).astype(np.uint8)
+    flags |= HAS_AUDIO * export.has_audio.astype(np.uint8) | KNOWN * export.recommendable.astype(np.uint8)
+    arrays = {
+        "item_ids": export.item_ids.astype(np.uint32),
+        "position": position.astype(np.float32),
+        "codes": codes,
+        "listeners": export.listeners.astype(np.uint32),
+        "flags": flags,
+        "clusters": clusters.astype(np.uint16),
+        "artist_offsets": export.artist_offsets.astype(np.uint32),
+        "artists": export.artists.astype(np.uint32),
+        "artist_ids": export.artist_ids.astype(np.uint32),
+        "album_offsets": export.album_offsets.astype(np.uint32),
+        "albums": export.albums.astype(np.uint32),
+        "album_ids": export.album_ids.astype(np.uint32),
+        **{f"column_{at}": column.codes for at, column in enumerate(columns)},
+    }
+    stored = to_json(heads)
+    meta = {
+        "columns": [{"name": column.name, "values": column.values} for column in columns],
+        "artist_column": next((at for at, c in enumerate(columns) if artists and c is artists), None),
+        "clusters": [
+            {
+                "number": number,
+                "name": name,
+                "colour": int(colours[number]),
+                "centre": centres[number],
+                "size": int((clusters == number).sum()),
+            }
+            for number, name in names.items()
+        ],
+        "heads": {"ordered": stored["ordered"], "unordered": stored["unordered"]},
+        "dislike_push": dislike_push,
+        "filters": {name: getattr(filters, name) for name in ("max_per_artist", "max_per_album", "diversity")},
+        "facts": dict(facts),
+    }
+    return arrays, meta
