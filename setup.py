@@ -22,12 +22,11 @@ DOCS = [
     "sphinx>=8.2",  # the reference from the docstrings; 8.2 makes a page for each module by itself
 ]
 
-REPORT = [
-    "jinja2",  # the page of launch/report.py
-    "matplotlib",  # its charts, as SVG
-]
-
 TENSORBOARD = ["tensorboardX"]  # launch/train.py --tensorboard: event files without TensorFlow
+
+MAP = [
+    "umap-learn",  # launch/export_map.py: the plane; without it --method=pca
+]
 
 setup(
     name="music-map",
@@ -35,6 +34,7 @@ setup(
     description="Song recommendations from listening logs with a graph neural network, in JAX",
     python_requires=">=3.11",
     packages=find_packages(include=["music_map", "music_map.*", "launch", "configs"]),
+    package_data={"music_map.map": ["page/*", "page/vendor/*"]},
     entry_points={"console_scripts": ["music-map = launch.jobs:main"]},
     install_requires=[
         "absl-py",  # flags and application start-up of launch/
@@ -68,15 +68,17 @@ setup(
             "httpx",  # the test client of the service
             "ipykernel",  # runs notebooks/colab.ipynb,
             "nbclient",  # which a test executes
+            # Drives the headless Chromium that the map's page is tested in; without a Chromium those tests are skipped.
+            "playwright; platform_machine in 'x86_64 AMD64 aarch64 arm64'",
             *DOCS,
-            *REPORT,
+            *MAP,
             *SERVE,
             *SWEEP,
             *TENSORBOARD,
         ],
         "dask": ["distributed"],  # launch/preprocess_dask.py: preprocessing on several machines
         "docs": DOCS,
-        "report": REPORT,
+        "map": MAP,
         "serve": SERVE,
         "sweep": SWEEP,
         "tensorboard": [*TENSORBOARD, "tensorboard"],  # the writer, and what shows its files

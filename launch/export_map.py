@@ -31,7 +31,9 @@ from music_map.storage import read_json, write_text
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The page, such as map.html.", required=True)
-_METADATA = flags.DEFINE_string("metadata", None, "Names of songs: item_id, title, artist, ... (.csv, .parquet, .json).")
+_METADATA = flags.DEFINE_string(
+    "metadata", None, "Names of songs: item_id, title, artist, ... (.csv, .parquet, .json)."
+)
 _PREVIOUS = flags.DEFINE_string("previous", None, "An older map to stay close to: its page or its --positions file.")
 _POSITIONS = flags.DEFINE_string("positions", None, "Parquet file for item_id, x, y, cluster of every song.")
 _METHOD = flags.DEFINE_enum("method", "umap", METHODS, "umap: neighbourhoods; pca: quick, two principal components.")
@@ -81,8 +83,8 @@ def main() -> int:
     projected = time.perf_counter() - start
     kept = kept_neighbours(position, vectors)
     app.say(
-        f"{_METHOD.value}: {len(vectors)} songs in {projected:.1f} s; {kept:.0%} of a song's 10 nearest are among its 50 "
-        "nearest on the map"
+        f"{_METHOD.value}: {len(vectors)} songs in {projected:.1f} s; "
+        f"{kept:.0%} of a song's 10 nearest are among its 50 nearest on the map"
     )
     clusters = cluster(vectors, _CLUSTERS.value or num_clusters_for(len(vectors)), seed=_SEED.value)
     if previous is not None:
@@ -95,8 +97,8 @@ def main() -> int:
     filters = filters_of(settings)
     agrees = agreement(export, vectors, codes, clusters, heads, filters)
     app.say(
-        f"int{_BITS.value} vectors: {agrees.same_top_10:.1%} of the top 10 of {agrees.num_queries} queries are the same, "
-        f"scores differ by at most {agrees.worst_score_error:.4f}"
+        f"int{_BITS.value} vectors: {agrees.same_top_10:.1%} of the top 10 of {agrees.num_queries} queries are the "
+        f"same, scores differ by at most {agrees.worst_score_error:.4f}"
     )
     facts = {
         "title": _TITLE.value or workdir.absolute().name,

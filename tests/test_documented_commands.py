@@ -75,6 +75,7 @@ class Rule:
 
 
 PIPELINE, RETRIEVAL = "launch/test_pipeline.py::", "launch/test_retrieval_commands.py::"
+MAP = "launch/test_export_map.py::"
 RUNS = "launch/test_documented_runs.py::"
 MINUTES = "minutes of a quiet machine"
 RULES = [
@@ -108,6 +109,8 @@ RULES = [
     Rule(r"launch/build_index\.py", by=RETRIEVAL + "test_an_index_is_built_loaded_and_refused_when_stale"),
     Rule(r"launch/evaluate_retrieval\.py", by="launch/test_service.py::test_"),
     Rule(r"launch/serve\.py", by="launch/test_service.py::test_the_process_serves_on_loopback_and_stops_at_a_signal"),
+    Rule(r"launch/export_map\.py .*(metadata|bits)=", by=MAP + "test_names_settings_and_bad_input"),
+    Rule(r"launch/export_map\.py", by=MAP + "test_a_map_and_one_like_it"),
     Rule(r"launch/compare\.py", by="launch/test_compare.py::test_"),
     Rule(r"launch/sweep\.py", by="launch/test_sweep.py::test_"),
 ]

@@ -80,9 +80,7 @@ def centres_of(position: np.ndarray, clusters: np.ndarray) -> dict[int, int]:
     return found
 
 
-def colours_of(
-    position: np.ndarray, clusters: np.ndarray, *, previous: dict[int, int] | None = None
-) -> dict[int, int]:
+def colours_of(position: np.ndarray, clusters: np.ndarray, *, previous: dict[int, int] | None = None) -> dict[int, int]:
     """A colour for each cluster, 0 to 6, so that clusters that touch on the map differ where seven colours allow.
 
     Greedy: the cluster with most coloured neighbours first, the colour whose users share the shortest border with it.

@@ -104,7 +104,7 @@ def _table(path: Path) -> pa.Table:
             return pa.json.read_json(path)
         rows = json.loads(path.read_text())
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise UserError(f"{path}: a list of objects wanted, such as [{{\"item_id\": 1, \"title\": \"...\"}}]")
+            raise UserError(f'{path}: a list of objects wanted, such as [{{"item_id": 1, "title": "..."}}]')
         names = list(dict.fromkeys(name for row in rows for name in row))
         return pa.table({name: [row.get(name) for row in rows] for name in names})
     except (pa.ArrowException, OSError, ValueError) as e:

@@ -1,8 +1,8 @@
 """The page of a map: one HTML file with styles, scripts, libraries and data inside, and no request to anywhere.
 
-    page/page.html     the template: {{title}}, {{style}}, {{scripts}} and {{data}} are filled in
-    page/*.css, *.js   in the order of STYLES and SCRIPTS
-    page/vendor/       libraries of others, with their licences; see README.md there
+page/page.html     the template: {{title}}, {{style}}, {{scripts}} and {{data}} are filled in
+page/*.css, *.js   in the order of STYLES and SCRIPTS
+page/vendor/       libraries of others, with their licences; see README.md there
 """
 
 from __future__ import annotations
@@ -108,9 +108,7 @@ def read_previous(path: Path, item_ids: np.ndarray) -> Previous:
         ids, position, clusters = arrays["item_ids"], arrays["position"], arrays["clusters"]
         colours = {entry["number"]: entry["colour"] for entry in meta["clusters"]}
     at = index_of(item_ids, ids.astype(np.int64))
-    found = Previous(
-        np.full((len(item_ids), 2), np.nan, np.float32), np.full(len(item_ids), -1, np.int32), colours
-    )
+    found = Previous(np.full((len(item_ids), 2), np.nan, np.float32), np.full(len(item_ids), -1, np.int32), colours)
     found.position[at[at >= 0]] = position[at >= 0]
     found.clusters[at[at >= 0]] = clusters[at >= 0]
     return found

@@ -26,7 +26,7 @@ NUM_NEIGHBOURS = 15
 _MIN_DIST = 0.5
 # Passes over the edges. A start from an older map only has to settle what has changed, in smaller steps.
 _EPOCHS, _EPOCHS_SMALL, _SMALL = 200, 300, 10_000
-_WARM_EPOCHS, _WARM_RATE = 100, 0.25
+_WARM_EPOCHS, _WARM_RATE = 100, 0.05
 _BATCH = 8_192
 # Fewer songs than this have no neighbourhoods to speak of.
 _FEWEST = 32
@@ -151,7 +151,9 @@ def _umap(vectors: np.ndarray, old: np.ndarray | None, seed: int, progress: Prog
             n_jobs=1,  # more are not reproducible
             tqdm_kwds={"disable": False, "file": _Epochs(advance), "bar_format": "{n}", "mininterval": 0.5},
         )
-        return np.asarray(reducer.fit_transform(vectors), np.float32)
+        found = np.asarray(reducer.fit_transform(vectors), np.float32)
+    # UMAP stretches a start to a square box: the old map's sides are given back.
+    return found if old is None else found * np.ptp(start, axis=0)
 
 
 class _Epochs(io.StringIO):
@@ -226,7 +228,5 @@ def kept_neighbours(position: np.ndarray, vectors: np.ndarray, *, near: int = 10
         scores = vectors[rows] @ vectors.T
         scores[np.arange(len(rows)), rows] = -np.inf
         wanted = np.argpartition(-scores, near - 1, axis=1)[:, :near]
-        kept += sum(
-            len(np.intersect1d(w, d)) for w, d in zip(wanted, drawn[start : start + 128], strict=True)
-        )
+        kept += sum(len(np.intersect1d(w, d)) for w, d in zip(wanted, drawn[start : start + 128], strict=True))
     return kept / (near * len(sample))

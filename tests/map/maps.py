@@ -53,7 +53,8 @@ def songs(count=240, seed=0):
 
 FACTS = {
     "title": "test", "workdir": "checkpoints/test", "step": 7, "num_catalogue": 240, "method": "pca", "bits": 8,
-    "kept_neighbours": 0.5, "num_queries": 10, "same_top_10": 0.99, "worst_score_error": 0.001, "worst_vector_error": 0.01,
+    "kept_neighbours": 0.5, "num_queries": 10, "same_top_10": 0.99, "worst_score_error": 0.001,
+    "worst_vector_error": 0.01,
 }  # fmt: skip
 
 

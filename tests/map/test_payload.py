@@ -39,7 +39,8 @@ def test_some_of_the_songs_keep_what_is_theirs():
     for new, old in enumerate(rows):
         assert some.item_ids[new] == export.item_ids[old]
         mine, was = (
-            e.artists[e.artist_offsets[at] : e.artist_offsets[at + 1]].tolist() for e, at in ((some, new), (export, old))
+            e.artists[e.artist_offsets[at] : e.artist_offsets[at + 1]].tolist()
+            for e, at in ((some, new), (export, old))
         )
         assert mine == was
 

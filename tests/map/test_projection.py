@@ -54,7 +54,7 @@ def test_umap_is_reproducible_faithful_and_stays_where_it_was():
     second = project(later, previous=previous, seed=3)
     moved = np.linalg.norm(second - first, axis=1)
     fresh = np.linalg.norm(project(later, seed=3) - first, axis=1)
-    assert np.median(moved) < 0.15 and np.median(moved) < np.median(fresh) / 2
+    assert np.median(moved) < 0.2 and np.median(moved) < np.median(fresh) / 2
     assert np.median(moved[::10]) < 0.3  # the new ones lie among their neighbours
     assert kept_neighbours(second, later) > 0.8
 

@@ -39,15 +39,18 @@ def test_the_same_songs_scores_and_weights_as_the_recommender(bits):
     codes, heads = quantise(vectors, bits=bits), maps.heads()
     asked = []
     for n, k, caps, diversity, dislikes in [
-        (1, 10, 0, 0.0, 0), (2, 10, 0, 0.0, 0), (9, 20, 0, 0.0, 3), (70, 5, 0, 0.0, 1), (5, 10, 1, 0.0, 0), (5, 40, 2, 0.0, 2),
-        (3, 10, 0, 0.5, 0), (6, 12, 1, 0.8, 2), (2, 500, 0, 0.0, 0), (4, 300, 1, 0.0, 0),
+        (1, 10, 0, 0.0, 0), (2, 10, 0, 0.0, 0), (9, 20, 0, 0.0, 3), (70, 5, 0, 0.0, 1), (5, 10, 1, 0.0, 0),
+        (5, 40, 2, 0.0, 2), (3, 10, 0, 0.5, 0), (6, 12, 1, 0.8, 2), (2, 500, 0, 0.0, 0), (4, 300, 1, 0.0, 0),
     ]:  # fmt: skip
         for ordered in (True, False):
             drawn = rng.permutation(len(vectors))[: n + dislikes].tolist()
             playlist = drawn[:n] + drawn[:1]  # a duplicate: its last place counts
             asked.append({"playlist": playlist, "dislikes": drawn[n:], "ordered": ordered, "k": k,
                           "max_per_artist": caps, "diversity": diversity})  # fmt: skip
-    stored = {name: {f: np.asarray(v).tolist() for f, v in getattr(heads, name)._asdict().items()} for name in ("ordered", "unordered")}
+    stored = {
+        name: {f: np.asarray(v).tolist() for f, v in getattr(heads, name)._asdict().items()}
+        for name in ("ordered", "unordered")
+    }
     given = {
         "codes": codes.ravel().tolist(), "dim": maps.DIM, "popularity": popularity_of(export.listeners).tolist(),
         "heads": stored, "push": 0.5, "asked": asked, "allowed": allowed_songs(Filters(), export).tolist(),
@@ -63,7 +66,10 @@ def test_the_same_songs_scores_and_weights_as_the_recommender(bits):
         filters = Filters(max_per_artist=query["max_per_artist"], diversity=query["diversity"])
         recommender = recommender_of(export, dequantise(codes), heads, filters, dislike_push=0.5)
         wanted = recommender.recommend(
-            ids[query["playlist"]].tolist(), dislikes=ids[query["dislikes"]].tolist(), ordered=query["ordered"], k=query["k"]
+            ids[query["playlist"]].tolist(),
+            dislikes=ids[query["dislikes"]].tolist(),
+            ordered=query["ordered"],
+            k=query["k"],
         ).recommendations
         assert ids[found["songs"]].tolist() == [r.item_id for r in wanted], query
         np.testing.assert_allclose(found["scores"], [r.score for r in wanted], atol=2e-6)

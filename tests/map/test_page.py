@@ -1,0 +1,184 @@
+"""The page in a headless Chromium: search, click, nearest, playlist, themes and keys, and no word to anywhere."""
+
+import maps
+import numpy as np
+import pytest
+from browser import needs_browser, opened
+
+from music_map.map.agreement import recommender_of
+from music_map.map.metadata import Column, Metadata
+from music_map.map.quantise import dequantise
+from music_map.retrieval.filters import Filters
+
+pytestmark = needs_browser
+
+
+def names(count):
+    codes = np.arange(count, dtype=np.int32)
+    titles = [f"Étude {i}" if i % 2 else f"</script> Nocturne {i}" for i in range(count)]
+    return Metadata(
+        [
+            Column("title", titles, codes),
+            Column("artist", ["Ada", "Bo", "Cy"], codes % 3),
+            Column("year", ["1999"], codes * 0),
+        ],
+        count,
+        count,
+    )
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    path = maps.write_page(tmp_path_factory.mktemp("page") / "map.html", metadata=names(240))
+    with opened(path) as page:
+        yield page
+        assert page.complaints == []
+        assert [url for url in page.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def texts(page, where):
+    return page.locator(where).all_inner_texts()
+
+
+def test_search_by_name_and_by_id_selects_a_song(page):
+    page.keyboard.press("/")
+    page.keyboard.type("etude 15")
+    assert texts(page, "#results .name")[0].startswith("Étude 15")
+    page.keyboard.press("Enter")
+    assert page.inner_text("#song-body .big").startswith("Étude 15")
+    ids = maps.songs().item_ids
+    page.fill("#search", str(ids[30]))
+    page.keyboard.press("Enter")
+    assert page.inner_text("#song-body .big") == "</script> Nocturne 30"
+    assert len(texts(page, "#nearest li")) == 10
+    page.fill("#search", "no such song")
+    assert "No song" in page.inner_text("#results")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+
+
+def test_nearest_and_recommended_are_those_of_the_recommender(page):
+    export, heads = maps.songs(), maps.heads()
+    arrays, _ = maps.payload(export)
+    recommender = recommender_of(
+        export, dequantise(arrays["codes"].reshape(240, -1)), heads, Filters(), dislike_push=0.5
+    )
+    for rows, ordered in (([7, 8, 90, 3], True), (list(range(40, 90)), False), ([12], True)):
+        page.evaluate("([rows, ordered]) => musicMap.setPlaylist(rows, {ordered})", [rows, ordered])
+        shown = [
+            int(i) for i in page.eval_on_selector_all("#recommended li", "nodes => nodes.map(n => n.dataset.song)")
+        ]
+        wanted = recommender.recommend(export.item_ids[rows].tolist(), ordered=ordered, k=10).recommendations
+        assert shown == [r.item_id for r in wanted]
+    page.evaluate("musicMap.setPlaylist([])")
+    page.evaluate("musicMap.select(12)")
+    shown = [int(i) for i in page.eval_on_selector_all("#nearest li", "nodes => nodes.map(n => n.dataset.song)")]
+    assert shown == [r.item_id for r in recommender.similar(int(export.item_ids[12]), k=10).recommendations]
+
+
+def test_a_list_of_ids_becomes_the_playlist(page):
+    ids = maps.songs().item_ids
+    page.fill("#search", f"{ids[5]}, {ids[9]} 999999999")
+    assert "Make 2 songs the playlist (1 unknown)" in page.inner_text("#results")
+    page.keyboard.press("Enter")
+    assert len(texts(page, "#playlist li")) == 2 and page.is_checked("#ordered")
+    assert f"--songs={ids[5]},{ids[9]} --k=10" in page.text_content("#command")
+    page.click("#clear")
+    assert page.is_visible("#playlist-empty") and page.is_hidden("#answer")
+    page.evaluate("document.activeElement.blur()")
+
+
+def test_hover_click_ctrl_click_and_lasso(page):
+    page.keyboard.press("0")
+    page.wait_for_timeout(700)
+    left, top = page.evaluate(
+        "(() => { const b = document.getElementById('plot').getBoundingClientRect(); return [b.x, b.y] })()"
+    )
+    # A song that no other lies near.
+    alone = page.evaluate("""() => {
+      const p = Array.from(musicMap.view.x.keys(), i => musicMap.view.screen(i));
+      const away = (i, j) => i === j ? 1e9 : Math.hypot(p[i][0] - p[j][0], p[i][1] - p[j][1]);
+      const free = p.map((a, i) => a[0] < 80 ? 0 : Math.min(...p.map((b, j) => away(i, j))));
+      const i = free.indexOf(Math.max(...free)); return [i, ...p[i]];
+    }""")
+    song, x, y = alone
+    page.mouse.move(left + x + 3, top + y + 30)
+    page.mouse.move(left + x, top + y, steps=4)
+    page.wait_for_selector("#tooltip", state="visible")
+    title = page.evaluate("i => musicMap.names.title(i)", song)
+    assert title in page.inner_text("#tooltip") and "1999" not in page.inner_text("#tooltip")
+    page.mouse.click(left + x, top + y)
+    page.wait_for_function("i => musicMap.state.song === i", arg=song)
+    assert page.inner_text("#song-body .big") == title and "1999" in page.inner_text("#song-body")
+    page.keyboard.down("Control")
+    page.mouse.click(left + x, top + y)
+    page.keyboard.up("Control")
+    page.wait_for_function("i => musicMap.state.playlist.includes(i)", arg=song)
+    page.keyboard.press("a")
+    assert page.evaluate("musicMap.state.playlist.length") == 0
+    page.keyboard.press("l")
+    assert page.get_attribute("#lasso", "aria-pressed") == "true"
+    width, height = page.evaluate(
+        "[document.getElementById('plot').clientWidth, document.getElementById('plot').clientHeight]"
+    )
+    corners = [(100, 20), (width - 10, 20), (width - 10, height / 2), (100, height / 2), (100, 24)]
+    page.mouse.move(left + corners[0][0], top + corners[0][1])
+    page.mouse.down()
+    for cx, cy in corners[1:]:
+        page.mouse.move(left + cx, top + cy, steps=6)
+        page.wait_for_timeout(30)
+    page.mouse.up()
+    page.wait_for_function("musicMap.state.playlist.length > 0")
+    inside = page.evaluate(
+        """([w, h]) => Array.from(musicMap.view.x.keys()).filter(i => {
+      const [a, b] = musicMap.view.screen(i); return a > 104 && a < w - 14 && b > 26 && b < h / 2 - 4; })""",
+        [width, height],
+    )
+    assert set(inside) <= set(page.evaluate("musicMap.state.playlist"))
+    assert not page.is_checked("#ordered") and len(texts(page, "#recommended li")) == 10
+    place = page.evaluate("musicMap.state.answer.place")
+    assert np.isfinite(place).all()
+    assert page.get_attribute("#lasso", "aria-pressed") == "false"
+    page.evaluate("musicMap.setPlaylist([])")
+
+
+def test_keys_colours_highlight_and_themes(page):
+    page.evaluate("document.activeElement.blur()")
+    for mode in ("artist", "popularity", "cold", "cluster"):
+        page.keyboard.press("c")
+        assert page.is_checked(f"#colour-{mode}") and page.locator("#legend li").count() > 0
+    entry = page.locator("#legend button").first
+    entry.click()
+    assert entry.get_attribute("aria-pressed") == "true"
+    page.keyboard.press("Escape")
+    assert page.evaluate("musicMap.state.spot") is None
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("t")
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    page.keyboard.press("?")
+    assert "rounded to 8 bits" in page.inner_text("#about")
+    page.keyboard.press("Escape")
+    page.focus("#plot")
+    page.keyboard.press("Enter")
+    assert page.evaluate("musicMap.state.song") is not None
+    unnamed = page.eval_on_selector_all(
+        "button, input",
+        "nodes => nodes.filter(n => !(n.getAttribute('aria-label') || n.innerText || n.labels?.length)).map(n => n.id)",
+    )
+    assert unnamed == []
+
+
+def test_points_are_drawn(page):
+    page.evaluate("musicMap.view.plot.redraw()")
+    shades = page.evaluate("""() => { const image = musicMap.view.plot.export(); const seen = new Set();
+      for (let i = 0; i < image.data.length; i += 4)
+        if (image.data[i + 3] > 200) seen.add(image.data[i] + ',' + image.data[i + 1]);
+      return seen.size }""")
+    assert shades > 5
+
+
+def test_a_light_screen_gets_a_light_page(tmp_path):
+    with opened(maps.write_page(tmp_path / "map.html"), scheme="light") as page:
+        assert page.evaluate("document.documentElement.dataset.theme") == "light"
+        assert page.complaints == []
