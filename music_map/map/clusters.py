@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from scipy.cluster.vq import kmeans2
+from scipy.cluster import vq
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
@@ -36,7 +36,7 @@ def cluster(vectors: np.ndarray, num_clusters: int, *, seed: int = 0) -> np.ndar
     sample = vectors[np.sort(rng.permutation(len(vectors))[:_SAMPLE])]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of an empty cluster: it is left out below
-        centres, _ = kmeans2(sample, min(num_clusters, len(sample)), iter=_STEPS, minit="++", rng=rng)
+        centres, _ = vq.kmeans2(sample, min(num_clusters, len(sample)), iter=_STEPS, minit="++", rng=rng)
     found = np.empty(len(vectors), np.int64)
     half = np.square(centres).sum(axis=1) / 2
     for start in range(0, len(vectors), 65_536):
