@@ -176,9 +176,3 @@ def test_points_are_drawn(page):
         if (image.data[i + 3] > 200) seen.add(image.data[i] + ',' + image.data[i + 1]);
       return seen.size }""")
     assert shades > 5
-
-
-def test_a_light_screen_gets_a_light_page(tmp_path):
-    with opened(maps.write_page(tmp_path / "map.html"), scheme="light") as page:
-        assert page.evaluate("document.documentElement.dataset.theme") == "light"
-        assert page.complaints == []
