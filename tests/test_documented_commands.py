@@ -92,6 +92,8 @@ RULES = [
     Rule(r"launch/download\.py", by="launch/test_download.py::test_"),
     Rule(r"launch/generate\.py", by="launch/test_generate.py::test_"),
     Rule(r"launch/convert\.py", by="launch/test_convert_command.py::test_a_csv_of_names_trains_and_recommends_by_name"),
+    Rule(r"launch/preprocess\.py", by="launch/test_preprocess.py::test_parts_then_merge"),
+    Rule(r"launch/preprocess_dask\.py", by="launch/test_preprocess.py::test_parts_under_dask"),
     Rule(r"launch/train\.py .*data/own", by="launch/test_convert_command.py::test_a_csv_of_names_trains_and_rec"),
     Rule(r"launch/train\.py .*cold_item_fraction", by=PIPELINE + "test_cold_start"),
     Rule(r"launch/train\.py .*mode=subgraph", by=RUNS + "test_training_in_parts_and_on_many_devices"),

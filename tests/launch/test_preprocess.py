@@ -1,4 +1,4 @@
-"""launch/preprocess.py as a user runs it."""
+"""launch/preprocess.py and launch/preprocess_dask.py as a user runs them."""
 
 import json
 import subprocess
