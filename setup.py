@@ -34,7 +34,7 @@ setup(
     description="Song recommendations from listening logs with a graph neural network, in JAX",
     python_requires=">=3.11",
     packages=find_packages(include=["music_map", "music_map.*", "launch", "configs"]),
-    package_data={"music_map.map": ["page/*", "page/vendor/*"]},
+    package_data={"music_map.map": ["page/*", "page/vendor/*"], "music_map.reporting": ["templates/*"]},
     entry_points={"console_scripts": ["music-map = launch.jobs:main"]},
     install_requires=[
         "absl-py",  # flags and application start-up of launch/

@@ -44,7 +44,7 @@ def main(run_a: str, run_b: str) -> int:
     if output is not None and output.is_dir():
         raise UserError(f"--output={output}: is a folder; give a file")
     opened = [experiment.open_workdir(workdir) for workdir in workdirs]
-    _check_same_data(workdirs, opened)
+    experiment.check_same_data(workdirs, opened)
     config = opened[0].config
     protocol = _PROTOCOL.value if _PROTOCOL.value is not None else config.eval.protocol
     experiment.check_protocol(config, protocol, "--protocol")
@@ -80,20 +80,6 @@ def main(run_a: str, run_b: str) -> int:
         write_json(output, result)
         app.say(f"all metrics in {output}")
     return 0
-
-
-def _check_same_data(workdirs: list[Path], opened: list[experiment.Run]) -> None:
-    """Raises UserError where the two runs have other users, songs or events."""
-    first, second = opened
-    if first.dataset == second.dataset:
-        return
-    one, other = (experiment.flat(app.to_dict(run.config.data), "data.") for run in opened)
-    named = [name for name in one if one[name] != other.get(name) and name not in experiment.PLACES]
-    why = f"config.{named[0]} is {one[named[0]]!r} there, {other[named[0]]!r} here" if named else "the logs differ"
-    raise UserError(
-        f"{workdirs[0]} and {workdirs[1]} were trained on different data ({why}); figures on different data cannot be "
-        "compared: train both with the same data fields on the same logs"
-    )
 
 
 def _evaluate(

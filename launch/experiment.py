@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
@@ -353,18 +353,25 @@ def report(
     """
     config = experiment.config
     names = baseline_names(config, task.protocol.name) if baselines is None else tuple(baselines)
-    fitted = fit_baselines(
-        names,
-        experiment.dataset.events("train"),
-        task.protocol,
-        **baseline_inputs(config, experiment.dataset),
-        settings=settings,
-        progress=app.bar,
-    )
+    fitted = fitted_baselines(experiment, task, names, settings)
     alone = model_scores(experiment, params)
     models = {"model": alone} if recency is None else {"model": recency, "model_without_recency": alone}
     return evaluate_beside_baselines(
         models, fitted, task, ks=tuple(config.eval.ks), seed=config.train.seed, shared=processes.count() > 1
+    )
+
+
+def fitted_baselines(
+    experiment: Experiment, task: RankingTask, names: Sequence[str], settings: Mapping[str, Settings] | None = None
+) -> Iterator[tuple[str, ScoreBlock]]:
+    """Baselines of a task, fitted on train one by one; the default settings where a name has none."""
+    return fit_baselines(
+        names,
+        experiment.dataset.events("train"),
+        task.protocol,
+        **baseline_inputs(experiment.config, experiment.dataset),
+        settings=settings,
+        progress=app.bar,
     )
 
 
@@ -610,6 +617,20 @@ def _read_config(workdir: Path) -> tuple[dict[str, Any], str]:
         raise DamagedFileError(
             f"{path}: is no configuration of a run; delete it and give the launch/train.py command again"
         ) from e
+
+
+def check_same_data(workdirs: Sequence[Path], opened: Sequence[Run]) -> None:
+    """Raises UserError where a run has other users, songs or events than the first."""
+    for workdir, run in zip(workdirs[1:], opened[1:], strict=True):
+        if run.dataset == opened[0].dataset:
+            continue
+        one, other = (flat(app.to_dict(each.config.data), "data.") for each in (opened[0], run))
+        named = [name for name in one if one[name] != other.get(name) and name not in PLACES]
+        why = f"config.{named[0]} is {one[named[0]]!r} there, {other[named[0]]!r} here" if named else "the logs differ"
+        raise UserError(
+            f"{workdirs[0]} and {workdir} were trained on different data ({why}); figures on different data cannot be "
+            "compared: train both with the same data fields on the same logs"
+        )
 
 
 def checkpoint_store(workdir: Path, *, read_only: bool) -> CheckpointStore:

@@ -93,12 +93,32 @@ def evaluate_beside_baselines(
     options = {"ks": ks, "block_size": block_size, "shared": shared, "progress": progress}
     of_models = {name: evaluate_scores(scores, task, **options) for name, scores in models.items()}
     of_baselines = {name: evaluate_scores(scores, task, **options) for name, scores in baselines}
+    return summary(of_models, of_baselines, task, ks=ks, seed=seed, groups=groups)
+
+
+def summary(
+    models: Mapping[str, Evaluation],
+    baselines: Mapping[str, Evaluation],
+    task: RankingTask,
+    *,
+    ks: Sequence[int] = KS,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """The report that `evaluate_beside_baselines` gives, of evaluations that are there already.
+
+    Args:
+      models: forms of the model by name, "model" among them.
+      baselines: by name.
+      task: the task that they answer.
+      ks, seed, groups: see `intervals`.
+    """
     return {
         "protocol": task.protocol.name,
         "split": task.split,
-        **{name: found.metrics for name, found in of_models.items()},
-        "baselines": {name: found.metrics for name, found in of_baselines.items()},
-        "intervals": intervals(of_models, of_baselines, task, ks=ks, seed=seed, groups=groups),
+        **{name: found.metrics for name, found in models.items()},
+        "baselines": {name: found.metrics for name, found in baselines.items()},
+        "intervals": intervals(models, baselines, task, ks=ks, seed=seed, groups=groups),
         "num_users": len(task.users),
         "num_dropped_users": task.num_dropped_users,
         "num_targets": task.num_targets,

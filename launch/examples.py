@@ -1,0 +1,127 @@
+"""The examples of a report: some users of a task, what they heard, what a run recommends them, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from launch import experiment
+from music_map.evaluation.evaluate import Evaluation
+from music_map.evaluation.metrics import per_user_metric
+from music_map.evaluation.protocols import RankingTask, relevant
+from music_map.graph.bipartite import BipartiteGraph
+from music_map.preprocess.dataset import Dataset
+from music_map.retrieval.export import Export
+from music_map.retrieval.recommender import Recommender
+
+_HISTORY, _LISTED, _REASONS = 5, 10, 3
+_PERCENTILES = {"well served": 90, "typical": 50, "poorly served": 10}
+
+
+class Chosen(NamedTuple):
+    """The users of the examples.
+
+    Attributes:
+      rows: positions among the task's users.
+      titles: what each stands for.
+      values: the metric of each.
+      history: the latest distinct songs of each, song indices, the latest last.
+    """
+
+    rows: list[int]
+    titles: list[str]
+    values: list[float]
+    history: list[np.ndarray]
+
+
+def listeners_of(graph: BipartiteGraph) -> np.ndarray:
+    """Users of train with an edge to each song, int64 [I]; parallel edges count once."""
+    pairs = np.unique(graph.item.astype(np.int64) * graph.num_users + graph.user)
+    return np.bincount(pairs // graph.num_users, minlength=graph.num_items)
+
+
+def choose(dataset: Dataset, task: RankingTask, found: Evaluation, *, metric: str) -> Chosen:
+    """Users nearest to the 90th, 50th and 10th percentile of the metric; of equal ones the one with most targets."""
+    values = per_user_metric(metric, found.topk, task.targets)
+    sizes = task.targets.sizes
+    rows: list[int] = []
+    for percentile in _PERCENTILES.values():
+        away = np.abs(values - np.percentile(values, percentile))
+        away[rows] = np.inf
+        rows.append(int(np.lexsort((-sizes, away))[0]))
+    latest = [_latest(dataset, task, int(task.users[row])) for row in rows]
+    return Chosen(rows, list(_PERCENTILES), values[rows].tolist(), latest)
+
+
+def _latest(dataset: Dataset, task: RankingTask, user: int) -> np.ndarray:
+    events = dataset.user_events("train", user)
+    songs = events.item[relevant(events, task.protocol.history)][::-1]
+    _, first = np.unique(songs, return_index=True)
+    return songs[np.sort(first)][:_HISTORY][::-1]
+
+
+def of_run(
+    run: experiment.Experiment,
+    workdir: Path,
+    task: RankingTask,
+    found: Evaluation,
+    chosen: Chosen,
+    listeners: np.ndarray,
+) -> dict[str, Any]:
+    """{"examples", "playlist"} of a run, as JSON-able values; see the template for the fields."""
+    export = experiment.load_model_export(workdir)
+    recommender = Recommender.load(workdir)
+    told = []
+    for row, title, value, history in zip(*chosen, strict=True):
+        targets = set(task.targets.select(np.array([row])).items.tolist())
+        songs = [int(export.item_ids[song]) for song in history]
+        listed = [song for song in found.topk[row, :_LISTED].tolist() if song >= 0]
+        told.append(
+            {
+                "user": int(export.user_ids[task.users[row]]),
+                "title": title,
+                "value": value,
+                "num_targets": len(targets),
+                "history": [_song(export, song) for song in history.tolist()],
+                "songs": [
+                    _song(export, song)
+                    | {
+                        "hit": song in targets,
+                        "listeners": int(listeners[song]),
+                        "why": _why(recommender.explain(int(export.item_ids[song]), songs=songs).why),
+                    }
+                    for song in listed
+                ],
+            }
+        )
+    typical = told[1]
+    playlist = [song["item_id"] for song in typical["history"]]
+    answers = recommender.recommend(playlist, k=_LISTED).recommendations
+    return {
+        "examples": told,
+        "playlist": {
+            "user": typical["user"],
+            "songs": playlist,
+            "answers": [
+                {
+                    "rank": r.rank,
+                    "item_id": r.item_id,
+                    "score": r.score,
+                    "artists": r.artist_ids[:3],
+                    "why": _why(r.why),
+                }
+                for r in answers
+            ],
+        },
+    }
+
+
+def _song(export: Export, song: int) -> dict[str, Any]:
+    artists = export.artists[slice(*export.artist_offsets[song : song + 2])]
+    return {"item_id": int(export.item_ids[song]), "artists": export.artist_ids[artists].tolist()[:3]}
+
+
+def _why(reasons: list) -> list[dict[str, Any]]:
+    return [{"item_id": r.item_id, "weight": r.weight, "similarity": r.similarity} for r in reasons[:_REASONS]]
