@@ -22,6 +22,11 @@ DOCS = [
     "sphinx>=8.2",  # the reference from the docstrings; 8.2 makes a page for each module by itself
 ]
 
+REPORT = [
+    "jinja2",  # the page of launch/report.py
+    "matplotlib",  # its charts, as SVG
+]
+
 TENSORBOARD = ["tensorboardX"]  # launch/train.py --tensorboard: event files without TensorFlow
 
 MAP = [
@@ -74,6 +79,7 @@ setup(
             *MAP,
             *SERVE,
             *SWEEP,
+            *REPORT,
             *TENSORBOARD,
         ],
         "dask": ["distributed"],  # launch/preprocess_dask.py: preprocessing on several machines
@@ -81,6 +87,7 @@ setup(
         "map": MAP,
         "serve": SERVE,
         "sweep": SWEEP,
+        "report": REPORT,
         "tensorboard": [*TENSORBOARD, "tensorboard"],  # the writer, and what shows its files
         # Peers and tools of benchmarks/ only; the library never imports them.
         "bench": ["faiss-cpu", "psutil", "usearch"],

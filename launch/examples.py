@@ -17,7 +17,7 @@ from music_map.retrieval.export import Export
 from music_map.retrieval.recommender import Recommender
 
 _HISTORY, _LISTED, _REASONS = 5, 10, 3
-_PERCENTILES = {"well served": 90, "typical": 50, "poorly served": 10}
+_PERCENTILES = {"well served": 90, "above the middle": 70, "poorly served": 10}
 
 
 class Chosen(NamedTuple):
@@ -43,7 +43,7 @@ def listeners_of(graph: BipartiteGraph) -> np.ndarray:
 
 
 def choose(dataset: Dataset, task: RankingTask, found: Evaluation, *, metric: str) -> Chosen:
-    """Users nearest to the 90th, 50th and 10th percentile of the metric; of equal ones the one with most targets."""
+    """Users nearest to the 90th, 70th and 10th percentile of the metric; of equal ones the one with most targets."""
     values = per_user_metric(metric, found.topk, task.targets)
     sizes = task.targets.sizes
     rows: list[int] = []
@@ -63,7 +63,6 @@ def _latest(dataset: Dataset, task: RankingTask, user: int) -> np.ndarray:
 
 
 def of_run(
-    run: experiment.Experiment,
     workdir: Path,
     task: RankingTask,
     found: Evaluation,

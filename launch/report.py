@@ -11,17 +11,21 @@ network: charts, style and the figures as JSON are in it. Needs the extra "repor
 import importlib.metadata
 import importlib.util
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from absl import flags
 
 from configs import yambda
 from launch import app, examples, experiment, recency, stages
 from music_map.errors import UserError
+from music_map.evaluation.baselines.settings import Settings
 from music_map.evaluation.evaluate import Evaluation, compare, evaluate_scores, summary
 from music_map.evaluation.protocols import PROTOCOLS, RankingTask, find_protocol
 from music_map.graph.build import graph_fingerprint, graph_folder
+from music_map.model.lightgcn import Params
 from music_map.storage import ArrayFolder, write_text
 from music_map.training.metrics_log import MetricsLog
 
@@ -35,16 +39,76 @@ _BASELINES = flags.DEFINE_list("baselines", None, "Baselines, or 'all'; by defau
 _SETTINGS = flags.DEFINE_string("baseline_settings", None, "JSON file of settings that --tune_baselines has written.")
 
 
+class _Measured(NamedTuple):
+    """What the runs share: the task, its baselines, and what is said of the data."""
+
+    task: RankingTask
+    baselines: dict[str, Evaluation]
+    listeners: np.ndarray
+    parts: list[Any]
+    data: dict[str, Any]
+
+
 def main() -> int:
     for package in ("jinja2", "matplotlib"):
         if importlib.util.find_spec(package) is None:
             raise UserError(f"{package} is not installed; install the extra: pip install -e '.[report]'")
-    from music_map.reporting import distributions, exposure, page, slices
+    from music_map.reporting import exposure, page
 
-    if not _WORKDIRS.value:
+    workdirs, output = [app.path_of(text, "workdir") for text in _WORKDIRS.value], app.path_of(_OUTPUT.value, "output")
+    opened, protocol, baselines, settings = _checked(workdirs, output)
+    config, metric = opened[0].config, opened[0].config.eval.metric
+    names, shared, chosen = _names(workdirs), None, None
+    runs, of_runs = [], []
+    for name, workdir, each in zip(names, workdirs, opened, strict=True):
+        run = experiment.load(each.config, trained_on=each.dataset)
+        step, params = experiment.best_params(run, workdir)
+        shared = shared or _measure(run, protocol, baselines, settings)
+        found = _evaluate(run, workdir, params, shared.task, ks=tuple(config.eval.ks))
+        chosen = chosen or examples.choose(run.dataset, shared.task, found["model"], metric=metric)
+        runs.append(
+            {
+                "name": name,
+                "workdir": str(workdir),
+                "step": step,
+                **_figures(found, shared, metric, ks=tuple(config.eval.ks), seed=each.config.train.seed),
+                **examples.of_run(workdir, shared.task, found["model"], chosen, shared.listeners),
+                **_progress(workdir),
+            }
+        )
+        of_runs.append(found["model"])
+    task = shared.task
+    html = page.render(
+        {
+            "version": importlib.metadata.version("music-map"),
+            "metric": metric,
+            "top": f"the first {_cutoff(metric)} songs",
+            "data": shared.data,
+            "baselines": list(baselines),
+            "runs": runs,
+            "compared": {
+                name: compare(of_runs[0], found, task, ks=tuple(config.eval.ks))
+                for name, found in zip(names[1:], of_runs[1:], strict=True)
+            },
+            "targets": exposure.exposure(task.targets.items, shared.listeners, task.candidates),
+            "config": _configurations(opened),
+            "commands": _commands(workdirs, protocol),
+        }
+    )
+    write_text(output, html)
+    for run in runs:
+        value = run["report"]["model"][metric]
+        app.say(f"{run['name']}: {metric} {value:.4f}, protocol {protocol}, {_SPLIT.value} split")
+    app.say(f"{output}: {len(html) / 1e3:,.0f} kB")
+    return 0
+
+
+def _checked(
+    workdirs: list[Path], output: Path
+) -> tuple[list[experiment.Run], str, tuple[str, ...], dict[str, Settings] | None]:
+    """The runs, the protocol, the baselines and their settings. Raises UserError for flags that do not go together."""
+    if not workdirs:
         raise UserError("--workdir missing; see --help")
-    workdirs = [app.path_of(text, "workdir") for text in _WORKDIRS.value]
-    output = app.path_of(_OUTPUT.value, "output")
     if output.is_dir():
         raise UserError(f"--output={output}: is a folder; give a file")
     if _SPLIT.value not in ("val", "test"):
@@ -62,75 +126,54 @@ def main() -> int:
     settings = None
     if _SETTINGS.value is not None:
         settings = experiment.read_baseline_settings(app.path_of(_SETTINGS.value, "baseline_settings"))
+    return opened, protocol, baselines, settings
 
-    task: RankingTask | None = None
-    of_baselines: dict[str, Evaluation] = {}
-    of_runs: list[dict[str, Evaluation]] = []
-    runs: list[dict[str, Any]] = []
-    chosen: examples.Chosen | None = None
-    for name, workdir, each in zip(_names(workdirs), workdirs, opened, strict=True):
-        run = experiment.load(each.config, trained_on=each.dataset)
-        step, params = experiment.best_params(run, workdir)
-        options = {"ks": tuple(config.eval.ks), "progress": app.bar}
-        if task is None:
-            task = experiment.task_for(run, protocol, _SPLIT.value)
-            fitted = experiment.fitted_baselines(run, task, baselines, settings)
-            of_baselines = {base: evaluate_scores(scores, task, **options) for base, scores in fitted}
-            data = distributions.data_facts(run.dataset, run.graph, _graph_stats(run))
-            listeners = examples.listeners_of(run.graph)
-            parts = slices.parts_of(run.dataset, task, listeners, min_played_pct=config.eval.min_played_pct)
-        recent = recency.scores_for(run, workdir, params, task)
-        models = {"model": experiment.model_scores(run, params)}
-        if recent is not None:
-            models = {"model": recent, "model_without_recency": models["model"]}
-        found = {form: evaluate_scores(scores, task, **options) for form, scores in models.items()}
-        if chosen is None:
-            chosen = examples.choose(run.dataset, task, found["model"], metric=config.eval.metric)
-        seed = each.config.train.seed
-        scorers = found | of_baselines
-        k = int(config.eval.metric.partition("@")[2])
-        runs.append(
-            {
-                "name": name,
-                "workdir": str(workdir),
-                "step": step,
-                "report": summary(found, of_baselines, task, ks=options["ks"], seed=seed),
-                "slices": slices.measure(parts, scorers, task, metric=config.eval.metric, seed=seed),
-                "exposure": {
-                    form: exposure.exposure(each.topk[:, :k], listeners, task.candidates)
-                    for form, each in scorers.items()
-                },
-                **examples.of_run(run, workdir, task, found["model"], chosen, listeners),
-                **_progress(workdir),
-            }
-        )
-        of_runs.append(found)
-    compared = {
-        run["name"]: compare(of_runs[0]["model"], found["model"], task, ks=tuple(config.eval.ks))
-        for run, found in zip(runs[1:], of_runs[1:], strict=True)
+
+def _measure(
+    run: experiment.Experiment, protocol: str, baselines: Sequence[str], settings: dict[str, Settings] | None
+) -> _Measured:
+    from music_map.reporting import distributions, slices
+
+    config = run.config
+    task = experiment.task_for(run, protocol, _SPLIT.value)
+    fitted = experiment.fitted_baselines(run, task, baselines, settings)
+    options = {"ks": tuple(config.eval.ks), "progress": app.bar}
+    evaluated = {name: evaluate_scores(scores, task, **options) for name, scores in fitted}
+    listeners = examples.listeners_of(run.graph)
+    parts = slices.parts_of(run.dataset, task, listeners, min_played_pct=config.eval.min_played_pct)
+    data = distributions.data_facts(run.dataset, run.graph, _graph_stats(run))
+    return _Measured(task, evaluated, listeners, parts, data)
+
+
+def _evaluate(
+    run: experiment.Experiment, workdir: Path, params: Params, task: RankingTask, *, ks: tuple[int, ...]
+) -> dict[str, Evaluation]:
+    """The forms of the model, as launch/evaluate.py has them."""
+    models = {"model": experiment.model_scores(run, params)}
+    recent = recency.scores_for(run, workdir, params, task)
+    if recent is not None:
+        models = {"model": recent, "model_without_recency": models["model"]}
+    return {form: evaluate_scores(scores, task, ks=ks, progress=app.bar) for form, scores in models.items()}
+
+
+def _figures(
+    found: dict[str, Evaluation], shared: _Measured, metric: str, *, ks: tuple[int, ...], seed: int
+) -> dict[str, Any]:
+    from music_map.reporting import exposure, slices
+
+    task, scorers = shared.task, found | shared.baselines
+    return {
+        "report": summary(found, shared.baselines, task, ks=ks, seed=seed),
+        "slices": slices.measure(shared.parts, scorers, task, metric=metric, seed=seed),
+        "exposure": {
+            name: exposure.exposure(each.topk[:, : _cutoff(metric)], shared.listeners, task.candidates)
+            for name, each in scorers.items()
+        },
     }
-    html = page.render(
-        {
-            "version": importlib.metadata.version("music-map"),
-            "metric": config.eval.metric,
-            "top": f"the first {k} songs",
-            "data": data,
-            "baselines": list(baselines),
-            "runs": runs,
-            "compared": compared,
-            "targets": exposure.exposure(task.targets.items, listeners, task.candidates),
-            "config": _configurations(opened),
-            "commands": _commands(workdirs, protocol),
-        }
-    )
-    write_text(output, html)
-    metric = config.eval.metric
-    for run in runs:
-        app.say(
-            f"{run['name']}: {metric} {run['report']['model'][metric]:.4f}, protocol {protocol}, {_SPLIT.value} split"
-        )
-    app.say(f"{output}: {len(html) / 1e3:,.0f} kB")
-    return 0
+
+
+def _cutoff(metric: str) -> int:
+    return int(metric.partition("@")[2])
 
 
 def _names(workdirs: list[Path]) -> list[str]:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from music_map.reporting import charts
 
 # Of the table of results; those that the protocol has not are left out.
-_COLUMNS = ("recall@20", "ndcg@20", "hit_rate@20", "mrr@20", "map@20", "coverage@20", "recall@100", "ndcg@100")
+_COLUMNS = ("recall@20", "hit_rate@20", "coverage@20", "recall@100", "ndcg@100")
 _PLAIN = {
     "recall": "share of a user's targets among the first k",
     "recall_min": "the same, out of at most k",
@@ -48,7 +48,7 @@ def render(findings: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": _figure, "signed": lambda x: f"{x:+.4f}", "count": lambda x: f"{x:,}"}
-    environment.globals |= {"meaning": _PLAIN, "spoken": lambda name: _SPOKEN.get(name, name.replace("_", " "))}
+    environment.globals |= {"meaning": _PLAIN, "spoken": lambda name: _SPOKEN.get(name, name)}
     # "</script>" must not end the block of JSON.
     data = json.dumps(_without_lines(findings), allow_nan=False).replace("<", "\\u003c")
     return environment.get_template("page.html.j2").render(

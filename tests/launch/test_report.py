@@ -1,0 +1,129 @@
+"""launch/report.py: the page of one run and of two, with the figures of launch/evaluate.py, and nothing from outside."""
+
+import html.parser
+import json
+import re
+
+import pytest
+from test_pipeline import fails, flags, launch, raw, trained  # noqa: F401
+
+pytest.importorskip("jinja2")
+pytest.importorskip("matplotlib")
+
+
+class Page(html.parser.HTMLParser):
+    """Tags with their attributes, cells of the table of results, and the JSON."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.cells, self.open, self.at, self.data = [], {}, [], None, ""
+        self.feed(text)
+        self.findings = json.loads(self.data)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append((tag, attrs))
+        if "data-metric" in attrs:
+            self.at = (attrs["data-row"], attrs["data-metric"])
+        self.is_data = attrs.get("id") == "report"
+
+    def handle_endtag(self, tag):
+        self.is_data = False
+
+    def handle_data(self, data):
+        if self.is_data:
+            self.data += data
+        if self.at is not None:
+            self.cells[self.at] = data.strip()
+            self.at = None
+
+
+def page_of(path):
+    text = path.read_text()
+    page = Page(text)
+    # Nothing is fetched: no address but those that name an XML vocabulary, and no file.
+    loads = {"src", "href", "xlink:href", "action", "data", "srcset", "poster"}
+    for tag, attrs in page.tags:
+        for name in loads & attrs.keys():
+            assert attrs[name].startswith(("#", "data:")), (tag, attrs[name])
+    assert not re.search(r"@import|url\((?!#)|fetch\(|XMLHttpRequest", text)
+    assert {m for m in re.findall(r"https?://[^\s\"'<)]+", text)} <= {
+        "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink",
+    }  # fmt: skip
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    used = re.findall(r"url\(#([^)]+)\)", text) + [a["xlink:href"][1:] for _, a in page.tags if "xlink:href" in a]
+    used += [attrs["href"][1:] for tag, attrs in page.tags if tag == "a"]
+    assert set(used) <= set(ids)
+    return page
+
+
+def test_the_figures_are_those_of_evaluate(trained, tmp_path):  # noqa: F811
+    base, _ = trained
+    launch("evaluate", f"--workdir={base}/work", f"--output={tmp_path}/test.json")
+    done = launch("report", f"--workdir={base}/work", f"--output={tmp_path}/page.html", "--quiet")
+    result = json.loads((tmp_path / "test.json").read_text())
+    page = page_of(tmp_path / "page.html")
+    [run] = page.findings["runs"]
+    same = ("protocol", "split", "model", "baselines", "intervals", "num_users", "num_targets", "cold_target_share")
+    assert {name: run["report"][name] for name in same} == {name: result[name] for name in same}
+    assert run["step"] == result["step"]
+    columns = {metric for _, metric in page.cells}
+    assert {"ndcg@20", "recall@20", "coverage@20"} <= columns
+    for name, metrics in {"model": result["model"], **result["baselines"]}.items():
+        for metric in columns:
+            assert page.cells[name, metric] == f"{metrics[metric]:.4f}"
+    assert f"ndcg@20 {result['model']['ndcg@20']:.4f}" in done.stdout
+
+    # Parts of a group are all of it: users' means weighted, targets pooled.
+    groups = {}
+    for part in run["slices"]:
+        groups.setdefault((part["group"], part["of"]), []).append(part)
+    for (_, of), parts in groups.items():
+        sizes = [part["size"] for part in parts]
+        mean = sum(size * part["values"]["model"] for size, part in zip(sizes, parts, strict=True)) / sum(sizes)
+        if of == "users":
+            assert sum(sizes) == result["num_users"] and mean == pytest.approx(result["model"]["ndcg@20"])
+    stats = json.loads(next((base / "processed").glob("events-*/stats.json")).read_text())
+    assert page.findings["data"]["funnel"][1]["events"] == stats["total_interactions"]
+    days = page.findings["data"]["days"]
+    assert [sum(days[split]) for split in ("train", "val", "test")] == [
+        stats[f"{split}_size"] for split in ("train", "val", "test")
+    ]
+    assert sum(page.findings["data"]["played"]["counts"]) == page.findings["data"]["splits"]["train"]["listens"]
+    assert all(len(example["songs"]) == 10 and example["songs"][0]["why"] for example in run["examples"])
+
+
+def test_two_runs_side_by_side(trained, raw, tmp_path):  # noqa: F811
+    base, _ = trained
+    other = tmp_path / 'a <b> "$x$"'  # a name that HTML and matplotlib would take for their own
+    args = [arg for arg in flags(raw, base) if not arg.startswith("--workdir")]
+    launch("train", *args, f"--workdir={other}", "--config.train.num_epochs=1", "--config.train.learning_rate=1e-3")
+    runs = [f"--workdir={base}/work", f"--workdir={other}"]
+    launch("report", *runs, f"--output={tmp_path}/page.html", "--baselines=most_pop", "--split=val")
+    launch("compare", f"{base}/work", str(other), f"--output={tmp_path}/compare.json", "--split=val")
+    page = page_of(tmp_path / "page.html")
+    compared = json.loads((tmp_path / "compare.json").read_text())
+    assert page.findings["compared"] == {other.name: compared["differences"]}
+    assert [run["report"]["model"] for run in page.findings["runs"]] == [compared[run]["metrics"] for run in "ab"]
+    differing = {row["field"]: row["values"] for row in page.findings["config"] if row["differs"]}
+    assert differing == {"train.num_epochs": ["3", "1"], "train.learning_rate": ["0.003", "0.001"]}
+    text = (tmp_path / "page.html").read_text()
+    assert "<b> &#34;$x$" not in text and "a &lt;b&gt; &#34;$x$&#34;" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ([], ["--workdir missing"]),
+        (["--workdir=nowhere"], ["nowhere: no config.json there"]),
+        (["--workdir={work}", "--protocol=playlist"], ["--protocol=playlist: must be one over users"]),
+        (["--workdir={work}", "--split=train"], ["--split=train: must be val or test"]),
+        (["--workdir={work}", "--baselines=most_popp"], ["--baselines", "most_pop"]),
+    ],
+)
+def test_bad_input(trained, tmp_path, given, says):  # noqa: F811
+    base, _ = trained
+    given = [text.format(work=base / "work") for text in given]
+    fails("report", *given, f"--output={tmp_path}/page.html", says=says)
+    assert not (tmp_path / "page.html").exists()
