@@ -1,4 +1,4 @@
-"""launch/report.py: the page of one run and of two, with the figures of launch/evaluate.py, and nothing from outside."""
+"""launch/report.py: the page of one run and of two, with the figures of launch/evaluate.py, needing nothing else."""
 
 import html.parser
 import json
@@ -16,7 +16,7 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.cells, self.open, self.at, self.data = [], {}, [], None, ""
+        self.tags, self.cells, self.at, self.is_data, self.data = [], {}, None, False, ""
         self.feed(text)
         self.findings = json.loads(self.data)
 
