@@ -89,7 +89,11 @@ def _rows(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
             if form not in report:
                 continue
             name = _SPOKEN[form] if len(runs) == 1 else f"{run['name']}: {_SPOKEN[form]}"
-            minus = report["intervals"]["model_minus"].get(form, {}).get(metric)
+            minus = None  # the first run's "model" is what the others are taken from
+            if number == 0 and form != "model":
+                minus = report["intervals"]["model_minus"][form].get(metric)
+            elif number and form == "model":
+                minus = findings["compared"][run["name"]].get(metric, {}).get("interval")
             rows.append(
                 {
                     "name": name,
@@ -98,7 +102,7 @@ def _rows(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "metrics": report[form],
                     "intervals": report["intervals"][form],
                     "difference": minus
-                    and {"value": report["model"][metric] - report[form][metric], "interval": minus},
+                    and {"value": runs[0]["report"]["model"][metric] - report[form][metric], "interval": minus},
                 }
             )
     report = runs[0]["report"]

@@ -98,7 +98,10 @@ def test_two_runs_side_by_side(trained, raw, tmp_path):  # noqa: F811
     base, _ = trained
     other = tmp_path / 'a <b> "$x$"'  # a name that HTML and matplotlib would take for their own
     args = [arg for arg in flags(raw, base) if not arg.startswith("--workdir")]
-    launch("train", *args, f"--workdir={other}", "--config.train.num_epochs=1", "--config.train.learning_rate=1e-3")
+    changed = ["--config.train.num_epochs=1", "--config.train.learning_rate=1e-3"]
+    watched = ["--tensorboard", "--profile_steps=3:5"]
+    done = launch("train", *args, f"--workdir={other}", *changed, *watched)
+    assert f"profile of 2 steps in {other}/profile" in done.stdout and list(other.glob("tensorboard/events*"))
     runs = [f"--workdir={base}/work", f"--workdir={other}"]
     launch("report", *runs, f"--output={tmp_path}/page.html", "--baselines=most_pop", "--split=val")
     launch("compare", f"{base}/work", str(other), f"--output={tmp_path}/compare.json", "--split=val")
@@ -109,7 +112,17 @@ def test_two_runs_side_by_side(trained, raw, tmp_path):  # noqa: F811
     differing = {row["field"]: row["values"] for row in page.findings["config"] if row["differs"]}
     assert differing == {"train.num_epochs": ["3", "1"], "train.learning_rate": ["0.003", "0.001"]}
     text = (tmp_path / "page.html").read_text()
+    # The last column of the results: the first run, the other, most_pop.
+    shown = re.findall(r"<td>([+-]\d\.\d{4}|–)(?:<small>(\S+) to (\S+)</small>)?</td></tr>", text)
+    difference = compared["differences"]["ndcg@20"]
+    assert shown[0][0] == "–"
+    assert shown[1] == tuple(f"{x:+.4f}" for x in (difference["difference"], *difference["interval"]))
     assert "<b> &#34;$x$" not in text and "a &lt;b&gt; &#34;$x$&#34;" in text
+
+
+@pytest.mark.parametrize("steps", ["5", "7:7", "a:b"])
+def test_profile_steps_that_are_none(raw, tmp_path, steps):  # noqa: F811
+    fails("train", *flags(raw, tmp_path), f"--profile_steps={steps}", says=[f"--profile_steps={steps}: must be A:B"])
 
 
 @pytest.mark.parametrize(
