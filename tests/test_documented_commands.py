@@ -87,6 +87,10 @@ RULES = [
     Rule(r"^curl ", by="launch/test_service.py::test_the_process_serves_on_loopback_and_stops_at_a_signal"),
     Rule(r"benchmarks/\w+\.py", needs=MINUTES),
     Rule(r"^/usr/bin/time ", needs=MINUTES),
+    Rule(
+        r"--num_processes=|--distributed",
+        by="parallel/test_processes.py::test_the_others_end_when_a_process_is_killed_and_the_run_goes_on",
+    ),
     Rule(r"=checkpoints/yambda-50m|=checkpoints/bpr|configs/yambda_5", needs="Yambda: network, disk, hours or a GPU"),
     Rule(r"config\.parallel=sharded", by=RUNS + "test_training_in_parts_and_on_many_devices"),
     Rule(r"configs/lightgcnpp.py:", needs="the LightGCN++ authors' splits"),
