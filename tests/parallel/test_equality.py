@@ -85,7 +85,17 @@ def one():
 
 
 @pytest.mark.parametrize(
-    ("mode", "devices"), [("pmap", 2), ("pmap", 8), ("sharded", 1), ("sharded", 2), ("sharded", 4), ("sharded", 8)]
+    ("mode", "devices"),
+    [
+        ("pmap", 1),
+        ("pmap", 2),
+        ("pmap", 4),
+        ("pmap", 8),
+        ("sharded", 1),
+        ("sharded", 2),
+        ("sharded", 4),
+        ("sharded", 8),
+    ],
 )
 def test_twenty_steps_equal_those_of_one_device(mode, devices, one):
     assert_equal(one, train(mode, STEP, devices))
