@@ -29,6 +29,7 @@ demo: setup
 # Ratios that show a slow-down, in about two minutes; the whole tables are in docs/benchmarks.md with their commands.
 bench: setup
 	$(BIN)/python benchmarks/propagation.py --edges=1000000 --users=8000 --items=40000 --rounds=5
+	$(BIN)/python benchmarks/training_step.py --edges=500000 --steps=8 --rounds=5
 	$(BIN)/python benchmarks/retrieval.py --num_songs=60000 --rounds=2 --indexes=exact,scann --memory=false
 	rm -rf data/bench && $(BIN)/python launch/generate.py --size=demo --output=data/bench
 	$(BIN)/python benchmarks/preprocessing.py --raw_dir=data/bench --size=demo --only=ours,floor --rounds=2
