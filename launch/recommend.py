@@ -129,12 +129,14 @@ def _parsed(line: str, where: str) -> Query:
     for name, ids in lists.items():
         if not isinstance(ids, list):
             raise UserError(f"--{where}: {name} must be a list of ids")
+    if not isinstance(value.get("ordered", True), bool):
+        raise UserError(f"--{where}: ordered must be true or false")
     user = value.get("user")
     return Query(
         tuple(_id(str(s), where) for s in lists["songs"]),
         None if user is None else _id(str(user), where, USERS),
         tuple(_id(str(s), where) for s in lists["dislikes"]),
-        bool(value.get("ordered", True)),
+        value.get("ordered", True),
     )
 
 
@@ -218,6 +220,10 @@ def main() -> int:
         raise UserError("--output: goes with --batch or --all_users" if not many else "--output missing: give a file")
     if _DRY_RUN.value and not _ALL.value:
         raise UserError("--dry_run: goes with --all_users; the other queries take a moment")
+    if many and app.path_of(_OUTPUT.value, "output").is_dir():
+        raise UserError(f"--output={_OUTPUT.value}: is a folder; give a file")
+    if not any(ways.values()):
+        raise UserError("an empty playlist: give at least one song (--songs) or a user (--user)")
     if _K.value < 1:
         raise UserError(f"--k={_K.value}: must be at least 1")
     lists = [tuple(_id(text.strip(), flag) for text in value if text.strip()) for flag, value in

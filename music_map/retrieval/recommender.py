@@ -197,7 +197,8 @@ class Recommender:
         wanted = choose_backend(found, len(export.item_ids))
         if index is None and (workdir / FOLDER).is_dir():
             saved, _, _ = load_index(workdir / FOLDER, fingerprint=index_fingerprint(identity, heads))
-            if saved.backend == wanted:
+            # What was saved on purpose is used, whatever "auto" would build.
+            if settings["index"] in ("auto", saved.backend):
                 found = saved
         if isinstance(found, str):
             found = build_index(in_space(export, heads)[0], backend=wanted, recall_target=settings["recall_target"])

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_pipeline import fails, flags, launch, raw, trained  # noqa: F401
 
+from music_map.retrieval.index import installed
 from music_map.retrieval.recommender import Recommender
 
 
@@ -28,6 +29,10 @@ def test_an_index_is_built_loaded_and_refused_when_stale(work):
     stored = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(stored | {"fingerprint": "another"}))
     fails("recommend", f"--workdir={work}", f"--songs={song}", says=["index", "another checkpoint", "build_index"])
+    if installed():
+        # A small catalogue would be searched exactly: the index that was asked for is used all the same.
+        launch("build_index", f"--workdir={work}", "--index=scann")
+        assert Recommender.load(work).index.backend == "scann"
     launch("build_index", f"--workdir={work}", "--index=exact", "--recall_target=0.9")
     launch("recommend", f"--workdir={work}", f"--songs={song}")
 
@@ -46,6 +51,9 @@ def test_a_batch_answers_every_line(work, tmp_path):
     command = ("recommend", f"--workdir={work}", f"--batch={tmp_path}/queries")
     fails(*command, f"--output={tmp_path}/out", says=["queries, line 2", "'nine'"])
     fails(*command, says=["--output missing"])
+    fails(*command, f"--output={tmp_path}", says=["--output=", "is a folder"])
+    (tmp_path / "queries").write_text(json.dumps({"songs": [1], "ordered": "no"}))
+    fails(*command, f"--output={tmp_path}/out", says=["queries, line 1", "ordered"])
     fails(*command, "--all_users", f"--output={tmp_path}/out", says=["give one of"])
 
 
