@@ -226,6 +226,20 @@ def path_of(text: str, flag: str) -> Path:
     return Path(text).expanduser()
 
 
+def file_to_write(text: str, flag: str) -> Path:
+    """A flag's value as the path of a file; UserError where it is empty or a folder."""
+    path = path_of(text, flag)
+    if path.is_dir():
+        raise UserError(f"--{flag}={text}: is a folder; give a file")
+    return path
+
+
+def check_split(name: str) -> None:
+    """Raises UserError where --split is neither val nor test."""
+    if name not in ("val", "test"):
+        raise UserError(f"--split={name}: must be val or test")
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON-able values."""
     return {

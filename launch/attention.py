@@ -21,7 +21,7 @@ from music_map.retrieval.export import HEADS_FILE, popularity_of
 from music_map.storage import fingerprint, read_json, write_json
 
 # Raised when the attention or its fit change their meaning: heads of an older version are then fitted anew.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 
 def heads_for(run: Experiment, workdir: Path) -> Heads:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from launch import app, attention, experiment, playlist, recency
-from music_map.errors import UserError
 from music_map.evaluation.evaluate import Evaluation, compare, evaluate_scores, intervals
 from music_map.evaluation.playlist import default_seeds
 from music_map.evaluation.protocols import PROTOCOLS, find_protocol
@@ -38,11 +37,8 @@ class _Task(NamedTuple):
 
 def main(run_a: str, run_b: str) -> int:
     workdirs = [app.path_of(run_a, "RUN_A"), app.path_of(run_b, "RUN_B")]
-    output = None if _OUTPUT.value is None else app.path_of(_OUTPUT.value, "output")
-    if _SPLIT.value not in ("val", "test"):
-        raise UserError(f"--split={_SPLIT.value}: must be val or test")
-    if output is not None and output.is_dir():
-        raise UserError(f"--output={output}: is a folder; give a file")
+    output = None if _OUTPUT.value is None else app.file_to_write(_OUTPUT.value, "output")
+    app.check_split(_SPLIT.value)
     opened = [experiment.open_workdir(workdir) for workdir in workdirs]
     experiment.check_same_data(workdirs, opened)
     config = opened[0].config

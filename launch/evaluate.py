@@ -34,11 +34,8 @@ _SPLIT = flags.DEFINE_string("split", "test", "Split to evaluate on: val or test
 
 
 def main() -> int:
-    workdir, output = app.path_of(_WORKDIR.value, "workdir"), app.path_of(_OUTPUT.value, "output")
-    if _SPLIT.value not in ("val", "test"):
-        raise UserError(f"--split={_SPLIT.value}: must be val or test")
-    if output.is_dir():
-        raise UserError(f"--output={output}: is a folder; give a file")
+    workdir, output = app.path_of(_WORKDIR.value, "workdir"), app.file_to_write(_OUTPUT.value, "output")
+    app.check_split(_SPLIT.value)
     if _TUNE.value and _SETTINGS.value is not None:
         raise UserError("--tune_baselines and --baseline_settings exclude each other; give one of them")
     opened = experiment.open_workdir(workdir)

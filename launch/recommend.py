@@ -191,8 +191,8 @@ def _single(opened: experiment.Run, workdir: Path, recommender: Recommender, que
     )
 
 
-def _batch(recommender: Recommender, filters: Filters) -> str:
-    """Writes --output, an answer a line, and says how many."""
+def _batch(recommender: Recommender, filters: Filters, output: Path) -> str:
+    """Writes `output`, an answer a line, and says how many."""
     lines = list(_lines(app.path_of(_BATCH.value, "batch"), "batch"))
     queries = [_parsed(line, where) for line, where in lines]
     answers = recommender.recommend_batch(queries, k=_K.value, filters=filters)
@@ -200,7 +200,6 @@ def _batch(recommender: Recommender, filters: Filters) -> str:
     for query, answer in zip(queries, answers, strict=True):
         found = {"error": str(answer)} if isinstance(answer, UserError) else _told(answer)
         told.append(json.dumps({"query": dataclasses.asdict(query), **found}))
-    output = app.path_of(_OUTPUT.value or "", "output")
     write_text(output, "".join(f"{line}\n" for line in told))
     failed = sum(isinstance(answer, UserError) for answer in answers)
     return f"{len(answers)} answers in {output}" + (f", {failed} of them errors" if failed else "")
@@ -220,8 +219,7 @@ def main() -> int:
         raise UserError("--output: goes with --batch or --all_users" if not many else "--output missing: give a file")
     if _DRY_RUN.value and not _ALL.value:
         raise UserError("--dry_run: goes with --all_users; the other queries take a moment")
-    if many and app.path_of(_OUTPUT.value, "output").is_dir():
-        raise UserError(f"--output={_OUTPUT.value}: is a folder; give a file")
+    output = app.file_to_write(_OUTPUT.value, "output") if many else None
     if not any(ways.values()):
         raise UserError("an empty playlist: give at least one song (--songs) or a user (--user)")
     if _K.value < 1:
@@ -238,14 +236,13 @@ def main() -> int:
         if not many:
             answer = _single(opened, workdir, recommender, query, filters)
         elif _ALL.value and _DRY_RUN.value:
-            said = plan_every_user(recommender, app.path_of(_OUTPUT.value, "output"), k=_K.value)
+            said = plan_every_user(recommender, output, k=_K.value)
         elif _ALL.value:
             users = np.arange(len(recommender.export.user_ids), dtype=np.int32)
             scores = recency.present_scores(opened, workdir, users, heard=filters.heard)
-            output = app.path_of(_OUTPUT.value, "output")
             said = write_every_user(recommender, output, k=_K.value, filters=filters, scores=scores)
         else:
-            said = _batch(recommender, filters)
+            said = _batch(recommender, filters, output)
     if many:
         app.say(said)
         return 0

@@ -55,8 +55,9 @@ def main() -> int:
             raise UserError(f"{package} is not installed; install the extra: pip install -e '.[report]'")
     from music_map.reporting import exposure, page
 
-    workdirs, output = [app.path_of(text, "workdir") for text in _WORKDIRS.value], app.path_of(_OUTPUT.value, "output")
-    opened, protocol, baselines, settings = _checked(workdirs, output)
+    workdirs = [app.path_of(text, "workdir") for text in _WORKDIRS.value]
+    output = app.file_to_write(_OUTPUT.value, "output")
+    opened, protocol, baselines, settings = _checked(workdirs)
     config, metric = opened[0].config, opened[0].config.eval.metric
     names, shared, chosen = _names(workdirs), None, None
     runs, of_runs = [], []
@@ -104,15 +105,12 @@ def main() -> int:
 
 
 def _checked(
-    workdirs: list[Path], output: Path
+    workdirs: list[Path],
 ) -> tuple[list[experiment.Run], str, tuple[str, ...], dict[str, Settings] | None]:
     """The runs, the protocol, the baselines and their settings. Raises UserError for flags that do not go together."""
     if not workdirs:
         raise UserError("--workdir missing; see --help")
-    if output.is_dir():
-        raise UserError(f"--output={output}: is a folder; give a file")
-    if _SPLIT.value not in ("val", "test"):
-        raise UserError(f"--split={_SPLIT.value}: must be val or test")
+    app.check_split(_SPLIT.value)
     opened = [experiment.open_workdir(workdir) for workdir in workdirs]
     experiment.check_same_data(workdirs, opened)
     config = opened[0].config

@@ -10,7 +10,7 @@ saves a checkpoint and ends; the same command goes on.
 
 With config.parallel "pmap" or "sharded" several processes can train one model, each with the devices that it sees:
 
-    python launch/train.py --config=configs/yambda_5b.py --workdir=/shared/5b --config.parallel=sharded --distributed
+    python launch/train.py --config=configs/yambda_5b.py --workdir=/nfs/5b --config.parallel=sharded --distributed
 
 on every host of a Cloud TPU slice or as a Slurm step; elsewhere --coordinator_address=HOST:PORT --num_processes=N and
 each process's --process_id say who is where. Workdir and data lie on a file system that all of them see.

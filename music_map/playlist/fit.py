@@ -163,9 +163,9 @@ def fit_heads(
 ) -> tuple[Heads, dict[str, float]]:
     """The space in which the plain mean of a playlist does best, then the attention in it.
 
-    Half of the examples fit the attention with each of the strengths and the other half chooses by NDCG@20, which the
-    loss is but a stand-in for: the plain mean stays unless an attention is better by more than a standard error of
-    the difference. The chosen one is fitted again on all.
+    Each half of the examples fits the attention with each of the strengths and the other half measures it by NDCG@20,
+    which the loss is but a stand-in for; all examples choose: the plain mean stays unless an attention is better by
+    more than a standard error of the difference. The chosen one is fitted again on all.
 
     Args:
       windows: at least one.
@@ -179,7 +179,7 @@ def fit_heads(
     heads = heads._replace(space=Space(*map(np.float32, _START)))
     heads = _fit(heads, windows, [("space", name) for name in Space._fields], ordered=False, strength=_SPACE_STRENGTH)
     rng = np.random.default_rng(seed)
-    halves = [], []
+    halves: tuple[list[Examples], list[Examples]] = ([], [])
     for examples in windows:
         rows = rng.permutation(len(examples.songs))
         for half, chosen in zip(halves, (rows[::2], rows[1::2]), strict=True):
@@ -189,13 +189,18 @@ def fit_heads(
     for part, fields in (("ordered", heads.ordered._fields), ("unordered", ("centre", "popularity"))):
         used, ordered = [(part, name) for name in fields], part == "ordered"
 
-        def measured(tried: Heads, ordered: bool = ordered) -> np.ndarray:
-            return np.concatenate([continuation_ndcg(tried, examples, ordered=ordered) for examples in halves[1]])
+        def measured(tried: Heads, half: list[Examples], ordered: bool = ordered) -> np.ndarray:
+            return np.concatenate([continuation_ndcg(tried, examples, ordered=ordered) for examples in half])
 
         best, kept[part] = 0.0, np.inf
-        plain = measured(heads) if halves[1] else np.zeros(0)
-        for strength in strengths if len(plain) > 1 else ():
-            gain = measured(_fit(heads, halves[0], used, ordered=ordered, strength=strength)) - plain
+        for strength in strengths if all(halves) else ():
+            gain = np.concatenate(
+                [
+                    measured(_fit(heads, fitted, used, ordered=ordered, strength=strength), left)
+                    - measured(heads, left)
+                    for fitted, left in (halves, halves[::-1])
+                ]
+            )
             if gain.mean() > max(best, gain.std() / np.sqrt(len(gain))):
                 best, kept[part] = float(gain.mean()), strength
         if np.isfinite(kept[part]):
