@@ -76,7 +76,12 @@ def main() -> int:
         seed = f"--config.train.seed={_CONFIG.value.train.seed + number}"
         row = trained(folder / f"seed-{number}", seed)
         if _FINAL.value:
-            more = (seed, "--config.data.train_on_val=True", f"--config.train.num_epochs={row['epoch']}")
+            more = (
+                seed,
+                "--config.data.train_on_val=True",
+                f"--config.train.num_epochs={row['epoch']}",
+                "--config.train.min_steps=0",
+            )
             row = trained(folder / f"final-{number}", *more)
         rows.append(row)
         app.say(f"seed {number}: {row}")

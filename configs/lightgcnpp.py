@@ -52,14 +52,15 @@ def get_config(name: str = "default") -> ConfigDict:
     if name == "default":
         config.loss.name = "sampled_softmax"
         config.loss.negatives = "mixed"
-        config.loss.num_negatives = 512
+        config.loss.num_negatives = 1024
         config.loss.mask_observed = True
         config.loss.softmax_songs = 200
-        config.train.batch_size = 2048
+        config.train.batch_size = 8192
         config.train.learning_rate = 1e-2
         config.train.schedule = "cosine"
-        config.train.num_epochs = 20
-        config.train.patience = 0
+        config.train.num_epochs = 18
+        config.train.min_steps = 1000
+        config.train.patience = 20
     else:
         config.loss.name = "bpr"
         config.train.learning_rate = 1e-3

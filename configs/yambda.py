@@ -73,6 +73,7 @@ def get_config() -> ConfigDict:
     train.mode = "full"  # "subgraph": each step propagates through the edges of some users only
     train.partitions = 8  # subgraph mode: parts that the users are dealt to at random, anew each epoch
     train.num_epochs = 20  # an epoch draws as many pairs as there are edges
+    train.min_steps = 0  # more epochs where these are fewer steps
     train.batch_size = 8192
     train.seed = 0
     train.optimizer = "adam"  # "adam", "adamw"

@@ -50,7 +50,7 @@ from music_map.retrieval.filters import filters_of
 from music_map.retrieval.index import BACKENDS as INDEXES
 from music_map.storage import fingerprint, read_json, write_json
 from music_map.training.checkpoint import CheckpointStore
-from music_map.training.loop import FitResult, LoopSettings, Position, fit, steps_per_epoch
+from music_map.training.loop import FitResult, LoopSettings, Position, epochs_of, fit, steps_per_epoch
 from music_map.training.metrics_log import MetricsLog
 from music_map.training.optimizer import OptimizerSettings
 from music_map.training.profiling import StepProfile
@@ -266,6 +266,7 @@ def check_settings(config: ConfigDict) -> None:
 def optimizer_settings(config: ConfigDict, *, num_edges: int) -> OptimizerSettings:
     """The optimizer's part of the configuration; the schedule is as long as the training on `num_edges` edges."""
     train = config.train
+    epoch = steps_per_epoch(num_edges, train.batch_size)
     return OptimizerSettings(
         name=train.optimizer,
         learning_rate=train.learning_rate,
@@ -273,7 +274,7 @@ def optimizer_settings(config: ConfigDict, *, num_edges: int) -> OptimizerSettin
         warmup_steps=train.warmup_steps,
         weight_decay=train.weight_decay,
         clip_norm=train.clip_norm,
-        total_steps=train.num_epochs * steps_per_epoch(num_edges, train.batch_size),
+        total_steps=epochs_of(train.num_epochs, train.min_steps, epoch) * epoch,
     )
 
 
@@ -572,7 +573,7 @@ def check_workdir(config: ConfigDict, dataset: str, workdir: Path) -> None:
         return
     before, trained_on = _read_config(workdir)
     remedy = "choose another --workdir, or delete this one to start anew"
-    free = FREE | ({"train.num_epochs"} if config.train.schedule == "constant" else set())
+    free = FREE | ({"train.num_epochs", "train.min_steps"} if config.train.schedule == "constant" else set())
     if difference := first_difference(before, described["config"], free=free):
         raise UserError(f"{workdir}: was trained with {difference}; {remedy}")
     if trained_on != dataset:

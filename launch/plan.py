@@ -16,6 +16,7 @@ from music_map.graph.build import graph_fingerprint, graph_folder
 from music_map.preprocess.build import find_dataset, remembered_plan
 from music_map.preprocess.dataset import Dataset
 from music_map.storage import MANIFEST, ArrayFolder, read_json
+from music_map.training.loop import epochs_of
 
 
 def size_text(size: int) -> str:
@@ -105,11 +106,13 @@ def say_training(config: ConfigDict, workdir: Path, dataset: Dataset | None, ste
       steps_per_epoch: where the graph is there already.
     """
     train, model = config.train, config.model
-    last = None if steps_per_epoch is None else train.num_epochs * steps_per_epoch
-    if last is None:
+    if steps_per_epoch is None:
+        last = None
         what = f"{train.num_epochs} epochs, steps of {train.batch_size:,} pairs"
     else:
-        what = f"{train.num_epochs} epochs of {steps_per_epoch:,} steps of {train.batch_size:,} pairs, {last:,} steps"
+        epochs = epochs_of(train.num_epochs, train.min_steps, steps_per_epoch)
+        last = epochs * steps_per_epoch
+        what = f"{epochs} epochs of {steps_per_epoch:,} steps of {train.batch_size:,} pairs, {last:,} steps"
     if dataset is not None:
         nodes = dataset.num_users + dataset.num_items
         rows = 4 * nodes * model.embedding_dim

@@ -87,7 +87,7 @@ def calibrate(run: Experiment, workdir: Path, *, best_step: int, should_stop: Ca
     batch = run.config.train.batch_size
     epochs = math.ceil(best_step / steps_per_epoch(run.graph.num_edges, batch) - 1e-6)
     epochs = max(1, min(epochs, run.config.recency.max_epochs))
-    settings = dataclasses.replace(experiment.loop_settings(run.config), num_epochs=epochs)
+    settings = dataclasses.replace(experiment.loop_settings(run.config), num_epochs=epochs, min_steps=0)
     with experiment.checkpoint_store(workdir / "recency", read_only=False) as store:
         result = fit(
             runner=past.runner,

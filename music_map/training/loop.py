@@ -27,7 +27,7 @@ class LoopSettings:
     """How long to train and what to do in between.
 
     Attributes:
-      num_epochs: passes; an epoch is ceil(edges / batch size) steps.
+      num_epochs: passes; an epoch is ceil(edges / batch size) steps. More where min_steps asks for them.
       seed: of parameters, batches and dropout.
       eval_every_epochs: epochs between evaluations.
       patience: evaluations without improvement after which training stops; 0 never stops early.
@@ -35,6 +35,7 @@ class LoopSettings:
       steps_per_dispatch: most steps run before the host looks up: how soon a signal or a NaN is noticed.
       checkpoint_every_seconds: seconds between checkpoints besides those of evaluations; 0: after every dispatch.
       metric: validation metric to maximise, e.g. "ndcg@20".
+      min_steps: steps that short epochs are repeated for, see `epochs_of`; 0: num_epochs alone counts.
     """
 
     num_epochs: int
@@ -45,11 +46,12 @@ class LoopSettings:
     steps_per_dispatch: int
     checkpoint_every_seconds: float
     metric: str
+    min_steps: int = 0
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "eval_every_epochs", "log_every_steps", "steps_per_dispatch"):
             require(getattr(self, name) >= 1, f"config.train.{name}", getattr(self, name), "at least 1")
-        for name in ("patience", "checkpoint_every_seconds"):
+        for name in ("patience", "checkpoint_every_seconds", "min_steps"):
             require(getattr(self, name) >= 0, f"config.train.{name}", getattr(self, name), "at least 0")
 
 
@@ -89,6 +91,14 @@ def steps_per_epoch(num_edges: int, batch_size: int) -> int:
     return math.ceil(num_edges / batch_size)
 
 
+def epochs_of(num_epochs: int, min_steps: int, steps_per_epoch: int) -> int:
+    """Epochs of a training: max(num_epochs, ceil(min_steps / steps_per_epoch)).
+
+    How far an optimizer gets is a matter of steps: epochs of a small data set are too few of them.
+    """
+    return max(num_epochs, math.ceil(min_steps / steps_per_epoch))
+
+
 def _next_stop(step: int, last: int, boundaries: list[int], most: int) -> int:
     """Steps to the nearest boundary: a multiple of any of `boundaries`, the end, or `most`."""
     return min(last - step, most, *(b - step % b for b in boundaries))
@@ -124,7 +134,8 @@ def fit(
     """
     step_settings = runner.settings
     epoch = steps_per_epoch(runner.num_edges, step_settings.batch_size)
-    last, eval_every = settings.num_epochs * epoch, settings.eval_every_epochs * epoch
+    last = epochs_of(settings.num_epochs, settings.min_steps, epoch) * epoch
+    eval_every = settings.eval_every_epochs * epoch
 
     # Resuming: 1. the state as a fresh run would make it, 2. the latest whole checkpoint over it, 3. later
     # checkpoints (damaged ones) set aside, 4. log lines after that step dropped. Batches follow from (seed, step).

@@ -17,7 +17,7 @@ from music_map.losses.settings import LossSettings
 from music_map.model.lightgcn import Inputs, ModelSettings
 from music_map.model.propagation import adjacency
 from music_map.training.checkpoint import CheckpointStore
-from music_map.training.loop import LoopSettings, fit
+from music_map.training.loop import LoopSettings, epochs_of, fit
 from music_map.training.metrics_log import MetricsLog
 from music_map.training.optimizer import OptimizerSettings, learning_rate
 from music_map.training.runner import OneDevice
@@ -242,3 +242,15 @@ def test_training_lowers_the_loss_for_every_loss():
         later, _ = train_steps(later._replace(window=jax.tree.map(jnp.zeros_like, later.window)), inputs, data,
                                jnp.int32(10), settings=settings)  # fmt: skip
         assert float(later.window["ranking_loss"]) / 10 < 0.95 * early, name
+
+
+@pytest.mark.parametrize(("min_steps", "wanted"), [(0, 5), (50, 5), (51, 6), (99, 10), (100, 10)])
+def test_short_epochs_are_repeated_to_the_least_number_of_steps(min_steps, wanted):
+    assert epochs_of(5, min_steps, 10) == wanted
+
+
+def test_training_runs_the_least_number_of_steps_in_whole_epochs(tmp_path):
+    one, *_ = run(tmp_path / "one", loop=dataclasses.replace(LOOP, num_epochs=1))
+    epoch = one.steps_per_epoch
+    result, *_ = run(tmp_path / "more", loop=dataclasses.replace(LOOP, num_epochs=1, min_steps=epoch + 1))
+    assert (one.step, result.step) == (epoch, 2 * epoch)
