@@ -23,17 +23,11 @@ import httpx
 import numpy as np
 import psutil
 from absl import flags
-from generated import make_vectors
+from workdir import make_workdir
 
-from configs import yambda
-from launch import app, experiment
-from music_map.playlist.heads import untrained
-from music_map.preprocess.dataset import ItemFeatures
-from music_map.retrieval.export import FOLDER, Histories, make_export, save_export
+from launch import app
 from music_map.retrieval.filters import Filters
-from music_map.retrieval.index import FOLDER as INDEX
-from music_map.retrieval.index import build_index, sample_queries, save_index
-from music_map.retrieval.recommender import Recommender, in_space, index_fingerprint
+from music_map.retrieval.recommender import Recommender
 from music_map.storage import write_json
 
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file.", required=True)
@@ -42,44 +36,6 @@ _CLIENTS = flags.DEFINE_integer("clients", 64, "That ask one after the other.", 
 
 SONGS, USERS, PLAYLIST = 254_000, 10_000, 50
 HOST = "127.0.0.1"
-
-
-def make_workdir(folder: Path) -> Path:
-    """A trained workdir's files, as far as recommending reads them."""
-    songs, _ = make_vectors(SONGS, 64)
-    rng = np.random.default_rng(1)
-    artists = (np.arange(SONGS) // 20).astype(np.int32)
-    features = ItemFeatures(
-        audio=np.zeros((1, 128), np.float32),
-        audio_row=np.where(rng.random(SONGS) < 0.8, 0, -1).astype(np.int32),
-        artist_offsets=np.arange(SONGS + 1),
-        artists=artists,
-        artist_ids=np.unique(artists).astype(np.uint32),
-        album_offsets=np.zeros(SONGS + 1, np.int64),
-        albums=np.zeros(0, np.int32),
-        album_ids=np.zeros(0, np.uint32),
-        track_seconds=np.zeros(SONGS, np.float32),
-    )
-    export = make_export(
-        user_ids=np.arange(USERS, dtype=np.uint32),
-        item_ids=np.arange(SONGS, dtype=np.uint32),
-        user_embeddings=songs[rng.integers(0, SONGS, USERS)],
-        item_embeddings=songs,
-        item_degree=rng.geometric(0.02, SONGS),
-        features=features,
-    )
-    heard = np.sort(rng.integers(0, SONGS, (USERS, 500)), axis=1).astype(np.int32)
-    disliked = np.sort(rng.integers(0, SONGS, (USERS, 10)), axis=1).astype(np.int32)
-    histories = Histories(np.arange(USERS + 1) * 500, heard.ravel(), np.arange(USERS + 1) * 10, disliked.ravel())
-    save_export(export, folder / FOLDER, fingerprint="generated", step=0, histories=histories)
-    config = yambda.get_config()
-    write_json(folder / "config.json", {"config": experiment.describe(config), "dataset": "generated"})
-    heads = untrained(config.retrieval.attention_temperature)
-    placed, users = in_space(export, heads)
-    index = build_index(placed, backend="scann", queries=sample_queries(users, placed))
-    identity = index_fingerprint("generated", heads)
-    save_index(index, placed, export.item_ids, folder / INDEX, fingerprint=identity)
-    return folder
 
 
 def playlists(count: int, *, seed: int) -> list[list[int]]:
@@ -229,7 +185,7 @@ def service(workdir: Path, seconds: float, clients: int) -> dict:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        workdir = make_workdir(Path(folder))
+        workdir = make_workdir(Path(folder), num_songs=SONGS, num_users=USERS)
         results = {"in_process": in_process(workdir)}
         if _SECONDS.value:
             results["service"] = service(workdir, _SECONDS.value, _CLIENTS.value)

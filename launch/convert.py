@@ -15,7 +15,8 @@ from pathlib import Path
 from absl import flags
 
 from launch import app
-from music_map.convert.build import convert_logs
+from launch.plan import size_text
+from music_map.convert.build import convert_logs, preview_logs
 from music_map.convert.settings import BAD_ROWS, DURATION_UNITS, EVENT_TYPES, PLAYED_UNITS, TIME_UNITS, ColumnMapping
 from music_map.convert.sources import FORMATS
 from music_map.errors import UserError
@@ -50,6 +51,7 @@ _DELIMITER = flags.DEFINE_string("delimiter", None, "Of a CSV; by default a comm
 _HEADER = flags.DEFINE_list("header", [], "Names of the columns of a CSV that has no header line.")
 _BAD_ROWS = flags.DEFINE_enum("bad_rows", "stop", BAD_ROWS, "At a row that cannot be read: stop, or skip and count it.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier conversion.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only read the first rows of each file, and say what they become.")
 
 
 def _types() -> dict[str, str]:
@@ -94,15 +96,19 @@ def main() -> int:
         "unlikes": _UNLIKES.value,
         "undislikes": _UNDISLIKES.value,
     }
-    summary = convert_logs(
-        {kind: [app.path_of(text, "input") for text in paths] for kind, paths in inputs.items()},
-        raw_dir,
-        mapping,
-        size=_SIZE.value,
-        overwrite=_OVERWRITE.value,
-        source={"file_format": _FORMAT.value, "delimiter": _DELIMITER.value, "header": _HEADER.value},
-        progress=app.bar,
-    )
+    files = {kind: [app.path_of(text, "input") for text in paths] for kind, paths in inputs.items()}
+    options = {
+        "size": _SIZE.value,
+        "overwrite": _OVERWRITE.value,
+        "source": {"file_format": _FORMAT.value, "delimiter": _DELIMITER.value, "header": _HEADER.value},
+    }
+    if _DRY_RUN.value:
+        summary = preview_logs(files, raw_dir, mapping, **options)
+        for path in (path for paths in files.values() for path in paths):
+            app.say(f"  {size_text(path.stat().st_size):>10}  {path}")
+        app.say("Their first rows:")
+    else:
+        summary = convert_logs(files, raw_dir, mapping, **options, progress=app.bar)
     for kind, count in summary.events.items():
         app.say(f"{count:>14,} {kind}")
     app.say(f"{summary.num_users:>14,} users, {summary.num_items:,} songs")
@@ -111,9 +117,13 @@ def main() -> int:
         if count:
             app.say(f"{count:>14,} {what}")
     for column, path in summary.tables.items():
-        app.say(f"{column} ids are no whole numbers and were numbered: {path}")
+        where = raw_dir / "flat" / _SIZE.value / path.name if _DRY_RUN.value else path
+        app.say(f"{column} ids are no whole numbers and {'would be' if _DRY_RUN.value else 'were'} numbered: {where}")
     for note in summary.notes:
         app.warn(note)
+    if _DRY_RUN.value:
+        app.say(f"to write: {raw_dir / 'flat' / _SIZE.value}")
+        return 0
     app.say("\nNow train:")
     app.say(
         f"python launch/train.py --config=configs/yambda.py --config.data.raw_dir={raw_dir} "

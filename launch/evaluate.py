@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 
-from launch import app, attention, experiment, playlist, recency
+from launch import app, attention, experiment, plan, playlist, recency
 from music_map.errors import UserError
 from music_map.evaluation.baselines import settings_to_json
 from music_map.evaluation.baselines.settings import Settings
@@ -31,6 +32,7 @@ _TUNE = flags.DEFINE_bool("tune_baselines", False, "Choose the baselines' settin
 _SETTINGS = flags.DEFINE_string("baseline_settings", None, "JSON file of settings that --tune_baselines has written.")
 _SESSIONS = flags.DEFINE_integer("max_sessions", 10_000, "Protocol playlist: sessions drawn of a number of seeds.", 1)
 _SPLIT = flags.DEFINE_string("split", "test", "Split to evaluate on: val or test.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be evaluated, and what is tuned already.")
 
 
 def main() -> int:
@@ -47,10 +49,21 @@ def main() -> int:
         )
     protocol = _PROTOCOL.value if _PROTOCOL.value is not None else config.eval.protocol
     experiment.check_protocol(config, protocol, "--protocol")
-    evaluate = _on_sessions if find_protocol(protocol).queries == "sessions" else _on_users
+    on_sessions = find_protocol(protocol).queries == "sessions"
+    evaluate = _on_sessions if on_sessions else _on_users
+    if _TUNE.value and on_sessions:
+        raise UserError(
+            f"--tune_baselines: not with --protocol={protocol}; tune with --protocol=temporal_repeats, then give "
+            "WORKDIR/baselines-temporal_repeats.json by --baseline_settings"
+        )
     settings = None
     if _SETTINGS.value is not None:
         settings = experiment.read_baseline_settings(app.path_of(_SETTINGS.value, "baseline_settings"))
+    if _DRY_RUN.value:
+        names = _session_names(config) if on_sessions else _user_names(config, protocol)
+        plan.say_evaluation([workdir], protocol, _SPLIT.value, names, _settings_from(workdir, protocol))
+        app.say(f"to write: {output}")
+        return 0
     result, table = evaluate(workdir, opened, protocol, settings)
     write_json(output, {**result, "config": app.to_dict(config)})
     app.say(f"checkpoint of step {result['step']}, {table}")
@@ -58,19 +71,43 @@ def main() -> int:
     return 0
 
 
+def _user_names(config: ConfigDict, protocol: str) -> tuple[str, ...]:
+    names = experiment.baseline_names(config, protocol, _BASELINES.value)
+    experiment.check_baselines(names, "--baselines")
+    return names
+
+
+def _session_names(config: ConfigDict) -> tuple[str, ...]:
+    return playlist.baseline_names(config, _BASELINES.value)
+
+
+def _kept(workdir: Path, protocol: str) -> Path:
+    """Where --tune_baselines keeps what it chose."""
+    return workdir / f"baselines-{protocol}.json"
+
+
+def _settings_from(workdir: Path, protocol: str) -> str:
+    if _SETTINGS.value is not None:
+        return f"their settings are those of {_SETTINGS.value}"
+    if not _TUNE.value:
+        return "their settings are the defaults"
+    kept = _kept(workdir, protocol)
+    done = ", ".join(experiment.read_baseline_settings(kept)) if kept.exists() else ""
+    return f"tuned on validation, kept in {kept}; done already: {done or 'none'}"
+
+
 def _on_users(
     workdir: Path, opened: experiment.Run, protocol: str, settings: dict[str, Settings] | None
 ) -> tuple[dict[str, Any], str]:
     """The report of a protocol over users, and its table."""
     config = opened.config
-    names = experiment.baseline_names(config, protocol, _BASELINES.value)
-    experiment.check_baselines(names, "--baselines")
+    names = _user_names(config, protocol)
     run = experiment.load(config, trained_on=opened.dataset)
     step, params = experiment.best_params(run, workdir)
     task = experiment.task_for(run, protocol, _SPLIT.value)
     if _TUNE.value:
         validation = experiment.task_for(run, protocol, "val")
-        kept = workdir / f"baselines-{protocol}.json"
+        kept = _kept(workdir, protocol)
         settings = experiment.tuned_baselines(config, run.dataset, validation, kept, names=names)
     recent = recency.scores_for(run, workdir, params, task)
     result = experiment.report(run, task, params, recency=recent, baselines=names, settings=settings)
@@ -84,12 +121,7 @@ def _on_sessions(
 ) -> tuple[dict[str, Any], str]:
     """The report of a protocol over sessions, and its table."""
     config = opened.config
-    if _TUNE.value:
-        raise UserError(
-            f"--tune_baselines: not with --protocol={protocol}; tune with --protocol=temporal_repeats, then give "
-            "WORKDIR/baselines-temporal_repeats.json by --baseline_settings"
-        )
-    names = playlist.baseline_names(config, _BASELINES.value)
+    names = _session_names(config)
     run = experiment.load(config, trained_on=opened.dataset)
     step, params = experiment.best_params(run, workdir)
     tasks = playlist.tasks_for(run, _SPLIT.value, max_sessions=_SESSIONS.value)

@@ -10,11 +10,13 @@ map with --previous starts from an older one, so that what both have in common s
 
 import dataclasses
 import time
+from pathlib import Path
 
 import numpy as np
 from absl import flags
 
 from launch import app, experiment
+from launch.plan import size_text
 from music_map.errors import UserError, require
 from music_map.map.agreement import agreement
 from music_map.map.clusters import cluster, colours_of, num_clusters_for, renumber_like
@@ -41,7 +43,23 @@ _CLUSTERS = flags.DEFINE_integer("num_clusters", 0, "Groups to colour; 0: by the
 _BITS = flags.DEFINE_enum("bits", "8", ["8", "16"], "Of a number of the page's vectors: 16 doubles the page's size.")
 _MOST = flags.DEFINE_integer("max_songs", 300_000, "The page has the most listened songs, at most this many.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the projection and the clusters.", 0)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Only say how many songs the page would have, and how large it would be."
+)
 _TITLE = flags.DEFINE_string("title", None, "Of the page; by default the workdir's name.")
+
+
+def _plan(workdir: Path, output: Path) -> int:
+    """What --dry_run says."""
+    if not (workdir / FOLDER / "manifest.json").is_file():
+        app.say(f"{workdir / FOLDER}: to do, the embeddings of the best checkpoint")
+        return 0
+    songs, dims = load_export(workdir / FOLDER)[0].item_embeddings.shape
+    shown = min(songs, _MOST.value)
+    app.say(f"{shown:,} of {songs:,} songs, method {_METHOD.value}; names: {_METADATA.value or 'none'}")
+    size = shown * (dims * int(_BITS.value) // 8 + 16)
+    app.say(f"to write: {output}, about {size_text(4 * size // 3)}, and {_POSITIONS.value or 'no positions'}")
+    return 0
 
 
 def main() -> int:
@@ -51,6 +69,8 @@ def main() -> int:
     if _METHOD.value == "umap" and not installed():
         raise UserError("--method=umap: umap-learn is not installed; pip install umap-learn, or give --method=pca")
     settings = experiment.open_workdir(workdir).config.retrieval
+    if _DRY_RUN.value:
+        return _plan(workdir, output)
     experiment.load_model_export(workdir)  # made anew where it is missing or damaged
     export, _ = load_export(workdir / FOLDER)
     heads = load_heads(workdir) or untrained(settings.attention_temperature)

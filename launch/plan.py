@@ -6,12 +6,14 @@ Nothing is written and no input is hashed: inputs that were never hashed are sai
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from launch import app, stages
+from music_map.errors import UserError
 from music_map.graph.build import graph_fingerprint, graph_folder
 from music_map.preprocess.build import find_dataset, remembered_plan
 from music_map.preprocess.dataset import Dataset
@@ -96,6 +98,11 @@ def _say_graph(config: ConfigDict, dataset: Dataset | None, *, force: bool) -> i
     return edges
 
 
+def checkpoint_steps(workdir: Path) -> list[int]:
+    """Steps that a run has checkpoints of, ascending."""
+    return sorted(int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*") if path.name.isdigit())
+
+
 def say_training(config: ConfigDict, workdir: Path, dataset: Dataset | None, steps_per_epoch: int | None) -> None:
     """Says what training would do in a workdir, and where it would go on.
 
@@ -118,7 +125,7 @@ def say_training(config: ConfigDict, workdir: Path, dataset: Dataset | None, ste
         rows = 4 * nodes * model.embedding_dim
         what += f"; a row of {model.embedding_dim} for each of {nodes:,} nodes is {size_text(rows)}, "
         what += f"a checkpoint with its optimizer about {size_text(3 * rows)}"
-    steps = sorted(int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*") if path.name.isdigit())
+    steps = checkpoint_steps(workdir)
     if (workdir / "results.json").exists():
         result = read_json(workdir / "results.json")
         app.say(f"train: done in {workdir} (best step {result['step']}); to do: the table of results once more")
@@ -130,3 +137,26 @@ def say_training(config: ConfigDict, workdir: Path, dataset: Dataset | None, ste
     if config.recency.enabled and config.data.format != "text":
         app.say(f"recency: to do, an encoder of past windows, at most {config.recency.max_epochs} epochs")
     app.say(f"evaluate: to do, protocol {config.eval.protocol}, beside {', '.join(config.eval.baselines) or 'nothing'}")
+
+
+def say_evaluation(workdirs: Sequence[Path], protocol: str, split: str, baselines: Sequence[str], how: str) -> None:
+    """Says what would be evaluated, and beside what.
+
+    Args:
+      workdirs: runs of launch/train.py.
+      protocol: by name.
+      split: "val" or "test".
+      baselines: by name.
+      how: where the baselines' settings come from.
+
+    Raises:
+      UserError: a run has no checkpoint yet.
+    """
+    for workdir in workdirs:
+        if not (steps := checkpoint_steps(workdir)):
+            raise UserError(f"{workdir}: no checkpoint there yet; run launch/train.py to train")
+        step = steps[-1]
+        if (workdir / "results.json").exists():
+            step = read_json(workdir / "results.json")["step"]
+        app.say(f"evaluate: {workdir}, step {step:,}: protocol {protocol}, {split} split")
+    app.say(f"baselines: {', '.join(baselines) or 'none'}; {how}")

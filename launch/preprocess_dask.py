@@ -11,7 +11,7 @@ import logging
 
 from absl import flags
 
-from launch import app, published, stages
+from launch import app, plan, published, stages
 from music_map.errors import UserError
 from music_map.preprocess.parts import merge_parts, run_part
 from music_map.storage import write_json
@@ -20,6 +20,7 @@ _CONFIG = app.define_config()
 _PARTS = flags.DEFINE_integer("parts", 8, "Parts of the log; a few for each worker.", 1)
 _SCHEDULER = flags.DEFINE_string("scheduler", None, "Address of a running scheduler.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Without --scheduler: processes to start on this machine.", 1)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say whether it is done, and what would be read.")
 
 
 def main() -> None:
@@ -29,7 +30,12 @@ def main() -> None:
         raise UserError("Dask is not installed; pip install 'music-map[dask]'") from e
     # Its scheduler and workers log every coming and going.
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    plan = stages.dataset_plan(_CONFIG.value)
+    if _DRY_RUN.value:
+        plan.say_dataset(_CONFIG.value)
+        where = _SCHEDULER.value or f"{_WORKERS.value} processes of this machine"
+        app.say(f"in {_PARTS.value} parts, on {where}")
+        return
+    task = stages.dataset_plan(_CONFIG.value)
     parts = range(1, _PARTS.value + 1)
     cluster = None
     if not _SCHEDULER.value:
@@ -40,12 +46,12 @@ def main() -> None:
             steps: set[str] = set()
             while steps != {"done"}:
                 # Not pure: the same call means another step each time. Gathering is the barrier between two steps.
-                steps = set(client.gather(client.map(run_part, [plan] * len(parts), parts, of=len(parts), pure=False)))
+                steps = set(client.gather(client.map(run_part, [task] * len(parts), parts, of=len(parts), pure=False)))
                 app.note(f"{len(parts)} parts: {', '.join(sorted(steps))}")
     finally:
         if cluster is not None:
             cluster.close()
-    dataset = merge_parts(plan, len(parts), progress=app.bar)
+    dataset = merge_parts(task, len(parts), progress=app.bar)
     app.note(f"preprocess: {dataset.store.folder}")
     write_json(stages.processed_dir(_CONFIG.value) / "stats.json", dataset.stats)
     for line in published.table(dataset.stats, None):

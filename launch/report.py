@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from configs import yambda
-from launch import app, examples, experiment, recency, stages
+from launch import app, examples, experiment, plan, recency, stages
 from music_map.errors import UserError
 from music_map.evaluation.baselines.settings import Settings
 from music_map.evaluation.evaluate import Evaluation, compare, evaluate_scores, summary
@@ -37,6 +37,7 @@ _PROTOCOL = flags.DEFINE_string("protocol", None, "A protocol over users; by def
 _SPLIT = flags.DEFINE_string("split", "test", "Split to evaluate on: val or test.")
 _BASELINES = flags.DEFINE_list("baselines", None, "Baselines, or 'all'; by default those of the first run.")
 _SETTINGS = flags.DEFINE_string("baseline_settings", None, "JSON file of settings that --tune_baselines has written.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say which runs would be evaluated, and beside what.")
 
 
 class _Measured(NamedTuple):
@@ -58,6 +59,11 @@ def main() -> int:
     workdirs = [app.path_of(text, "workdir") for text in _WORKDIRS.value]
     output = app.file_to_write(_OUTPUT.value, "output")
     opened, protocol, baselines, settings = _checked(workdirs)
+    if _DRY_RUN.value:
+        how = "their settings are " + ("the defaults" if _SETTINGS.value is None else f"those of {_SETTINGS.value}")
+        plan.say_evaluation(workdirs, protocol, _SPLIT.value, baselines, how)
+        app.say(f"to write: {output}")
+        return 0
     config, metric = opened[0].config, opened[0].config.eval.metric
     names, shared, chosen = _names(workdirs), None, None
     runs, of_runs = [], []

@@ -103,7 +103,7 @@ RULES = [
     Rule(r"launch/train\.py .*cold_item_fraction", by=PIPELINE + "test_cold_start"),
     Rule(r"launch/train\.py .*mode=subgraph", by=RUNS + "test_training_in_parts_and_on_many_devices"),
     Rule(r"launch/train\.py .*--tensorboard", by="launch/test_report.py::test_two_runs_side_by_side"),
-    Rule(r"launch/train\.py", by=PIPELINE + "trained"),
+    Rule(r"launch/train\.py", by="launch/conftest.py::made_once"),
     Rule(r"launch/evaluate\.py .*cold_start", by=PIPELINE + "test_cold_start"),
     Rule(r"launch/evaluate\.py .*=playlist", by="launch/test_compare.py::test_"),
     Rule(r"launch/evaluate\.py .*tune_baselines", by=PIPELINE + "test_evaluate_with_tuned_baselines"),

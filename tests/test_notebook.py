@@ -9,7 +9,12 @@ nbclient = pytest.importorskip("nbclient", reason="needs the extra dev")
 
 ROOT = Path(__file__).resolve().parents[1]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-TINY = {"MUSIC_MAP_SIZE": "tiny", "MUSIC_MAP_CONFIG": "configs/test.py", "MUSIC_MAP_EPOCHS": "2"}
+TINY = {
+    "MUSIC_MAP_SIZE": "tiny",
+    "MUSIC_MAP_CONFIG": "configs/test.py",
+    "MUSIC_MAP_EPOCHS": "2",
+    "MUSIC_MAP_PROJECTION": "pca",
+}
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)

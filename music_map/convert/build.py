@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,18 +95,13 @@ def convert_logs(
       UserError: a file, column or value is wrong (the message names file, column and row, which count from 0), there
         are no listens, or the folder is taken.
     """
-    if not size or Path(size).name != size:
-        raise UserError(f"--size={size}: must be a name without slashes; it becomes the folder flat/{size}/")
-    folder = event_path(raw_dir, size, "listens").parent
+    folder = _folder(raw_dir, size)
     _check_free(folder, raw_dir, mapping, overwrite)
     with disk_errors(folder), new_folder(folder) as temporary, contextlib.closing(_Log(temporary, mapping)) as log:
         with progress("read", None, "row") as advance:
             for kind, paths in inputs.items():
                 for path in paths:
-                    columns = mapping.columns()
-                    if kind != "listens":
-                        columns = {role: columns[role] for role in ("user", "item", "time")}
-                    for rows in log.read(path, kind, read_batches(path, columns, **(source or {}))):
+                    for rows in _reading(log, kind, path, mapping, source):
                         advance(rows)
         summary = log.finish(partition_rows, progress)
     for name in _ITEM_TABLES:
@@ -113,6 +109,43 @@ def convert_logs(
             os.replace(made, item_path(raw_dir, f"{name}_item_mapping"))
     tables = {column: folder / path.name for column, path in summary.tables.items()}
     return dataclasses.replace(summary, tables=tables)
+
+
+def preview_logs(
+    inputs: Mapping[str, Sequence[Path]],
+    raw_dir: Path,
+    mapping: ColumnMapping,
+    *,
+    size: str = "own",
+    overwrite: bool = False,
+    source: Mapping[str, Any] | None = None,
+) -> Summary:
+    """What `convert_logs` makes of the first rows of each file: the same checks, and nothing written to `raw_dir`.
+
+    Args and errors are those of `convert_logs`.
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(_Log(Path(folder), mapping)) as log:
+        _check_free(_folder(raw_dir, size), raw_dir, mapping, overwrite)
+        for kind, paths in inputs.items():
+            for path in paths:
+                next(_reading(log, kind, path, mapping, source), None)
+        return log.finish(PARTITION_ROWS, silent)
+
+
+def _folder(raw_dir: Path, size: str) -> Path:
+    if not size or Path(size).name != size:
+        raise UserError(f"--size={size}: must be a name without slashes; it becomes the folder flat/{size}/")
+    return event_path(raw_dir, size, "listens").parent
+
+
+def _reading(
+    log: _Log, kind: str, path: Path, mapping: ColumnMapping, source: Mapping[str, Any] | None
+) -> Iterator[int]:
+    """Reads a file into `log` batch by batch; yields rows."""
+    columns = mapping.columns()
+    if kind != "listens":
+        columns = {role: columns[role] for role in ("user", "item", "time")}
+    return log.read(path, kind, read_batches(path, columns, **(source or {})))
 
 
 def _check_free(folder: Path, raw_dir: Path, mapping: ColumnMapping, overwrite: bool) -> None:

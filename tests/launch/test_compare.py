@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from test_pipeline import fails, flags, launch
+from commands import fails, flags, launch
 
 from music_map.evaluation.playlist import SEED_COUNTS
 

@@ -7,13 +7,13 @@ import random
 
 import pyarrow.parquet as pq
 import pytest
-from test_pipeline import fails, launch, raw  # noqa: F401
+from commands import fails, launch
 
 NAMED = ["--user=listener", "--item=song", "--time=at"]
 
 
 @pytest.fixture(scope="module")
-def own(raw, tmp_path_factory):  # noqa: F811
+def own(raw, tmp_path_factory):
     """The tiny generated logs as somebody else would keep them: names, ISO times, seconds played, in no order."""
     folder = tmp_path_factory.mktemp("own")
     rows = pq.read_table(raw / "flat/tiny/listens.parquet").to_pylist()
@@ -33,7 +33,7 @@ def own(raw, tmp_path_factory):  # noqa: F811
     return folder
 
 
-def test_a_csv_of_names_trains_and_recommends_by_name(raw, own, tmp_path):  # noqa: F811
+def test_a_csv_of_names_trains_and_recommends_by_name(raw, own, tmp_path):
     files = [
         f"--input={own}/plays.csv",
         f"--output={tmp_path}/raw",
@@ -41,7 +41,11 @@ def test_a_csv_of_names_trains_and_recommends_by_name(raw, own, tmp_path):  # no
         "--played=seconds",
         "--played_unit=seconds",
     ]
-    done = launch("convert", *files, "--duration=length", "--organic=chosen", f"--likes={own}/likes.jsonl")
+    files += ["--duration=length", "--organic=chosen", f"--likes={own}/likes.jsonl"]
+    said = launch("convert", *files, "--dry_run").stdout
+    assert f"{own}/plays.csv" in said and "Their first rows:" in said and f"to write: {tmp_path}/raw/flat/own" in said
+    assert "train.py" not in said and list(tmp_path.iterdir()) == []
+    done = launch("convert", *files)
     [command] = [line for line in done.stdout.splitlines() if line.startswith("python launch/train.py")]
     assert f"--config.data.raw_dir={tmp_path}/raw --config.data.size=own" in command
     # The same events, but for names and the moment that times count from. A song of no length has no share played.

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from test_pipeline import ENV, ROOT, flags, heard, launch, raw, trained  # noqa: F401
+from commands import ENV, ROOT, flags, heard, launch
 
 PAGES = ("README.md", "checkpoints/README.md", "docs/recipes.md")
 
@@ -16,7 +16,7 @@ def snippets():
             yield pytest.param(code, id=f"{page}-{number}")
 
 
-def test_python_of_the_pages(trained):  # noqa: F811
+def test_python_of_the_pages(trained):
     """In one process, one after the other."""
     base, _ = trained
     code = "\n".join(param.values[0] for param in snippets())
@@ -25,7 +25,7 @@ def test_python_of_the_pages(trained):  # noqa: F811
     subprocess.run([sys.executable, "-W", "error::FutureWarning", "-c", code], cwd=ROOT, env=ENV, check=True)
 
 
-def test_recommending_for_a_user(trained, raw):  # noqa: F811
+def test_recommending_for_a_user(trained, raw):
     base, _ = trained
     songs, table = heard(raw)
     user = max(set(table["uid"]), key=table["uid"].count)
@@ -49,7 +49,7 @@ def test_recommending_for_a_user(trained, raw):  # noqa: F811
     ],
     ids=["subgraph", "sharded"],
 )
-def test_training_in_parts_and_on_many_devices(raw, tmp_path, fields, environment):  # noqa: F811
+def test_training_in_parts_and_on_many_devices(raw, tmp_path, fields, environment):
     small = ["--config.train.num_epochs=1", "--config.eval.baselines=('most_pop',)", "--config.model.num_layers=1"]
     plain = ["--config.retrieval.learned_attention=False", *small, *fields]
     command = [sys.executable, "launch/train.py", *flags(raw, tmp_path, *plain)]

@@ -1,7 +1,7 @@
 """--dry_run: says what is done and what would be, and writes nothing."""
 
 import pytest
-from test_pipeline import fails, flags, launch
+from commands import fails, flags, launch
 
 from launch.plan import size_text
 
@@ -57,3 +57,25 @@ def test_generate_to_train(tmp_path):
     search = "--search=model.alpha=0:1"
     said = dry("sweep", *config, f"--output={tmp_path}/sweep", search, "--trials=5")
     assert "search: model.alpha: 0.0 to 1.0" in said and "sweep: 0 of 5 trials begun" in said
+
+
+def test_jobs_on_a_run(trained, tmp_path):
+    work = trained[0] / "work"
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*")}
+
+    def dry(name, *args):
+        done = launch(name, f"--workdir={work}", *args, "--dry_run")
+        assert {path: path.stat().st_mtime_ns for path in work.rglob("*")} == before
+        assert list(tmp_path.iterdir()) == [] and done.stderr == ""
+        return done.stdout
+
+    out = f"--output={tmp_path}/out.json"
+    said = dry("evaluate", out, "--tune_baselines", "--baselines=item_knn")
+    assert "protocol temporal, test split" in said and f"to write: {tmp_path}/out.json" in said
+    assert (
+        f"baselines: item_knn; tuned on validation, kept in {work}/baselines-temporal.json; done already: none" in said
+    )
+    assert "baselines: most_pop, decay_pop, item_knn;" in dry("report", f"--output={tmp_path}/page.html", "--split=val")
+    said = dry("export_map", f"--output={tmp_path}/map.html", "--max_songs=50", "--method=pca")
+    assert "50 of " in said and "method pca" in said
+    fails("evaluate", f"--workdir={tmp_path}", out, "--dry_run", says=[str(tmp_path), "train first"])

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from test_pipeline import fails, launch, raw, trained  # noqa: F401
+from commands import fails, launch
 
 from music_map.map.page import block_of
 from music_map.map.payload import unpack
@@ -18,7 +18,7 @@ def contents(path):
 
 
 @pytest.mark.skipif(not installed(), reason="umap-learn is not installed")
-def test_a_map_and_one_like_it(trained, tmp_path):  # noqa: F811
+def test_a_map_and_one_like_it(trained, tmp_path):
     work = trained[0] / "work"
     done = launch(
         "export_map", f"--workdir={work}", f"--output={tmp_path}/map.html", f"--positions={tmp_path}/map.parquet"
@@ -35,7 +35,7 @@ def test_a_map_and_one_like_it(trained, tmp_path):  # noqa: F811
     assert np.median(moved) < 0.2
 
 
-def test_names_settings_and_bad_input(trained, tmp_path):  # noqa: F811
+def test_names_settings_and_bad_input(trained, tmp_path):
     work = trained[0] / "work"
     ids = Recommender.load(work).export.item_ids
     (tmp_path / "songs.json").write_text(json.dumps([{"item_id": int(i), "title": f"Song of {i}"} for i in ids[:5]]))

@@ -8,60 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-ENV = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"PYTHONPATH": str(ROOT)}
-
-
-def launch(name, *args, check=True, **kwargs):
-    done = subprocess.run(
-        [sys.executable, f"launch/{name}.py", *map(str, args)],
-        cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300, **kwargs,
-    )  # fmt: skip
-    if check:
-        assert done.returncode == 0, f"{name} {args}: {done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return done
-
-
-def fails(name, *args, says):
-    """The command ends with status 2 and one line on stderr that says all of `says`; no traceback."""
-    done = launch(name, *args, check=False)
-    assert done.returncode == 2, done.stdout + done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1 and "Traceback" not in done.stderr, done.stderr
-    for text in says:
-        assert text in errors[0], errors[0]
-
-
-@pytest.fixture(scope="session")
-def raw(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("logs") / "raw"
-    launch("generate", "--size=tiny", f"--output={folder}", "--seed=1")
-    return folder
-
-
-def flags(raw, base, *more):
-    return [
-        "--config=configs/test.py", f"--config.data.raw_dir={raw}", f"--config.data.processed_dir={base}/processed",
-        f"--workdir={base}/work", *more,
-    ]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def trained(raw, tmp_path_factory):
-    base = tmp_path_factory.mktemp("trained")
-    done = launch("train", *flags(raw, base))
-    return base, done
-
-
-def log_lines(workdir):
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if "seconds" not in k and k != "steps_per_second"} for line in lines]
+from commands import ENV, ROOT, fails, flags, heard, launch, log_lines
 
 
 def test_train_leaves_a_whole_workdir(trained):
@@ -163,12 +114,6 @@ def test_evaluate_with_baselines_that_cannot_be(trained, tmp_path):
     (tmp_path / "s.json").write_text('{"settings": {"ials": {"alfa": 1}}}')
     fails("evaluate", *args, f"--baseline_settings={tmp_path}/s.json", says=["s.json", "alfa", "alpha"])
     fails("evaluate", *args, "--tune_baselines", "--baseline_settings=x", says=["--tune_baselines", "exclude"])
-
-
-def heard(raw):
-    table = pq.read_table(raw / "flat/tiny/listens.parquet").to_pydict()
-    songs = sorted(set(table["item_id"]), key=table["item_id"].count, reverse=True)
-    return songs, table
 
 
 def test_recommend_json(trained, raw):

@@ -5,7 +5,7 @@ import json
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from test_pipeline import flags, launch
+from commands import flags, launch
 
 from music_map.recency.scores import FEATURES
 

@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from test_pipeline import fails, flags, launch, raw, trained  # noqa: F401
+from commands import fails, flags, launch
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
@@ -58,7 +58,7 @@ def page_of(path):
     return page
 
 
-def test_the_figures_are_those_of_evaluate(trained, tmp_path):  # noqa: F811
+def test_the_figures_are_those_of_evaluate(trained, tmp_path):
     base, _ = trained
     launch("evaluate", f"--workdir={base}/work", f"--output={tmp_path}/test.json")
     done = launch("report", f"--workdir={base}/work", f"--output={tmp_path}/page.html", "--quiet")
@@ -94,7 +94,7 @@ def test_the_figures_are_those_of_evaluate(trained, tmp_path):  # noqa: F811
     assert all(len(example["songs"]) == 10 and example["songs"][0]["why"] for example in run["examples"])
 
 
-def test_two_runs_side_by_side(trained, raw, tmp_path):  # noqa: F811
+def test_two_runs_side_by_side(trained, raw, tmp_path):
     base, _ = trained
     other = tmp_path / 'a <b> "$x$"'  # a name that HTML and matplotlib would take for their own
     args = [arg for arg in flags(raw, base) if not arg.startswith("--workdir")]
@@ -121,7 +121,7 @@ def test_two_runs_side_by_side(trained, raw, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("steps", ["5", "7:7", "a:b"])
-def test_profile_steps_that_are_none(raw, tmp_path, steps):  # noqa: F811
+def test_profile_steps_that_are_none(raw, tmp_path, steps):
     fails("train", *flags(raw, tmp_path), f"--profile_steps={steps}", says=[f"--profile_steps={steps}: must be A:B"])
 
 
@@ -135,7 +135,7 @@ def test_profile_steps_that_are_none(raw, tmp_path, steps):  # noqa: F811
         (["--workdir={work}", "--baselines=most_popp"], ["--baselines", "most_pop"]),
     ],
 )
-def test_bad_input(trained, tmp_path, given, says):  # noqa: F811
+def test_bad_input(trained, tmp_path, given, says):
     base, _ = trained
     given = [text.format(work=base / "work") for text in given]
     fails("report", *given, f"--output={tmp_path}/page.html", says=says)

@@ -5,14 +5,14 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
-from test_pipeline import fails, flags, launch, raw, trained  # noqa: F401
+from commands import fails, launch
 
 from music_map.retrieval.index import installed
 from music_map.retrieval.recommender import Recommender
 
 
 @pytest.fixture(scope="module")
-def work(trained, tmp_path_factory):  # noqa: F811
+def work(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("retrieval") / "work"
     shutil.copytree(trained[0] / "work", folder)
     return folder

@@ -12,7 +12,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from test_pipeline import ENV, ROOT, fails, launch, raw, trained  # noqa: F401
+from commands import ENV, ROOT, fails, launch
 
 fastapi = pytest.importorskip("fastapi")
 testclient = pytest.importorskip("fastapi.testclient")
@@ -24,7 +24,7 @@ from music_map.retrieval.recommender import Query, Recommender  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def recommender(trained):  # noqa: F811
+def recommender(trained):
     return Recommender.load(trained[0] / "work")
 
 
@@ -118,7 +118,7 @@ def test_concurrent_requests_share_batches_and_errors_stay_apart():
     assert len(sizes) < 10 and sum(sizes) == 100
 
 
-def test_the_process_serves_on_loopback_and_stops_at_a_signal(trained):  # noqa: F811
+def test_the_process_serves_on_loopback_and_stops_at_a_signal(trained):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -141,7 +141,7 @@ def test_the_process_serves_on_loopback_and_stops_at_a_signal(trained):  # noqa:
         process.stdout.close()
 
 
-def test_serve_and_evaluate_retrieval_name_what_is_wrong(tmp_path, trained):  # noqa: F811
+def test_serve_and_evaluate_retrieval_name_what_is_wrong(tmp_path, trained):
     fails("serve", f"--workdir={tmp_path}", says=["no config.json"])
     output = tmp_path / "rows.json"
     done = launch("evaluate_retrieval", f"--workdir={trained[0]}/work", f"--output={output}", "--num_queries=60",

@@ -2,33 +2,22 @@
 
 import csv
 import json
-import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import optuna
 import pytest
+from commands import ENV, ROOT, fails
 from optuna.trial import TrialState
 
 from configs import lightgcnpp
 from launch import stages, study
 from launch.search_space import Axis
 
-ROOT = Path(__file__).resolve().parents[2]
-ENV = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"PYTHONPATH": str(ROOT)}
 START = {"cwd": ROOT, "env": ENV, "text": True}
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sweep_logs") / "raw"
-    command = [sys.executable, "launch/generate.py", "--size=tiny", f"--output={folder}", "--seed=1"]
-    subprocess.run(command, check=True, capture_output=True, **START)
-    return folder
 
 
 def command(raw, base, *more):
@@ -144,9 +133,5 @@ def test_the_test_split_changes_nothing(tmp_path):
     ],
 )
 def test_wrong_flags(tmp_path, flags, says):
-    args = [sys.executable, "launch/sweep.py", "--config=configs/test.py", f"--output={tmp_path}/sweep", *flags]
-    done = subprocess.run(args, capture_output=True, timeout=120, **START)
-    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    [error] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert says in error
+    fails("sweep", "--config=configs/test.py", f"--output={tmp_path}/sweep", *flags, says=[says])
     assert not (tmp_path / "sweep").exists()

@@ -1,0 +1,61 @@
+"""A generated workdir: a trained run's files, as far as recommending and the map read them."""
+
+from pathlib import Path
+
+import numpy as np
+from generated import make_vectors
+
+from configs import yambda
+from launch import experiment
+from music_map.playlist.heads import untrained
+from music_map.preprocess.dataset import ItemFeatures
+from music_map.retrieval.export import FOLDER, Histories, make_export, save_export
+from music_map.retrieval.index import FOLDER as INDEX
+from music_map.retrieval.index import build_index, sample_queries, save_index
+from music_map.retrieval.recommender import in_space, index_fingerprint
+from music_map.storage import write_json
+
+
+def make_workdir(folder: Path, *, num_songs: int, num_users: int) -> Path:
+    """Writes an export with histories, a configuration and a ScaNN index into `folder`; returns it.
+
+    Args:
+      num_songs: of the catalogue, in clusters as benchmarks/retrieval.py has them; an artist for 20 songs.
+      num_users: each has heard up to 500 songs and disliked up to 10, at random.
+    """
+    songs, _ = make_vectors(num_songs, 64)
+    rng = np.random.default_rng(1)
+    artists = (np.arange(num_songs) // 20).astype(np.int32)
+    features = ItemFeatures(
+        audio=np.zeros((1, 128), np.float32),
+        audio_row=np.where(rng.random(num_songs) < 0.8, 0, -1).astype(np.int32),
+        artist_offsets=np.arange(num_songs + 1),
+        artists=artists,
+        artist_ids=np.unique(artists).astype(np.uint32),
+        album_offsets=np.zeros(num_songs + 1, np.int64),
+        albums=np.zeros(0, np.int32),
+        album_ids=np.zeros(0, np.uint32),
+        track_seconds=np.zeros(num_songs, np.float32),
+    )
+    export = make_export(
+        user_ids=np.arange(num_users, dtype=np.uint32),
+        item_ids=np.arange(num_songs, dtype=np.uint32),
+        user_embeddings=songs[rng.integers(0, num_songs, num_users)],
+        item_embeddings=songs,
+        item_degree=rng.geometric(0.02, num_songs),
+        features=features,
+    )
+    heard = np.sort(rng.integers(0, num_songs, (num_users, 500)), axis=1).astype(np.int32)
+    disliked = np.sort(rng.integers(0, num_songs, (num_users, 10)), axis=1).astype(np.int32)
+    histories = Histories(
+        np.arange(num_users + 1) * 500, heard.ravel(), np.arange(num_users + 1) * 10, disliked.ravel()
+    )
+    save_export(export, folder / FOLDER, fingerprint="generated", step=0, histories=histories)
+    config = yambda.get_config()
+    write_json(folder / "config.json", {"config": experiment.describe(config), "dataset": "generated"})
+    heads = untrained(config.retrieval.attention_temperature)
+    placed, users = in_space(export, heads)
+    index = build_index(placed, backend="scann", queries=sample_queries(users, placed))
+    identity = index_fingerprint("generated", heads)
+    save_index(index, placed, export.item_ids, folder / INDEX, fingerprint=identity)
+    return folder

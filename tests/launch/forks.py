@@ -1,0 +1,38 @@
+"""Runs commands in forks of one process that has imported what they import: bad input is refused in a moment.
+
+Reads lines of JSON: {"command": ["launch/train.py", ...], "out": file, "err": file}; answers each with its exit status.
+"""
+
+import json
+import os
+import runpy
+import signal
+import sys
+import traceback
+
+from launch import attention, experiment  # noqa: F401  most of what a command takes to start
+
+
+def child(command, out, err):
+    for number, path, mode in ((0, os.devnull, os.O_RDONLY), (1, out, os.O_WRONLY), (2, err, os.O_WRONLY)):
+        os.dup2(os.open(path, mode | os.O_CREAT), number)
+    signal.alarm(300)
+    sys.argv, sys.path[0] = command, os.path.dirname(os.path.abspath(command[0]))
+    try:
+        runpy.run_path(command[0], run_name="__main__")
+        return 0
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    if (pid := os.fork()) == 0:
+        os._exit(child(**asked))
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
