@@ -104,6 +104,7 @@ def in_browser(path: Path, chromium: str) -> dict:
                 raise UserError(f"{path}: the page complains: {complaints[0]}")
             if len(found["load_seconds"]) < _ROUNDS.value:
                 page.close()
+        page.screenshot(path=path.with_suffix(".png"))
         devtools = page.context.new_cdp_session(page)
         devtools.send("Performance.enable")
         found["whole map moving"] = moving(page, devtools, 1.0)
@@ -111,7 +112,7 @@ def in_browser(path: Path, chromium: str) -> dict:
         for name, code in ANSWERS.items():
             times = [page.evaluate(code, 1_000 + 37 * n) for n in range(_ROUNDS.value + 1)][1:]
             found[name] = {"ms": statistics.median(times)}
-        page.screenshot(path=path.with_suffix(".png"))
+        page.screenshot(path=path.with_name("answers.png"))
         browser.close()
     return found
 

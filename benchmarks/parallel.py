@@ -1,11 +1,16 @@
 """Memory of a device and bytes it receives in a step, from the compiled program, on 1, 2, 4 and 8 virtual CPU devices.
 
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python benchmarks/parallel.py --mode=sharded
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 python benchmarks/parallel.py --mode=sharded --steps=20
 
 The graph is random, 20,000 users, 30,000 songs, 1,000,000 edges, some songs far more popular than others; three layers
 of 64 dimensions, batches of 4,096 with 1,024 shared negatives.
+With --steps a smaller graph (1,999 users, 3,001 songs, 60,000 edges; batches of 509, which no number here divides)
+is trained for that many steps instead, and compared with one device that knows of no other: the largest relative
+difference of a step's loss, and the largest difference of an embedding's coordinate beside their root mean square.
 """
 
+import dataclasses
 import math
 import re
 
@@ -23,6 +28,7 @@ from music_map.training.optimizer import OptimizerSettings
 from music_map.training.step import StepSettings
 
 _MODE = flags.DEFINE_enum("mode", "sharded", ["pmap", "sharded"], "config.parallel.")
+_STEPS = flags.DEFINE_integer("steps", 0, "Compare this many steps with those of one device; 0: memory and bytes.", 0)
 
 _COLLECTIVE = re.compile(r"= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 _SHAPE = re.compile(r"(pred|[a-z]+\d+)\[([\d,]*)\]")
@@ -63,11 +69,49 @@ def collective_bytes(program: str) -> dict[str, int]:
     return sums
 
 
+def trained(mode: str, graph: BipartiteGraph, settings: StepSettings, devices: int) -> tuple[np.ndarray, np.ndarray]:
+    """Losses of the steps, float64 [steps], and embeddings of users and songs after them, float32 [N, d]."""
+    runner = make_runner(
+        mode,
+        graph=graph,
+        inputs=Inputs(adjacency(graph, degree="weighted"), None),
+        users="uniform",
+        items="uniform",
+        settings=settings,
+        devices=jax.devices()[:devices],
+    )
+    state, losses = runner.create_state(0), []
+    for step in range(_STEPS.value):
+        state, _ = runner.advance(state, step, 1)
+        losses.append(float(state.window["loss"]))
+        state = state._replace(window=runner.empty_window())
+    users, items = runner.encode(runner.params(state.params))
+    return np.array(losses), np.concatenate([np.asarray(users), np.asarray(items)])
+
+
+def compare(settings: StepSettings) -> None:
+    graph = random_graph(1_999, 3_001, 60_000)
+    settings = dataclasses.replace(settings, batch_size=509)
+    losses, embeddings = trained("none", graph, settings, 1)
+    scale = np.sqrt(np.mean(embeddings**2))
+    app.say(
+        f"{len(losses)} steps; loss {losses[0]:.4f} to {losses[-1]:.4f}; root mean square of embeddings {scale:.4f}"
+    )
+    app.say("devices  largest relative difference of a loss  largest difference of an embedding")
+    for devices in (1, 2, 4, 8):
+        other, rows = trained(_MODE.value, graph, settings, devices)
+        loss, row = np.max(np.abs(other / losses - 1)), np.max(np.abs(rows - embeddings))
+        app.say(f"{devices:7d}  {loss:38.2e}  {row:34.2e}")
+
+
 def main() -> int:
-    graph = random_graph(20_000, 30_000, 1_000_000)
     model = ModelSettings(3, 64, 0.6, -0.1, 0.35, False, "weighted", "cosine", 0.1, False, False, 0.0, 0, "segment")
     loss = LossSettings("debiased_contrastive", 0.2, "uniform", 1024, False, 0.0, 0.01, 0.0, 0.0, 0.0)
     settings = StepSettings(model, loss, OptimizerSettings("adam", 1e-3, "constant", 0, 0.0, 1.0, 100), 4096)
+    if _STEPS.value:
+        compare(settings)
+        return 0
+    graph = random_graph(20_000, 30_000, 1_000_000)
     app.say("devices  arguments MB  temporary MB  edges of the fullest / mean  bytes received by a device in a step")
     for devices in (1, 2, 4, 8):
         runner = make_runner(

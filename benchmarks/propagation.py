@@ -229,10 +229,16 @@ def main() -> int:
     if _NAMES.value:
         steps = {name: step for name, step in steps.items() if any(n in name for n in _NAMES.value)}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for name, step in list(steps.items()):
+        try:
+            step()  # compiles
+        except jax.errors.JaxRuntimeError as e:
+            if "RESOURCE_EXHAUSTED" not in str(e):
+                raise
+            app.warn(f"{name}: left out, it does not fit: {str(e).splitlines()[0]}")
+            del steps[name], seconds[name]
     for turn in range(_ROUNDS.value + 1):
         for name, step in steps.items():
-            if turn == 0:
-                step()  # compiles
             start = time.perf_counter()
             step()
             if turn:

@@ -126,6 +126,18 @@ def rank(
     allowed = jnp.ones(num_items, bool) if candidates is None else jnp.asarray(candidates, bool)
     found = min(k, num_items)
     topk = np.full((len(mine), k), -1, np.int32)
+
+    def settle(start: int, count: int, best: jax.Array, any_nan: jax.Array) -> None:
+        if np.any(any_nan):
+            raise UserError(
+                "a score is NaN: the model has diverged; train again, with a lower learning rate for instance"
+            )
+        topk[start - mine.start : start - mine.start + count, :found] = np.asarray(best)[:count]
+        advance(count)
+
+    # A block is read once the next one is under way: scores of one are computed while another's are ranked, which on a
+    # CPU takes one core of those that the product takes.
+    pending = None
     with progress("ranking", len(mine), "user") as advance:
         for start in range(mine.start, mine.stop, block_size):
             block = users[start : min(start + block_size, mine.stop)]
@@ -135,13 +147,12 @@ def rank(
             if scores.shape != (block_size, num_items):
                 raise ValueError(f"score_block gave shape {scores.shape}, not {(block_size, num_items)}")
             rows, items = _mask_indices(masked, start, len(block), out_of_range=block_size)
-            best, any_nan = _ranker(scores.sharding)(scores, allowed, rows, items, k=found)
-            if np.any(any_nan):
-                raise UserError(
-                    "a score is NaN: the model has diverged; train again, with a lower learning rate for instance"
-                )
-            topk[start - mine.start : start - mine.start + len(block), :found] = np.asarray(best)[: len(block)]
-            advance(len(block))
+            ranked = _ranker(scores.sharding)(scores, allowed, rows, items, k=found)
+            if pending is not None:
+                settle(*pending)
+            pending = (start, len(block), *ranked)
+        if pending is not None:
+            settle(*pending)
     return processes.gather_rows(topk, len(users)) if shared else topk
 
 
