@@ -78,9 +78,25 @@ def main() -> int:
         near = difflib.get_close_matches(name, [*jobs, "completion"], n=1)
         hint = f"did you mean {near[0]}?" if near else "music-map lists them"
         return _fail(f"unknown job {given[0]!r}; {hint}")
-    sys.argv[1:] = given[1:]
+    sys.argv[1:] = _with_own_configurations(given[1:])
     runpy.run_module(f"launch.{jobs[name].stem}", run_name="__main__", alter_sys=True)
     return 0
+
+
+def _with_own_configurations(args: list[str]) -> list[str]:
+    """Outside a checkout `--config=configs/demo.py` is the file that was installed with this package."""
+    found = list(args)
+    for at, arg in enumerate(args):
+        flag, equals, value = arg.partition("=")
+        if flag not in ("--config", "-config"):
+            continue
+        if not equals and at + 1 < len(args):
+            flag, at, value = "", at + 1, args[at + 1]
+        path, colon, name = value.partition(":")
+        own = FOLDER.parent / path
+        if path.startswith("configs/") and not Path(path).exists() and own.is_file():
+            found[at] = f"{flag}{'=' if flag else ''}{own}{colon}{name}"
+    return found
 
 
 def _print(text: str) -> int:

@@ -42,6 +42,22 @@ def test_a_job_is_its_launcher(tmp_path):
     assert (wrong.returncode, wrong.stderr) == (2, "error: unknown flag --sise; did you mean --size?\n")
 
 
+def test_outside_a_checkout_the_installed_configurations_are_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = ROOT / "configs"
+    assert jobs._with_own_configurations(["--config=configs/demo.py", "--config.train.seed=1"]) == [
+        f"--config={own}/demo.py", "--config.train.seed=1",
+    ]  # fmt: skip
+    assert jobs._with_own_configurations(["--config", "configs/lightgcnpp.py:lastfm"]) == [
+        "--config", f"{own}/lightgcnpp.py:lastfm",
+    ]  # fmt: skip
+    for others in (["--config=configs/mine.py"], ["--config=mine.py"], ["--output=configs/demo.py"], ["--config"]):
+        assert jobs._with_own_configurations(others) == others
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/demo.py").touch()
+    assert jobs._with_own_configurations(["--config=configs/demo.py"]) == ["--config=configs/demo.py"]
+
+
 def test_help_of_a_job_names_the_job():
     done = music_map("generate", "--help")
     assert done.returncode == 0 and "\n  music-map generate [flags]\n" in done.stdout
