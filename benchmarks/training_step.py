@@ -161,6 +161,7 @@ def peer(graph: BipartiteGraph, steps: int) -> Callable[[], float]:
 
 def main() -> int:
     graph = from_text(Path(_DATA.value) / "train.txt") if _DATA.value else make_graph(8_000, 40_000, _EDGES.value)
+    graph = graph._replace(weight=np.ones_like(graph.weight))  # the recipe knows no weights
     runs = {"ours": ours(graph, _STEPS.value)}
     if importlib.util.find_spec("torch"):
         runs["torch"] = peer(graph, _STEPS.value)

@@ -15,16 +15,6 @@ ROOT = Path(__file__).resolve().parents[2]
 ENV = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"PYTHONPATH": str(ROOT)}
 
 
-def launch(name, *args, check=True, **kwargs):
-    done = subprocess.run(
-        [sys.executable, f"launch/{name}.py", *map(str, args)],
-        cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300, **kwargs,
-    )  # fmt: skip
-    if check:
-        assert done.returncode == 0, f"{name} {args}: {done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return done
-
-
 @functools.cache
 def _forks():
     """The process of forks.py."""
@@ -35,16 +25,25 @@ def _forks():
     return process
 
 
-def fails(name, *args, says):
-    """The command ends with status 2 and one line on stderr that says all of `says`; no traceback."""
+def launch(name, *args, check=True):
+    """Runs a command to its end, in a fork of a process that has imported what commands import."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         asked = {"command": [f"launch/{name}.py", *map(str, args)], "out": str(out), "err": str(err)}
         print(json.dumps(asked), file=_forks().stdin, flush=True)
-        status, stdout, stderr = int(_forks().stdout.readline()), out.read_text(), err.read_text()
-    assert status == 2, stdout + stderr
-    errors = [line for line in stderr.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1 and "Traceback" not in stderr, stderr
+        status = int(_forks().stdout.readline())
+        done = subprocess.CompletedProcess(asked["command"], status, out.read_text(), err.read_text())
+    if check:
+        assert done.returncode == 0, f"{name} {args}: {done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done
+
+
+def fails(name, *args, says):
+    """The command ends with status 2 and one line on stderr that says all of `says`; no traceback."""
+    done = launch(name, *args, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and "Traceback" not in done.stderr, done.stderr
     for text in says:
         assert text in errors[0], errors[0]
 

@@ -1,4 +1,4 @@
-"""Runs commands in forks of one process that has imported what they import: bad input is refused in a moment.
+"""Runs commands in forks of one process that has imported what they import, which spares each a second or two.
 
 Reads lines of JSON: {"command": ["launch/train.py", ...], "out": file, "err": file}; answers each with its exit status.
 """
