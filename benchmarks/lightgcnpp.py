@@ -42,7 +42,7 @@ def trained(workdir: Path, *more: str) -> dict:
     chosen = [line for line in lines if line["step"] == results["step"] and "epoch" in line][-1]
     found = {metric: results["model"][metric] for metric in METRICS}
     found |= {"epoch": round(chosen["epoch"]), "train_seconds": results["train_seconds"]}
-    if "seconds/eval" in chosen:
+    if f"val/{METRICS[-1]}" in chosen:  # a run on train and validation has none
         found["seconds_to_it"] = chosen["seconds/train"] + chosen["seconds/eval"]
         found["validation"] = chosen[f"val/{METRICS[-1]}"]
         found["seconds_per_epoch"] = chosen["seconds/train"] / chosen["epoch"]
