@@ -25,6 +25,7 @@ from music_map.model.lightgcn import Inputs, ModelSettings
 from music_map.model.propagation import adjacency
 from music_map.parallel.runners import make_runner
 from music_map.training.optimizer import OptimizerSettings
+from music_map.training.runner import Runner
 from music_map.training.step import StepSettings
 
 _MODE = flags.DEFINE_enum("mode", "sharded", ["pmap", "sharded"], "config.parallel.")
@@ -69,9 +70,8 @@ def collective_bytes(program: str) -> dict[str, int]:
     return sums
 
 
-def trained(mode: str, graph: BipartiteGraph, settings: StepSettings, devices: int) -> tuple[np.ndarray, np.ndarray]:
-    """Losses of the steps, float64 [steps], and embeddings of users and songs after them, float32 [N, d]."""
-    runner = make_runner(
+def runner_on(mode: str, graph: BipartiteGraph, settings: StepSettings, devices: int) -> Runner:
+    return make_runner(
         mode,
         graph=graph,
         inputs=Inputs(adjacency(graph, degree="weighted"), None),
@@ -80,6 +80,11 @@ def trained(mode: str, graph: BipartiteGraph, settings: StepSettings, devices: i
         settings=settings,
         devices=jax.devices()[:devices],
     )
+
+
+def trained(mode: str, graph: BipartiteGraph, settings: StepSettings, devices: int) -> tuple[np.ndarray, np.ndarray]:
+    """Losses of the steps, float64 [steps], and embeddings of users and songs after them, float32 [N, d]."""
+    runner = runner_on(mode, graph, settings, devices)
     state, losses = runner.create_state(0), []
     for step in range(_STEPS.value):
         state, _ = runner.advance(state, step, 1)
@@ -114,15 +119,7 @@ def main() -> int:
     graph = random_graph(20_000, 30_000, 1_000_000)
     app.say("devices  arguments MB  temporary MB  edges of the fullest / mean  bytes received by a device in a step")
     for devices in (1, 2, 4, 8):
-        runner = make_runner(
-            _MODE.value,
-            graph=graph,
-            inputs=Inputs(adjacency(graph, degree="weighted"), None),
-            users="uniform",
-            items="uniform",
-            settings=settings,
-            devices=jax.devices()[:devices],
-        )
+        runner = runner_on(_MODE.value, graph, settings, devices)
         compiled = runner.step.lower(*runner.arguments(runner.create_state(0), 1)).compile()
         memory = compiled.memory_analysis()
         balance = 1.0
