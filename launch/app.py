@@ -56,6 +56,12 @@ def define_config() -> flags.FlagHolder:
     return holder
 
 
+def size_text(size: int) -> str:
+    """Bytes in the unit that suits: "3.1 MB"."""
+    power = next((n for n in range(4) if size < 1000 ** (n + 1)), 4)
+    return f"{size:,} B" if power == 0 else f"{size / 1000**power:,.1f} {'kMGT'[power - 1]}B"
+
+
 @contextlib.contextmanager
 def bar(label: str, total: int | None, unit: str) -> Iterator[Callable[[int], object]]:
     """A music_map Progress drawn by tqdm on stderr; where that is no terminal, long ones get a line now and then."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from launch import app, experiment
-from launch.plan import folder_size, size_text
+from launch.plan import folder_size
 from music_map.playlist.heads import untrained
 from music_map.retrieval.export import FOLDER as EMBEDDINGS
 from music_map.retrieval.export import load_export
@@ -39,10 +39,12 @@ def _plan(workdir: Path, backend: str) -> int:
         app.say(f"embeddings: to do, from the best checkpoint -> {workdir / EMBEDDINGS}")
         return 0
     songs = load_export(workdir / EMBEDDINGS)[0].item_embeddings
-    there = f", in place of one of {size_text(folder_size(workdir / FOLDER))}" if (workdir / FOLDER).is_dir() else ""
+    there = ""
+    if (workdir / FOLDER).is_dir():
+        there = f", in place of one of {app.size_text(folder_size(workdir / FOLDER))}"
     app.say(
         f"index: to do: {choose_backend(backend, len(songs))}, {len(songs):,} songs of {songs.shape[1]} dimensions, "
-        f"{size_text(songs.nbytes)} of vectors -> {workdir / FOLDER}{there}"
+        f"{app.size_text(songs.nbytes)} of vectors -> {workdir / FOLDER}{there}"
     )
     return 0
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from absl import flags
 
 from launch import app
-from launch.plan import size_text
 from music_map.convert.build import convert_logs, preview_logs
 from music_map.convert.settings import BAD_ROWS, DURATION_UNITS, EVENT_TYPES, PLAYED_UNITS, TIME_UNITS, ColumnMapping
 from music_map.convert.sources import FORMATS
@@ -105,7 +104,7 @@ def main() -> int:
     if _DRY_RUN.value:
         summary = preview_logs(files, raw_dir, mapping, **options)
         for path in (path for paths in files.values() for path in paths):
-            app.say(f"  {size_text(path.stat().st_size):>10}  {path}")
+            app.say(f"  {app.size_text(path.stat().st_size):>10}  {path}")
         app.say("Their first rows:")
     else:
         summary = convert_logs(files, raw_dir, mapping, **options, progress=app.bar)
@@ -117,8 +116,7 @@ def main() -> int:
         if count:
             app.say(f"{count:>14,} {what}")
     for column, path in summary.tables.items():
-        where = raw_dir / "flat" / _SIZE.value / path.name if _DRY_RUN.value else path
-        app.say(f"{column} ids are no whole numbers and {'would be' if _DRY_RUN.value else 'were'} numbered: {where}")
+        app.say(f"{column} ids are no whole numbers and {'would be' if _DRY_RUN.value else 'were'} numbered: {path}")
     for note in summary.notes:
         app.warn(note)
     if _DRY_RUN.value:

@@ -60,7 +60,7 @@ def main() -> int:
     if _SETTINGS.value is not None:
         settings = experiment.read_baseline_settings(app.path_of(_SETTINGS.value, "baseline_settings"))
     if _DRY_RUN.value:
-        names = _session_names(config) if on_sessions else _user_names(config, protocol)
+        names = _baseline_names(config, protocol)
         plan.say_evaluation([workdir], protocol, _SPLIT.value, names, _settings_from(workdir, protocol))
         app.say(f"to write: {output}")
         return 0
@@ -71,14 +71,12 @@ def main() -> int:
     return 0
 
 
-def _user_names(config: ConfigDict, protocol: str) -> tuple[str, ...]:
+def _baseline_names(config: ConfigDict, protocol: str) -> tuple[str, ...]:
+    if find_protocol(protocol).queries == "sessions":
+        return playlist.baseline_names(config, _BASELINES.value)
     names = experiment.baseline_names(config, protocol, _BASELINES.value)
     experiment.check_baselines(names, "--baselines")
     return names
-
-
-def _session_names(config: ConfigDict) -> tuple[str, ...]:
-    return playlist.baseline_names(config, _BASELINES.value)
 
 
 def _kept(workdir: Path, protocol: str) -> Path:
@@ -87,10 +85,8 @@ def _kept(workdir: Path, protocol: str) -> Path:
 
 
 def _settings_from(workdir: Path, protocol: str) -> str:
-    if _SETTINGS.value is not None:
-        return f"their settings are those of {_SETTINGS.value}"
     if not _TUNE.value:
-        return "their settings are the defaults"
+        return plan.settings_from(_SETTINGS.value)
     kept = _kept(workdir, protocol)
     done = ", ".join(experiment.read_baseline_settings(kept)) if kept.exists() else ""
     return f"tuned on validation, kept in {kept}; done already: {done or 'none'}"
@@ -101,7 +97,7 @@ def _on_users(
 ) -> tuple[dict[str, Any], str]:
     """The report of a protocol over users, and its table."""
     config = opened.config
-    names = _user_names(config, protocol)
+    names = _baseline_names(config, protocol)
     run = experiment.load(config, trained_on=opened.dataset)
     step, params = experiment.best_params(run, workdir)
     task = experiment.task_for(run, protocol, _SPLIT.value)
@@ -121,7 +117,7 @@ def _on_sessions(
 ) -> tuple[dict[str, Any], str]:
     """The report of a protocol over sessions, and its table."""
     config = opened.config
-    names = _session_names(config)
+    names = _baseline_names(config, protocol)
     run = experiment.load(config, trained_on=opened.dataset)
     step, params = experiment.best_params(run, workdir)
     tasks = playlist.tasks_for(run, _SPLIT.value, max_sessions=_SESSIONS.value)

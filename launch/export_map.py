@@ -16,7 +16,6 @@ import numpy as np
 from absl import flags
 
 from launch import app, experiment
-from launch.plan import size_text
 from music_map.errors import UserError, require
 from music_map.map.agreement import agreement
 from music_map.map.clusters import cluster, colours_of, num_clusters_for, renumber_like
@@ -58,7 +57,7 @@ def _plan(workdir: Path, output: Path) -> int:
     shown = min(songs, _MOST.value)
     app.say(f"{shown:,} of {songs:,} songs, method {_METHOD.value}; names: {_METADATA.value or 'none'}")
     size = shown * (dims * int(_BITS.value) // 8 + 16)
-    app.say(f"to write: {output}, about {size_text(4 * size // 3)}, and {_POSITIONS.value or 'no positions'}")
+    app.say(f"to write: {output}, about {app.size_text(4 * size // 3)}, and {_POSITIONS.value or 'no positions'}")
     return 0
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import app, plan
+from launch import app
 from music_map.raw.schema import pipeline_files
 from music_map.synthetic.marginals import PUBLISHED_50M
 from music_map.synthetic.settings import PRESETS, Settings, settings_for
@@ -60,7 +60,7 @@ def _plan(raw_dir: Path, settings: Settings) -> None:
         app.say(f"{getattr(settings, f'num_{name}'):>16,}  {raw_dir / f'flat/{settings.size}/{name}.parquet'}")
     for name in pipeline_files(settings.size)[5:]:
         app.say(f"{'':>16}  {raw_dir / name}")
-    app.say(f"about {plan.size_text(expected_bytes(settings))} in all")
+    app.say(f"about {app.size_text(expected_bytes(settings))} in all")
 
 
 def main() -> None:

@@ -21,12 +21,6 @@ from music_map.storage import MANIFEST, ArrayFolder, read_json
 from music_map.training.loop import epochs_of
 
 
-def size_text(size: int) -> str:
-    """Bytes in the unit that suits: "3.1 MB"."""
-    power = next((n for n in range(4) if size < 1000 ** (n + 1)), 4)
-    return f"{size:,} B" if power == 0 else f"{size / 1000**power:,.1f} {'kMGT'[power - 1]}B"
-
-
 def folder_size(folder: Path) -> int:
     """Bytes of all files below a folder."""
     return sum(os.path.getsize(Path(root) / name) for root, _, names in os.walk(folder) for name in names)
@@ -58,13 +52,13 @@ def say_dataset(config: ConfigDict, *, force: bool = False) -> Dataset | None:
     settings, source = stages.preprocess_settings(config), stages.source_of(config)
     plan, sizes = remembered_plan(settings, source=source, processed_dir=stages.processed_dir(config))
     dataset = find_dataset(plan) if plan is not None else None
-    files = f"{len(sizes)} files of {source}, {size_text(sum(sizes.values()))}"
+    files = f"{len(sizes)} files of {source}, {app.size_text(sum(sizes.values()))}"
     if dataset is not None:
         stats = dataset.stats
         events = " + ".join(f"{stats[f'{split}_size']:,}" for split in ("train", "val", "test"))
         app.say(
             f"preprocess: {'done, to do again (--force)' if force else 'done'}: {plan.folder}, "
-            f"{size_text(folder_size(plan.folder))}: {events} events, {stats['num_users']:,} users, "
+            f"{app.size_text(folder_size(plan.folder))}: {events} events, {stats['num_users']:,} users, "
             f"{stats['num_items']:,} songs"
         )
         return None if force else dataset
@@ -72,7 +66,7 @@ def say_dataset(config: ConfigDict, *, force: bool = False) -> Dataset | None:
     new = " (not hashed before: done all the same if their content is known)" if plan is None else ""
     app.say(f"preprocess: to do: {files}{new} -> {where}; chunks of {settings.chunk_size:,} events")
     for name, size in sizes.items():
-        app.say(f"  {size_text(size):>10}  {source / name}")
+        app.say(f"  {app.size_text(size):>10}  {source / name}")
     return None
 
 
@@ -86,13 +80,13 @@ def _say_graph(config: ConfigDict, dataset: Dataset | None, *, force: bool) -> i
     if not (folder / MANIFEST).is_file() or (stored := ArrayFolder.open(folder)).fingerprint != identity:
         # An edge is stored with its user, song, weight and place in the songs' order: 16 bytes.
         most = dataset.stats["train_size"]
-        app.say(f"build_graph: to do: {most:,} events of train -> {folder}, at most {size_text(16 * most)}")
+        app.say(f"build_graph: to do: {most:,} events of train -> {folder}, at most {app.size_text(16 * most)}")
         return None
     stats = stored.meta["stats"]
     edges = stats["num_edges"] // 2
     again = "done, to do again (--force)" if force else "done"
     app.say(
-        f"build_graph: {again}: {folder}, {size_text(folder_size(folder))}: {edges:,} edges, "
+        f"build_graph: {again}: {folder}, {app.size_text(folder_size(folder))}: {edges:,} edges, "
         f"{stats['num_negative_edges']:,} negative edges"
     )
     return edges
@@ -123,8 +117,8 @@ def say_training(config: ConfigDict, workdir: Path, dataset: Dataset | None, ste
     if dataset is not None:
         nodes = dataset.num_users + dataset.num_items
         rows = 4 * nodes * model.embedding_dim
-        what += f"; a row of {model.embedding_dim} for each of {nodes:,} nodes is {size_text(rows)}, "
-        what += f"a checkpoint with its optimizer about {size_text(3 * rows)}"
+        what += f"; a row of {model.embedding_dim} for each of {nodes:,} nodes is {app.size_text(rows)}, "
+        what += f"a checkpoint with its optimizer about {app.size_text(3 * rows)}"
     steps = checkpoint_steps(workdir)
     if (workdir / "results.json").exists():
         result = read_json(workdir / "results.json")
@@ -137,6 +131,11 @@ def say_training(config: ConfigDict, workdir: Path, dataset: Dataset | None, ste
     if config.recency.enabled and config.data.format != "text":
         app.say(f"recency: to do, an encoder of past windows, at most {config.recency.max_epochs} epochs")
     app.say(f"evaluate: to do, protocol {config.eval.protocol}, beside {', '.join(config.eval.baselines) or 'nothing'}")
+
+
+def settings_from(path: str | None) -> str:
+    """Where baselines that are not tuned take their settings from."""
+    return "their settings are the defaults" if path is None else f"their settings are those of {path}"
 
 
 def say_evaluation(workdirs: Sequence[Path], protocol: str, split: str, baselines: Sequence[str], how: str) -> None:

@@ -60,8 +60,7 @@ def main() -> int:
     output = app.file_to_write(_OUTPUT.value, "output")
     opened, protocol, baselines, settings = _checked(workdirs)
     if _DRY_RUN.value:
-        how = "their settings are " + ("the defaults" if _SETTINGS.value is None else f"those of {_SETTINGS.value}")
-        plan.say_evaluation(workdirs, protocol, _SPLIT.value, baselines, how)
+        plan.say_evaluation(workdirs, protocol, _SPLIT.value, baselines, plan.settings_from(_SETTINGS.value))
         app.say(f"to write: {output}")
         return 0
     config, metric = opened[0].config, opened[0].config.eval.metric

@@ -107,8 +107,7 @@ def convert_logs(
     for name in _ITEM_TABLES:
         if (made := folder / f"{name}_item_mapping.parquet").exists():
             os.replace(made, item_path(raw_dir, f"{name}_item_mapping"))
-    tables = {column: folder / path.name for column, path in summary.tables.items()}
-    return dataclasses.replace(summary, tables=tables)
+    return _moved(summary, folder)
 
 
 def preview_logs(
@@ -124,12 +123,18 @@ def preview_logs(
 
     Args and errors are those of `convert_logs`.
     """
-    with tempfile.TemporaryDirectory() as folder, contextlib.closing(_Log(Path(folder), mapping)) as log:
-        _check_free(_folder(raw_dir, size), raw_dir, mapping, overwrite)
+    folder = _folder(raw_dir, size)
+    _check_free(folder, raw_dir, mapping, overwrite)
+    with tempfile.TemporaryDirectory() as temporary, contextlib.closing(_Log(Path(temporary), mapping)) as log:
         for kind, paths in inputs.items():
             for path in paths:
                 next(_reading(log, kind, path, mapping, source), None)
-        return log.finish(PARTITION_ROWS, silent)
+        return _moved(log.finish(PARTITION_ROWS, silent), folder)
+
+
+def _moved(summary: Summary, folder: Path) -> Summary:
+    """A summary whose tables lie in `folder`, not where they were written."""
+    return dataclasses.replace(summary, tables={column: folder / path.name for column, path in summary.tables.items()})
 
 
 def _folder(raw_dir: Path, size: str) -> Path:

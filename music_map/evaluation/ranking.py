@@ -52,11 +52,8 @@ class EmbeddingScores:
     def ranked(
         self, users: np.ndarray, allowed: jax.Array | None, rows: np.ndarray, items: np.ndarray, *, k: int
     ) -> tuple[jax.Array, jax.Array]:
-        """`_mask_and_rank` of the scores of `users`; on one device in one program, which saves a copy of them."""
-        if self._rows is None:
-            return _dot_and_rank(self._users, self._items, users, allowed, rows, items, k=k)
-        scores = self(users)
-        return _ranker(scores.sharding)(scores, allowed, rows, items, k=k)
+        """`_mask_and_rank` of the scores of `users` on one device: in one program, which saves a copy of them."""
+        return _dot_and_rank(self._users, self._items, users, allowed, rows, items, k=k)
 
 
 def embedding_scores(
@@ -135,35 +132,25 @@ def rank(
     allowed = None if candidates is None else jnp.asarray(candidates, bool)
     found = min(k, num_items)
     topk = np.full((len(mine), k), -1, np.int32)
-
-    def settle(start: int, count: int, best: jax.Array, any_nan: jax.Array) -> None:
-        if np.any(any_nan):
-            raise UserError(
-                "a score is NaN: the model has diverged; train again, with a lower learning rate for instance"
-            )
-        topk[start - mine.start : start - mine.start + count, :found] = np.asarray(best)[:count]
-        advance(count)
-
-    # A block is read once the next one is under way, so that a device is never idle while the host reads.
-    pending = None
     with progress("ranking", len(mine), "user") as advance:
         for start in range(mine.start, mine.stop, block_size):
             block = users[start : min(start + block_size, mine.stop)]
             # A short last block is filled up with its first user: one shape, one compilation.
             filled = np.concatenate([block, np.full(block_size - len(block), block[0], np.int32)])
             rows, items = _mask_indices(masked, start, len(block), out_of_range=block_size)
-            if isinstance(score_block, EmbeddingScores):
-                ranked = score_block.ranked(filled, allowed, rows, items, k=found)
+            if isinstance(score_block, EmbeddingScores) and devices == 1:
+                best, any_nan = score_block.ranked(filled, allowed, rows, items, k=found)
             else:
                 scores = jnp.asarray(score_block(filled))
                 if scores.shape != (block_size, num_items):
                     raise ValueError(f"score_block gave shape {scores.shape}, not {(block_size, num_items)}")
-                ranked = _ranker(scores.sharding)(scores, allowed, rows, items, k=found)
-            if pending is not None:
-                settle(*pending)
-            pending = (start, len(block), *ranked)
-        if pending is not None:
-            settle(*pending)
+                best, any_nan = _ranker(scores.sharding)(scores, allowed, rows, items, k=found)
+            if np.any(any_nan):
+                raise UserError(
+                    "a score is NaN: the model has diverged; train again, with a lower learning rate for instance"
+                )
+            topk[start - mine.start : start - mine.start + len(block), :found] = np.asarray(best)[: len(block)]
+            advance(len(block))
     return processes.gather_rows(topk, len(users)) if shared else topk
 
 
