@@ -30,20 +30,23 @@ def make_graph(num_users: int, num_items: int, num_edges: int, *, seed: int = 0)
     """A bipartite graph of distinct edges: users lognormal, songs by a power law, as listening logs have them."""
     rng = np.random.default_rng(seed)
     user_share = rng.lognormal(0.0, 1.2, num_users)
-    item_share = (1.0 + np.arange(num_items)) ** -0.8
-    keys = np.zeros(0, np.int64)
-    user_cdf, item_cdf = (np.cumsum(x / x.sum()) for x in (user_share, item_share))
-    while len(keys) < num_edges:
-        count = int(1.3 * (num_edges - len(keys))) + 1_000
-        user = np.searchsorted(user_cdf, rng.random(count)).clip(0, num_users - 1)
-        item = np.searchsorted(item_cdf, rng.random(count)).clip(0, num_items - 1)
-        keys = np.unique(np.concatenate([keys, user * np.int64(num_items) + item]))
-    keys = np.sort(rng.permutation(keys)[:num_edges])
+    item_cdf = np.cumsum((1.0 + np.arange(num_items)) ** -0.8)
     shuffled = rng.permutation(num_items)  # popularity says nothing of a song's index
-    user, item = (keys // num_items).astype(np.int32), shuffled[keys % num_items].astype(np.int32)
-    order = np.lexsort((item, user))
+    keys = np.zeros(0, np.int64)
+    while len(keys) < num_edges:
+        count = int(1.5 * (num_edges - len(keys))) + 1_000
+        user = np.repeat(np.arange(num_users), rng.multinomial(count, user_share / user_share.sum()))
+        item = shuffled[np.searchsorted(item_cdf, item_cdf[-1] * rng.random(count)).clip(0, num_items - 1)]
+        # numpy.unique takes many times as long as a sort.
+        keys = np.sort(np.concatenate([keys, user * np.int64(num_items) + item]))
+        keys = keys[np.diff(keys, prepend=-1) > 0]
+    keep = np.ones(len(keys), bool)
+    keep[rng.choice(len(keys), len(keys) - num_edges, replace=False)] = False
+    user, item = np.divmod(keys[keep], num_items)
     weight = rng.random(num_edges).astype(np.float32)
-    return from_edges(user[order], item[order], weight, num_users=num_users, num_items=num_items)
+    return from_edges(
+        user.astype(np.int32), item.astype(np.int32), weight, num_users=num_users, num_items=num_items
+    )
 
 
 def from_text(path: Path) -> BipartiteGraph:

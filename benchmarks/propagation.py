@@ -8,14 +8,16 @@ One step is what a layer does: users gather from songs and songs from users, and
 train.txt of the LightGCN splits; otherwise a bipartite graph is generated whose degrees fall off as those of Yambda.
 All are measured in turns in one process; figures are medians, and ratios those of medians. "GB/s of gathers" counts
 each edge's row of the dense matrix, its column and its value, and the rows written; the copy is of 256 MiB, on as many
-threads as there are cores, or on the GPU. "Floor" counts every byte of the matrices once: what a step takes at the
-copy's speed if no row of the dense matrices is read twice. On a GPU (the third command; PyG by `pip install
-torch_geometric`) all backends of ours run, and torch's on the same device.
+threads as there are cores, or of 1 GiB on the GPU. "Floor" counts every byte of the matrices once: what a step takes at
+the copy's speed if no row of the dense matrices is read twice. "Error" is ||y - y64|| / ||y64|| of the four products against
+scipy's in float64, in four of the dimensions. On a GPU (the third command; PyG by `pip install torch_geometric`) all backends
+of ours run, and torch's on the same device; with JAX's preallocation off (XLA_PYTHON_CLIENT_PREALLOCATE=false) both fit.
 """
 
 import concurrent.futures
 import functools
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -75,7 +77,7 @@ def copy_gb_per_second(megabytes: int = 256) -> float:
     """Bytes read and written a second by a copy, GB/s."""
     seconds = []
     if jax.default_backend() != "cpu":
-        device = jnp.ones(megabytes * 2**18, jnp.float32)
+        device = jax.random.normal(jax.random.key(0), (megabytes * 2**20,))  # four times that: beyond its caches
         copied = jax.jit(lambda x: -x)  # a plain copy would be left out
         for _ in range(8):
             start = time.perf_counter()
@@ -156,17 +158,30 @@ def autodiff(graph: BipartiteGraph, dense: list[np.ndarray]) -> Steps:
     return {name: lambda: jax.block_until_ready(compiled(*device, parts))}
 
 
-def with_scipy(graph: BipartiteGraph, dense: list[np.ndarray]) -> Steps:
+def products(graph: BipartiteGraph, dense: list[np.ndarray]) -> list[np.ndarray]:
+    """W y, W^T x and their gradients by scipy, in the precision of the dense matrices."""
     num_users, num_items, order = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1, graph.item_order
-    w = scipy.sparse.csr_array((graph.weight, graph.item, graph.user_offsets), (num_users, num_items))
-    wt = scipy.sparse.csr_array((graph.weight[order], graph.user[order], graph.item_offsets), (num_items, num_users))
+    weight = graph.weight.astype(dense[0].dtype)
+    w = scipy.sparse.csr_array((weight, graph.item, graph.user_offsets), (num_users, num_items))
+    wt = scipy.sparse.csr_array((weight[order], graph.user[order], graph.item_offsets), (num_items, num_users))
     x, y, gx, gy = dense
-    return {"scipy CSR (one thread)": lambda: (w @ y, wt @ x, wt @ gx, w @ gy)}
+    # The gradient of W y in y is W^T times that of the product, and the other way round.
+    return [w @ y, wt @ x, w @ gy, wt @ gx]
+
+
+def with_scipy(graph: BipartiteGraph, dense: list[np.ndarray]) -> Steps:
+    return {"scipy CSR (one thread)": lambda: products(graph, dense)}
+
+
+def relative_error(result: object, exact: list[np.ndarray], lanes: np.ndarray) -> float:
+    """The largest ||y - y64|| / ||y64|| of the products that a step gives, in some of the dimensions."""
+    found = [np.asarray(a.cpu() if hasattr(a, "cpu") else a, np.float32)[:, lanes] for a in jax.tree.leaves(result)]
+    return max(float(np.linalg.norm(y - e) / np.linalg.norm(e)) for y, e in zip(found, exact, strict=True))
 
 
 def with_torch(graph: BipartiteGraph, dense: list[np.ndarray]) -> Steps:
     """torch's CSR in its fastest form, both orientations kept and the gradient written as the product that it is, and
-    PyG's LGConv (one matrix of all nodes, as it is meant to be called), forward and backward."""
+    PyG's LGConv on one graph of all nodes, given as a list of edges and as a CSR matrix, forward and backward."""
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
@@ -185,7 +200,7 @@ def with_torch(graph: BipartiteGraph, dense: list[np.ndarray]) -> Steps:
     tw = csr(graph.user_offsets.astype(np.int32), graph.item, graph.weight, (num_users, num_items))
     tt = csr(graph.item_offsets.astype(np.int32), graph.user[order], graph.weight[order], (num_items, num_users))
     x, y, gx, gy = (torch.from_numpy(a).to(device) for a in dense)
-    found: Steps = {f"torch CSR, both orientations ({device})": lambda: waited((tw @ y, tt @ x, tt @ gx, tw @ gy))}
+    found: Steps = {f"torch CSR, both orientations ({device})": lambda: waited((tw @ y, tt @ x, tw @ gy, tt @ gx))}
     try:
         from torch_geometric.nn import LGConv
     except ImportError:
@@ -195,22 +210,31 @@ def with_torch(graph: BipartiteGraph, dense: list[np.ndarray]) -> Steps:
     edges = torch.stack([torch.cat([user, item]), torch.cat([item, user])])
     weight = torch.from_numpy(graph.weight).to(device).repeat(2)
     nodes, gradient, layer = torch.cat([x, y]), torch.cat([gx, gy]), LGConv(normalize=False)
+    by_item = graph.user[order], graph.weight[order]
+    whole = csr(
+        np.concatenate([graph.user_offsets, len(user) + graph.item_offsets[1:]]).astype(np.int32),
+        np.concatenate([graph.item + np.int32(num_users), by_item[0]]),
+        np.concatenate([graph.weight, by_item[1]]),
+        (len(nodes), len(nodes)),
+    )
 
-    def propagated():
+    def propagated(*graph):
         leaf = nodes.clone().requires_grad_()
-        out = layer(leaf, edges, weight)
+        out = layer(leaf, *graph)
         out.backward(gradient)
-        return waited((out, leaf.grad))
+        return waited((*out.detach().split([num_users, num_items]), *leaf.grad.split([num_users, num_items])))
 
-    return found | {f"PyG LGConv, autograd ({device})": propagated}
+    return found | {
+        f"PyG LGConv, edges, autograd ({device})": lambda: propagated(edges, weight),
+        f"PyG LGConv, CSR, autograd ({device})": lambda: propagated(whole),
+    }
 
 
-def backends(graph: BipartiteGraph, dims: int) -> Steps:
+def backends(graph: BipartiteGraph, dense: list[np.ndarray]) -> Steps:
     """One step of each: both products and the gradients of both, from the same dense matrices."""
-    rng = np.random.default_rng(0)
-    num_users, num_items = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1
-    dense = [rng.normal(size=(n, dims)).astype(np.float32) for n in (num_users, num_items) * 2]
-    found = ours(graph, dense) | autodiff(graph, dense) | with_scipy(graph, dense)
+    found = ours(graph, dense) | autodiff(graph, dense)
+    if jax.default_backend() == "cpu":
+        found |= with_scipy(graph, dense)
     try:
         found |= with_torch(graph, dense)
     except ImportError:
@@ -225,15 +249,20 @@ def main() -> int:
     if _ORDER.value != "given":
         graph = renumbered(graph, _ORDER.value)
     num_users, num_items, edges = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1, len(graph.user)
-    steps = backends(graph, _DIMS.value)
+    rng = np.random.default_rng(0)
+    dense = [rng.normal(size=(n, _DIMS.value)).astype(np.float32) for n in (num_users, num_items) * 2]
+    lanes = rng.choice(_DIMS.value, min(4, _DIMS.value), replace=False)
+    exact = products(graph, [a[:, lanes].astype(np.float64) for a in dense])
+    steps = backends(graph, dense)
     if _NAMES.value:
         steps = {name: step for name, step in steps.items() if any(n in name for n in _NAMES.value)}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    errors: dict[str, float] = {}
     for name, step in list(steps.items()):
         try:
-            step()  # compiles
-        except jax.errors.JaxRuntimeError as e:
-            if "RESOURCE_EXHAUSTED" not in str(e):
+            errors[name] = relative_error(step(), exact, lanes)  # compiles
+        except RuntimeError as e:  # JAX's and torch's
+            if not re.search("RESOURCE_EXHAUSTED|out of memory", str(e)):
                 raise
             app.warn(f"{name}: left out, it does not fit: {str(e).splitlines()[0]}")
             del steps[name], seconds[name]
@@ -245,18 +274,26 @@ def main() -> int:
                 seconds[name].append(time.perf_counter() - start)
     # Four products: two of each orientation.
     row = 4 * _DIMS.value
-    gathers = 2 * (2 * edges * (8 + row) + (num_users + num_items) * row)
+    gathers = {  # of bfloat16 half the bytes are read; sums are written in float32
+        name: 2 * (2 * edges * (8 + row // (2 if "bfloat16" in name else 1)) + (num_users + num_items) * row)
+        for name in seconds
+    }
     floor = 2 * (2 * edges * 8 + 2 * (num_users + num_items) * row)
     copy = copy_gb_per_second()
     first = next(iter(steps))
     median = {name: statistics.median(values) for name, values in seconds.items()}
     app.say(f"{num_users} users, {num_items} songs, {edges} edges, {_DIMS.value} dimensions, {os.cpu_count()} cores; "
-            f"a copy moves {copy:.1f} GB/s, floor {1e3 * floor / copy / 1e9:.1f} ms")  # fmt: skip
-    app.say("| | ms | times ours | GB/s of gathers |\n|---|---|---|---|")
+            f"a copy moves {copy:.1f} GB/s, floor {1e3 * floor / copy / 1e9:.2f} ms; {jax.devices()[0].device_kind}")  # fmt: skip
+    app.say("| | ms | times ours | GB/s of gathers | share of the copy | error |\n|---|---|---|---|---|---|")
     for name, value in median.items():
-        app.say(f"| {name} | {1e3 * value:.1f} | {value / median[first]:.2f} | {gathers / value / 1e9:.1f} |")
+        rate = gathers[name] / value / 1e9
+        app.say(
+            f"| {name} | {1e3 * value:.2f} | {value / median[first]:.2f} | {rate:.1f} | {rate / copy:.2f} | "
+            f"{errors[name]:.1e} |"
+        )
     if _OUTPUT.value:
-        write_json(Path(_OUTPUT.value), {"seconds": seconds, "gather_bytes": gathers, "copy_gb_per_second": copy})
+        result = {"seconds": seconds, "gather_bytes": gathers, "errors": errors, "copy_gb_per_second": copy}
+        write_json(Path(_OUTPUT.value), result)
     return 0
 
 

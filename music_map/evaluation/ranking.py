@@ -16,11 +16,13 @@ from music_map.axis import NAME
 from music_map.errors import UserError
 from music_map.evaluation.pairs import Pairs
 from music_map.progress import Progress, silent
+from music_map.topk import top_k
 
 # users int32 [B] -> scores float [B, I], a NumPy or a JAX array; larger is better, -inf withdraws the song.
 ScoreBlock = Callable[[np.ndarray], np.ndarray | jax.Array]
 
-_SCORE_BYTES = 128 * 2**20
+# Of a block of scores: a CPU is no faster with more, a GPU is kept busy.
+_SCORE_BYTES, _SCORE_BYTES_ACCELERATOR = 128 * 2**20, 512 * 2**20
 _MAX_BLOCK = 2048
 _MIN_MASK = 1024
 
@@ -85,8 +87,9 @@ def _dot(user_emb: jax.Array, item_emb: jax.Array, users: jax.Array) -> jax.Arra
 
 
 def default_block_size(num_items: int) -> int:
-    """Users per block such that a block of float32 scores takes at most 128 MiB, in [1, 2048]."""
-    return int(np.clip(_SCORE_BYTES // (4 * max(num_items, 1)), 1, _MAX_BLOCK))
+    """Users per block such that its float32 scores take at most 128 MiB (CPU) or 512 MiB, in [1, 2048]."""
+    size = _SCORE_BYTES if jax.default_backend() == "cpu" else _SCORE_BYTES_ACCELERATOR
+    return int(np.clip(size // (4 * max(num_items, 1)), 1, _MAX_BLOCK))
 
 
 def rank(
@@ -178,10 +181,6 @@ def _sharded_ranker(sharding: NamedSharding) -> Callable[..., tuple[jax.Array, j
     return ranked
 
 
-# lax.top_k puts the lower index first among equals. On CPU it beat what could replace it, for 256 rows of 253,939
-# random scores and k = 100 on 2 cores: 0.10 s against 0.80 s of np.argpartition (unsorted, no tie order) and 0.19 s
-# of maxima over groups of 32 to 256 songs followed by top_k within the best groups. Rows that ascend throughout are
-# its worst case: 1.9 s.
 @functools.partial(jax.jit, static_argnames="k")
 def _mask_and_rank(
     scores: jax.Array, allowed: jax.Array | None, rows: jax.Array, items: jax.Array, *, k: int
@@ -190,7 +189,7 @@ def _mask_and_rank(
     if allowed is not None:
         scores = jnp.where(allowed[None], scores, -jnp.inf)
     scores = scores.at[rows, items].set(-jnp.inf, mode="drop")
-    best, index = jax.lax.top_k(scores, k)
+    best, index = top_k(scores, k)
     # The maximum of anything with a NaN is NaN, whatever its sign; top_k puts one with the sign bit last. On CPU it
     # takes a third of the time of isnan(scores).any().
     return jnp.where(best == -jnp.inf, -1, index), jnp.isnan(scores.max(axis=1)).any()

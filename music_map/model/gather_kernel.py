@@ -1,41 +1,117 @@
-"""Sparse times dense as a Pallas (Triton) kernel for GPUs; elsewhere Pallas interprets it, for tests.
+"""Sparse times dense as Pallas (Triton) kernels for GPUs; elsewhere Pallas interprets them, for tests.
 
-A program sums at most 256 entries of one row, so that a hub of a million entries is shared by thousands of programs;
-a sorted segment sum then adds up the programs of a row. No message is written to memory: beyond the matrix and the rows
-it gathers, the kernel moves one row of sums a program.
+A program sums at most 512 entries of one row, so that a hub of a million entries is shared by thousands of programs. A
+row that one program can sum is written by that program; a hub's partial sums are added up, in their order, by a second
+kernel. No message is written to memory and nothing is added atomically: the same input gives the same bits.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-# Entries of a program, and how many of them are loaded at once.
-_PIECE, _CHUNK = 256, 16
+
+class Tiling(NamedTuple):
+    """How the work is cut; the defaults were the fastest of 16 on an H200 (docs/benchmarks.md).
+
+    Attributes:
+      piece: most entries of one program.
+      chunk: entries that a program loads at once, a power of two.
+      warps: of one program, 32 threads each.
+    """
+
+    piece: int = 512
+    chunk: int = 16
+    warps: int = 1
 
 
-def _kernel(begin_ref, end_ref, columns_ref, values_ref, x_ref, out_ref, *, width: int) -> None:
-    begin, end = begin_ref[0], end_ref[0]
-    lanes = jnp.arange(width)
+class _Pieces(NamedTuple):
+    """The programs of both kernels; those of no use sum nothing and write nothing that is read.
 
-    def add_chunk(chunk: jax.Array, total: jax.Array) -> jax.Array:
-        at = begin + chunk * _CHUNK + jnp.arange(_CHUNK)
-        inside = at < end
-        columns = triton.load(columns_ref.at[at], mask=inside, other=0)
-        values = triton.load(values_ref.at[at], mask=inside, other=0.0)
-        rows = triton.load(x_ref.at[columns[:, None], lanes[None, :]])
-        return total + jnp.sum(values[:, None] * rows.astype(jnp.float32), axis=0)
+    Attributes:
+      begin, count, row, single: int32 [P] each: the entries of a piece, its row, and whether it is the whole row.
+      hub, hub_first, hub_count: int32 [H] each: a row of several pieces, the first of them and their number.
+    """
 
-    chunks = (end - begin + _CHUNK - 1) // _CHUNK
-    out_ref[0, :] = jax.lax.fori_loop(0, chunks, add_chunk, jnp.zeros(width, jnp.float32))
+    begin: jax.Array
+    count: jax.Array
+    row: jax.Array
+    single: jax.Array
+    hub: jax.Array
+    hub_first: jax.Array
+    hub_count: jax.Array
+
+
+def _cut(offsets: jax.Array, num_entries: int, piece: int) -> _Pieces:
+    """Cuts rows into pieces: a matter of the matrix alone, which a loop over steps does once."""
+    num_rows = offsets.shape[0] - 1
+    # Every row has a piece, that of an empty one sums nothing: max(1, ceil(n / piece)) of n entries, all together at
+    # most R + E / piece. Rows of more than one are fewer than E / piece.
+    most, most_hubs = num_rows + num_entries // piece, min(num_rows, num_entries // piece)
+    pieces = jnp.maximum(-(-jnp.diff(offsets) // piece), 1)
+    first = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(pieces, dtype=jnp.int32)])
+    row = jnp.cumsum(jnp.zeros(most, jnp.int32).at[first[1:-1]].add(1, mode="drop"), dtype=jnp.int32)
+    at = jnp.arange(most, dtype=jnp.int32)
+    used = at < first[-1]
+    begin = offsets[row] + (at - first[row]) * piece
+    count = jnp.where(used, jnp.minimum(offsets[row + 1] - begin, piece), 0)
+    single = (used & (pieces[row] == 1)).astype(jnp.int32)
+    hub = jnp.nonzero(pieces > 1, size=most_hubs, fill_value=num_rows)[0].astype(jnp.int32)
+    return _Pieces(begin, count, row, single, hub, first[hub], pieces.at[hub].get(mode="fill", fill_value=0))
+
+
+def _sum_chunks(count: jax.Array, load, *, width: int, chunk: int) -> jax.Array:
+    """Adds up rows 0..count - 1 of what load(at [chunk], inside [chunk]) gives, [chunk, width]: float32 [width]."""
+
+    def add(number: jax.Array, total: jax.Array) -> jax.Array:
+        at = number * chunk + jnp.arange(chunk)
+        return total + load(at, at < count)
+
+    # The sum over the rows of a chunk moves data between threads: once, at the end.
+    total = jax.lax.fori_loop(0, (count + chunk - 1) // chunk, add, jnp.zeros((chunk, width), jnp.float32))
+    return jnp.sum(total, axis=0)
+
+
+def _gather_kernel(
+    begin_ref, count_ref, row_ref, single_ref, columns_ref, values_ref, x_ref, out_ref, partial_ref, *, width, chunk
+) -> None:
+    begin, lanes = begin_ref[0], jnp.arange(width)
+
+    def load(at: jax.Array, inside: jax.Array) -> jax.Array:
+        columns = triton.load(columns_ref.at[begin + at], mask=inside, other=0)
+        values = triton.load(values_ref.at[begin + at], mask=inside, other=0.0)
+        rows = triton.load(x_ref.at[columns[:, None], lanes[None, :]], mask=inside[:, None], other=0.0)
+        return values[:, None] * rows.astype(jnp.float32)
+
+    total = _sum_chunks(count_ref[0], load, width=width, chunk=chunk)
+    row, whole = row_ref[0], jnp.broadcast_to(single_ref[0] > 0, (width,))
+    triton.store(out_ref.at[row, lanes], total, mask=whole)
+    triton.store(partial_ref.at[pl.program_id(0), lanes], total, mask=~whole)
+
+
+def _hub_kernel(first_ref, count_ref, row_ref, partial_ref, _, out_ref, *, width, chunk) -> None:
+    first, lanes = first_ref[0], jnp.arange(width)
+
+    def load(at: jax.Array, inside: jax.Array) -> jax.Array:
+        return triton.load(partial_ref.at[(first + at)[:, None], lanes[None, :]], mask=inside[:, None], other=0.0)
+
+    total = _sum_chunks(count_ref[0], load, width=width, chunk=chunk)
+    triton.store(out_ref.at[row_ref[0], lanes], total, mask=jnp.broadcast_to(count_ref[0] > 0, (width,)))
 
 
 def gather_sum(
-    offsets: jax.Array, columns: jax.Array, values: jax.Array, x: jax.Array, *, interpret: bool
+    offsets: jax.Array,
+    columns: jax.Array,
+    values: jax.Array,
+    x: jax.Array,
+    *,
+    interpret: bool,
+    tiling: Tiling = Tiling(),
 ) -> jax.Array:
     """y[r] = sum over e in offsets[r]:offsets[r + 1] of values[e] * x[columns[e]].
 
@@ -45,34 +121,37 @@ def gather_sum(
       values: float32 [E].
       x: float32 or bfloat16 [C, d].
       interpret: run without a GPU, slowly.
+      tiling: how the work is cut.
 
     Returns:
       float32 [R, d].
     """
     num_rows, num_entries, dims = offsets.shape[0] - 1, columns.shape[0], x.shape[1]
-    if num_entries == 0:
+    if num_entries == 0 or num_rows == 0:
         return jnp.zeros((num_rows, dims), jnp.float32)
-    # The sum of ceil(n / piece) over the rows is at most R + E / piece.
-    most = num_rows + num_entries // _PIECE
-    first = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(-(-jnp.diff(offsets) // _PIECE), dtype=jnp.int32)])
-    row = jnp.cumsum(jnp.zeros(most, jnp.int32).at[first[1:-1]].add(1, mode="drop"), dtype=jnp.int32)
-    piece = jnp.arange(most, dtype=jnp.int32)
-    used = piece < first[-1]
-    begin = jnp.where(used, offsets[row] + (piece - first[row]) * _PIECE, 0)
-    end = jnp.where(used, jnp.minimum(begin + _PIECE, offsets[row + 1]), 0)
+    pieces = _cut(offsets, num_entries, tiling.piece)
     # Triton's arrays have powers of two as sizes.
     width = pl.next_power_of_2(dims)
     padded = x if width == dims else jnp.pad(x, ((0, 0), (0, width - dims)))
     one, whole = pl.BlockSpec((1,), lambda i: (i,)), pl.BlockSpec(memory_space=pl.ANY)
-    sums = pl.pallas_call(
-        functools.partial(_kernel, width=width),
-        grid=(most,),
-        in_specs=[one, one, whole, whole, whole],
-        out_specs=pl.BlockSpec((1, width), lambda i: (i, 0)),
-        out_shape=jax.ShapeDtypeStruct((most, width), jnp.float32),
-        interpret=interpret,
-        compiler_params=triton.CompilerParams(num_warps=2),
-    )(begin, end, columns, values, padded)
-    return jax.ops.segment_sum(
-        sums[:, :dims], jnp.where(used, row, num_rows), num_segments=num_rows, indices_are_sorted=True
-    )
+    cut = {"width": width, "chunk": tiling.chunk}
+    common = {"interpret": interpret, "compiler_params": triton.CompilerParams(num_warps=tiling.warps)}
+    sums, partial = pl.pallas_call(
+        functools.partial(_gather_kernel, **cut),
+        grid=pieces.begin.shape,
+        in_specs=[one, one, one, one, whole, whole, whole],
+        out_specs=[whole, whole],
+        out_shape=[jax.ShapeDtypeStruct((n, width), jnp.float32) for n in (num_rows, len(pieces.begin))],
+        **common,
+    )(pieces.begin, pieces.count, pieces.row, pieces.single, columns, values, padded)
+    if len(pieces.hub):
+        sums = pl.pallas_call(
+            functools.partial(_hub_kernel, **cut),
+            grid=pieces.hub.shape,
+            in_specs=[one, one, one, whole, whole],
+            out_specs=whole,
+            out_shape=jax.ShapeDtypeStruct(sums.shape, sums.dtype),
+            input_output_aliases={4: 0},
+            **common,
+        )(pieces.hub_first, pieces.hub_count, pieces.hub, partial, sums)
+    return sums[:, :dims]

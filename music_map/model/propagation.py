@@ -9,6 +9,7 @@ times slower on every platform.
 from __future__ import annotations
 
 import functools
+import re
 from typing import NamedTuple
 
 import jax
@@ -120,15 +121,22 @@ def adjacency(graph: BipartiteGraph, *, degree: str) -> Adjacency:
     )
 
 
+def _triton_compiles() -> bool:
+    """Whether the GPU is an Ampere or newer; XLA refuses Triton kernels for older ones, such as the T4."""
+    capability = str(getattr(jax.devices()[0], "compute_capability", ""))
+    return bool(re.fullmatch(r"\d+\.\d+", capability)) and float(capability) >= 8.0
+
+
 def choose_backend(name: str) -> str:
-    """Resolves "auto": the CSR product on CPU (XLA has a native kernel there), segment sums elsewhere.
+    """Resolves "auto": the CSR product on CPU (XLA has a native kernel there), the kernel of
+    `music_map.model.gather_kernel` on a GPU that Triton compiles for, segment sums elsewhere.
 
     Raises:
       UserError: the name is no backend, or none for this platform.
     """
     platform = jax.default_backend()
     if name == "auto":
-        return "csr" if platform == "cpu" else "segment"
+        return {"cpu": "csr", "gpu": "pallas" if _triton_compiles() else "segment"}.get(platform, "segment")
     if name not in BACKENDS:
         raise UserError(f"config.model.backend={name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
     if name == "pallas" and platform != "gpu":

@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 from music_map.axis import NAME
 from music_map.errors import DamagedFileError, UserError
 from music_map.storage import ArrayFolder, ArrayWriter, file_sha256, new_folder
+from music_map.topk import top_k
 
 BACKENDS = ("auto", "scann", "exact")
 FOLDER = "index"
@@ -74,7 +75,7 @@ def _top_k(
         there = songs < num_items
         if allowed is not None:
             there &= allowed[at]
-        found, place = jax.lax.top_k(jnp.where(there[None, :], scores, -jnp.inf), min(k, block))
+        found, place = top_k(jnp.where(there[None, :], scores, -jnp.inf), min(k, block))
         # Of equal scores the earlier song stays ahead: those found so far come first.
         joined = jnp.concatenate([best[0], found], axis=1), jnp.concatenate([best[1], songs[place]], axis=1)
         score, place = jax.lax.top_k(joined[0], k)

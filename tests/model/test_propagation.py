@@ -1,6 +1,7 @@
 """Sparse products against float64 dense algebra, forward and backward, on every backend."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from music_map.errors import UserError
 from music_map.model import propagation
-from music_map.model.gather_kernel import gather_sum
+from music_map.model.gather_kernel import Tiling, gather_sum
 from music_map.model.propagation import BACKENDS, Csr, adjacency, choose_backend, coo_matrix, spmm, spmm_rows
 
 
@@ -75,9 +76,11 @@ def test_backend_names():
         choose_backend("pallas")
 
 
-def test_backends_of_a_gpu(monkeypatch):
+@pytest.mark.parametrize(("capability", "chosen"), [("9.0", "pallas"), ("7.5", "segment"), ("gfx90a", "segment")])
+def test_backends_of_a_gpu(monkeypatch, capability, chosen):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert choose_backend("auto") == "segment" and choose_backend("pallas") == "pallas"
+    monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(compute_capability=capability)])
+    assert choose_backend("auto") == chosen and choose_backend("pallas") == "pallas"
     with pytest.raises(UserError, match="JAX_BCOO_CUSPARSE_LOWERING is 1"):
         choose_backend("csr")
 
@@ -152,16 +155,20 @@ def test_rows_of_bfloat16(backend):
     np.testing.assert_allclose(out, (dense @ np.asarray(stored, np.float64))[np.asarray(rows)], rtol=1e-4, atol=1e-4)
 
 
-def test_hubs_and_empty_rows_in_the_kernel():
+@pytest.mark.parametrize("tiling", [Tiling(piece=8, chunk=4, warps=1), Tiling(piece=256, chunk=16, warps=2), Tiling()])
+def test_hubs_and_empty_rows_in_the_kernel(tiling):
     """Rows of none, one, a whole piece and several pieces of entries."""
-    count = np.array([0, 3, 700, 0, 256, 1, 257, 0])
+    count = np.array([0, 3, 1300, 0, 256, 1, 257, 8, 9, 512, 0])
     rng, edges = np.random.default_rng(0), int(count.sum())
     rows, columns = np.repeat(np.arange(len(count)), count), rng.integers(0, 11, edges)
     values, x = rng.normal(size=edges), rng.normal(size=(11, 5))
     dense = np.zeros((len(count), 11))
     np.add.at(dense, (rows, columns), values)
-    matrix = coo_matrix(rows, columns, values, num_rows=len(count), num_columns=11)
-    np.testing.assert_allclose(spmm(matrix, jnp.asarray(x, jnp.float32), "pallas"), dense @ x, rtol=1e-4, atol=1e-4)
+    matrix = coo_matrix(rows, columns, values, num_rows=len(count), num_columns=11).forward
+    y = gather_sum(
+        matrix.offsets, matrix.columns, matrix.values, jnp.asarray(x, jnp.float32), interpret=True, tiling=tiling
+    )
+    np.testing.assert_allclose(y, dense @ x, rtol=1e-4, atol=1e-4)
 
 
 def test_the_kernel_compiles_to_triton_without_a_gpu():

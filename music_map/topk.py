@@ -1,0 +1,53 @@
+"""The k largest scores of each row."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+
+def top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """jax.lax.top_k along the last axis, the lower index first among equals, in the way that suits the platform.
+
+    On CPU jax.lax.top_k itself: for 256 rows of 253,939 random scores and k = 100 on 2 cores 0.10 s, against 0.80 s of
+    np.argpartition (unsorted, no tie order) and 0.19 s in two rounds. Rows that ascend throughout are its worst case:
+    1.9 s. On a GPU it sorts whole rows, and two rounds sort some 4 % of them.
+
+    Args:
+      scores: float32 [B, I], not NaN.
+      k: at most I.
+
+    Returns:
+      scores float32 [B, k], descending, and indices int32 [B, k].
+    """
+    return jax.lax.platform_dependent(
+        scores, cpu=functools.partial(_top_k_of_rows, k=k), default=functools.partial(_top_k_in_two_rounds, k=k)
+    )
+
+
+def _top_k_of_rows(scores: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
+    found, index = jax.lax.top_k(scores, k)
+    return found, index
+
+
+def _top_k_in_two_rounds(scores: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
+    """Top-k of the k groups of neighbouring scores whose maxima are highest: these have all of the top k.
+
+    Also among equals: of those at the k-th score the lowest indices are wanted, and of groups with equal maxima those of
+    the lowest indices are taken.
+    """
+    rows, num_items = scores.shape
+    # I / g maxima and k g candidates are sorted: fewest at g = sqrt(I / k).
+    group = 1 << round(math.log2(math.sqrt(num_items / k)))
+    if group < 4:
+        return _top_k_of_rows(scores, k=k)
+    padded = jnp.pad(scores, ((0, 0), (0, -num_items % group)), constant_values=-jnp.inf)
+    grouped = padded.reshape(rows, -1, group)
+    _, best = jax.lax.top_k(grouped.max(axis=2), k)
+    best = jnp.sort(best, axis=1)  # candidates in the order of their indices
+    candidates = jnp.take_along_axis(grouped, best[:, :, None], axis=1).reshape(rows, -1)
+    found, at = jax.lax.top_k(candidates, k)
+    return found, jnp.take_along_axis(best, at // group, axis=1) * group + at % group
