@@ -44,9 +44,7 @@ def make_graph(num_users: int, num_items: int, num_edges: int, *, seed: int = 0)
     keep[rng.choice(len(keys), len(keys) - num_edges, replace=False)] = False
     user, item = np.divmod(keys[keep], num_items)
     weight = rng.random(num_edges).astype(np.float32)
-    return from_edges(
-        user.astype(np.int32), item.astype(np.int32), weight, num_users=num_users, num_items=num_items
-    )
+    return from_edges(user.astype(np.int32), item.astype(np.int32), weight, num_users=num_users, num_items=num_items)
 
 
 def from_text(path: Path) -> BipartiteGraph:

@@ -8,10 +8,11 @@ One step is what a layer does: users gather from songs and songs from users, and
 train.txt of the LightGCN splits; otherwise a bipartite graph is generated whose degrees fall off as those of Yambda.
 All are measured in turns in one process; figures are medians, and ratios those of medians. "GB/s of gathers" counts
 each edge's row of the dense matrix, its column and its value, and the rows written; the copy is of 256 MiB, on as many
-threads as there are cores, or of 1 GiB on the GPU. "Floor" counts every byte of the matrices once: what a step takes at
-the copy's speed if no row of the dense matrices is read twice. "Error" is ||y - y64|| / ||y64|| of the four products against
-scipy's in float64, in four of the dimensions. On a GPU (the third command; PyG by `pip install torch_geometric`) all backends
-of ours run, and torch's on the same device; with JAX's preallocation off (XLA_PYTHON_CLIENT_PREALLOCATE=false) both fit.
+threads as there are cores, or of 1 GiB on the GPU. "Floor" counts every byte of the matrices once: what a step takes
+at the copy's speed if no row of the dense matrices is read twice. "Error" is ||y - y64|| / ||y64|| of the four
+products against scipy's in float64, in four of the dimensions. On a GPU (the third command; PyG by `pip install
+torch_geometric`) all backends of ours run, and torch's on the same device; XLA_PYTHON_CLIENT_PREALLOCATE=false leaves
+room for both.
 """
 
 import concurrent.futures
@@ -282,8 +283,10 @@ def main() -> int:
     copy = copy_gb_per_second()
     first = next(iter(steps))
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    app.say(f"{num_users} users, {num_items} songs, {edges} edges, {_DIMS.value} dimensions, {os.cpu_count()} cores; "
-            f"a copy moves {copy:.1f} GB/s, floor {1e3 * floor / copy / 1e9:.2f} ms; {jax.devices()[0].device_kind}")  # fmt: skip
+    app.say(
+        f"{num_users} users, {num_items} songs, {edges} edges, {_DIMS.value} dimensions; {os.cpu_count()} cores, "
+        f"{jax.devices()[0].device_kind}; a copy moves {copy:.1f} GB/s, floor {1e3 * floor / copy / 1e9:.2f} ms"
+    )
     app.say("| | ms | times ours | GB/s of gathers | share of the copy | error |\n|---|---|---|---|---|---|")
     for name, value in median.items():
         rate = gathers[name] / value / 1e9

@@ -86,7 +86,9 @@ def peer(graph: BipartiteGraph, steps: int) -> Callable[[], float]:
     user_degree, item_degree = np.diff(graph.user_offsets), np.diff(graph.item_offsets)
 
     def csr(parts, shape):
-        return torch.sparse_csr_tensor(*(torch.from_numpy(np.ascontiguousarray(p)) for p in parts), size=shape).to(device)
+        return torch.sparse_csr_tensor(*(torch.from_numpy(np.ascontiguousarray(p)) for p in parts), size=shape).to(
+            device
+        )
 
     def scaled(offsets, columns, receiver, neighbour, shape):
         rows = np.repeat(np.arange(shape[0]), np.diff(offsets))

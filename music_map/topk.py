@@ -36,8 +36,8 @@ def _top_k_of_rows(scores: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
 def _top_k_in_two_rounds(scores: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
     """Top-k of the k groups of neighbouring scores whose maxima are highest: these have all of the top k.
 
-    Also among equals: of those at the k-th score the lowest indices are wanted, and of groups with equal maxima those of
-    the lowest indices are taken.
+    Also among equals: of those at the k-th score the lowest indices are wanted, and of groups with equal maxima those
+    of the lowest indices are taken.
     """
     rows, num_items = scores.shape
     # I / g maxima and k g candidates are sorted: fewest at g = sqrt(I / k).

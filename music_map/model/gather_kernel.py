@@ -30,6 +30,9 @@ class Tiling(NamedTuple):
     warps: int = 1
 
 
+TILING = Tiling()
+
+
 class _Pieces(NamedTuple):
     """The programs of both kernels; those of no use sum nothing and write nothing that is read.
 
@@ -111,7 +114,7 @@ def gather_sum(
     x: jax.Array,
     *,
     interpret: bool,
-    tiling: Tiling = Tiling(),
+    tiling: Tiling = TILING,
 ) -> jax.Array:
     """y[r] = sum over e in offsets[r]:offsets[r + 1] of values[e] * x[columns[e]].
 
