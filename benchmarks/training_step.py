@@ -3,12 +3,15 @@
     python benchmarks/training_step.py --data=DIR --output=step.json
     python benchmarks/training_step.py --edges=500000 --output=step.json
     python benchmarks/training_step.py --users=9984 --items=253939 --edges=33900000 --backends=pallas,segment
+    python benchmarks/training_step.py --users=9984 --items=253939 --edges=33900000 --recipe=yambda
 
 Identical batch (2,048 pairs), layers (2), dimensions (64), loss, optimizer and graph; DIR holds the train.txt of a
 LightGCN split, otherwise a graph is generated. The peer is written from the paper in torch's fastest form: CSR matrices
 of both orientations, the gradient of a product written as the transposed product, sampling vectorized over the epoch,
 on a GPU too. Both take --steps steps in turns; an epoch is as many steps as |train| / batch, and the ratio is that of
-medians. Without torch only ours is measured.
+medians. Without torch only ours is measured. The last command takes the steps of configs/yambda.py instead (three
+layers, audio and metadata fused, debiased contrastive and explicit negative losses), on songs with random features,
+and users' dislikes, a hundredth of the edges; it has no peer.
 """
 
 import importlib.util
@@ -24,20 +27,25 @@ import numpy as np
 from absl import flags
 from generated import from_text, make_graph
 
-from launch import app
+from configs import yambda
+from launch import app, experiment
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.losses.settings import LossSettings
+from music_map.model import fusion
 from music_map.model.lightgcn import Inputs, ModelSettings
 from music_map.model.propagation import adjacency, choose_backend
+from music_map.preprocess.dataset import ItemFeatures
 from music_map.storage import write_json
+from music_map.training.loop import steps_per_epoch
 from music_map.training.optimizer import OptimizerSettings
-from music_map.training.sampling import sample_data
+from music_map.training.sampling import SampleData, sample_data
 from music_map.training.step import StepSettings, create_state, train_steps
 
 _DATA = flags.DEFINE_string("data", None, "Folder with train.txt; otherwise a graph is generated.")
 _EDGES = flags.DEFINE_integer("edges", 500_000, "Generated: edges, each stored once.", 1)
 _USERS = flags.DEFINE_integer("users", 8_000, "Generated: users.", 1)
 _ITEMS = flags.DEFINE_integer("items", 40_000, "Generated: songs.", 1)
+_RECIPE = flags.DEFINE_enum("recipe", "lightgcnpp", ["lightgcnpp", "yambda"], "What a step is.")
 _BACKENDS = flags.DEFINE_list("backends", ["auto"], "Of ours (config.model.backend), the first of them compared.")
 _STEPS = flags.DEFINE_integer("steps", 32, "Of one turn.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Turns.", 1)
@@ -46,10 +54,21 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file.")
 BATCH, DIMS, LAYERS, ALPHA, BETA, GAMMA, L2, RATE = 2048, 64, 2, 0.6, -0.1, 0.2, 1e-4, 1e-3
 
 
-def ours(graph: BipartiteGraph, steps: int, backend: str) -> Callable[[], float]:
+def runner(settings: StepSettings, inputs: Inputs, data: SampleData, steps: int) -> Callable[[], float]:
     """Takes the steps in one dispatch; gives the mean loss."""
-    inputs = Inputs(adjacency(graph, degree="count"), None)
-    data = sample_data(graph, users="uniform", items="uniform")
+    state = [create_state(settings, inputs, seed=0)]
+
+    def run() -> float:
+        before = float(state[0].window["loss"])
+        state[0], _ = train_steps(state[0], inputs, data, jnp.int32(steps), settings=settings)
+        jax.block_until_ready(state[0])
+        return (float(state[0].window["loss"]) - before) / steps
+
+    return run
+
+
+def lightgcnpp(graph: BipartiteGraph, steps: int, backend: str) -> Callable[[], float]:
+    """What the peer does."""
     model = ModelSettings(
         num_layers=LAYERS, embedding_dim=DIMS, alpha=ALPHA, beta=BETA, gamma=GAMMA, adaptive=False, degree="count",
         score="dot", init_std=0.1, audio=False, metadata=False, id_dropout=0.0, cold_neighbours=0,
@@ -63,16 +82,37 @@ def ours(graph: BipartiteGraph, steps: int, backend: str) -> Callable[[], float]
         name="adam", learning_rate=RATE, schedule="constant", warmup_steps=0, weight_decay=0.0, clip_norm=0.0,
         total_steps=10**6,
     )  # fmt: skip
-    settings = StepSettings(model, loss, optimizer, BATCH)
-    state = [create_state(settings, inputs, seed=0)]
+    inputs = Inputs(adjacency(graph, degree="count"), None)
+    data = sample_data(graph, users="uniform", items="uniform")
+    return runner(StepSettings(model, loss, optimizer, BATCH), inputs, data, steps)
 
-    def run() -> float:
-        before = float(state[0].window["loss"])
-        state[0], _ = train_steps(state[0], inputs, data, jnp.int32(steps), settings=settings)
-        jax.block_until_ready(state[0])
-        return (float(state[0].window["loss"]) - before) / steps
 
-    return run
+def whole_model(graph: BipartiteGraph, steps: int, backend: str) -> Callable[[], float]:
+    """A step of configs/yambda.py."""
+    config, rng = yambda.get_config(), np.random.default_rng(0)
+    num_users, num_items = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1
+    dislikes = len(graph.user) // 100
+    graph = graph._replace(
+        negative_user=np.sort(rng.integers(0, num_users, dislikes)).astype(np.int32),
+        negative_item=rng.integers(0, num_items, dislikes).astype(np.int32),
+        negative_weight=np.full(dislikes, 3.0, np.float32),
+    )
+    # One artist and one album a song, of an eighth and a quarter as many as there are songs.
+    audio, each = rng.normal(size=(num_items, 128)).astype(np.float32), np.arange(num_items + 1)
+    raw = ItemFeatures(
+        audio / np.linalg.norm(audio, axis=1, keepdims=True), each[:-1].astype(np.int32),
+        each, rng.integers(0, num_items // 8, num_items).astype(np.int32), np.arange(num_items // 8),
+        each, rng.integers(0, num_items // 4, num_items).astype(np.int32), np.arange(num_items // 4),
+        rng.uniform(60, 400, num_items).astype(np.float32),
+    )  # fmt: skip
+    adjacent = adjacency(graph, degree=config.model.degree)
+    inputs = Inputs(adjacent, fusion.features(raw, np.asarray(adjacent.item_degree), audio=True, metadata=True))
+    settings = StepSettings(
+        ModelSettings(**{**config.model, "backend": backend}), LossSettings(**config.loss),
+        experiment.optimizer_settings(config, num_edges=len(graph.user)), config.train.batch_size,
+    )  # fmt: skip
+    data = sample_data(graph, users=config.train.user_sampling, items=config.train.item_sampling)
+    return runner(settings, inputs, data, steps)
 
 
 def peer(graph: BipartiteGraph, steps: int) -> Callable[[], float]:
@@ -172,13 +212,18 @@ def main() -> int:
     graph = from_text(Path(_DATA.value) / "train.txt") if _DATA.value else make_graph(
         _USERS.value, _ITEMS.value, _EDGES.value
     )  # fmt: skip
-    graph = graph._replace(weight=np.ones_like(graph.weight))  # the recipe knows no weights
     chosen = [choose_backend(name) for name in _BACKENDS.value]
-    runs = {f"ours ({name})": ours(graph, _STEPS.value, name) for name in chosen}
-    if importlib.util.find_spec("torch"):
-        runs["torch"] = peer(graph, _STEPS.value)
+    if _RECIPE.value == "yambda":
+        make, batch = whole_model, yambda.get_config().train.batch_size
     else:
-        app.warn("torch is not installed: pip install torch")
+        make, batch = lightgcnpp, BATCH
+        graph = graph._replace(weight=np.ones_like(graph.weight))  # the recipe knows no weights
+    runs = {f"ours ({name})": make(graph, _STEPS.value, name) for name in chosen}
+    if _RECIPE.value == "lightgcnpp":
+        if importlib.util.find_spec("torch"):
+            runs["torch"] = peer(graph, _STEPS.value)
+        else:
+            app.warn("torch is not installed: pip install torch")
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     losses: dict[str, float] = {}
     for turn in range(_ROUNDS.value + 1):
@@ -187,13 +232,14 @@ def main() -> int:
             losses[name] = run()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
-    epoch = -(-len(graph.user) // BATCH) / _STEPS.value
+    epoch = steps_per_epoch(len(graph.user), batch) / _STEPS.value
     per_epoch = {name: statistics.median(values) * epoch for name, values in seconds.items()}
-    app.say(f"{len(graph.user)} edges, batch {BATCH}, {LAYERS} layers, {DIMS} dimensions, {os.cpu_count()} cores")
-    app.say("| | s per epoch | ms per step | last mean loss |\n|---|---|---|---|")
+    app.say(f"{_RECIPE.value}: {len(graph.user)} edges, batch {batch}, {DIMS} dimensions; {os.cpu_count()} cores, "
+            f"{jax.devices()[0].device_kind}")  # fmt: skip
+    app.say("| | s per epoch | ms per step | steps per second | last mean loss |\n|---|---|---|---|---|")
     for name, value in per_epoch.items():
-        step = 1e3 * statistics.median(seconds[name]) / _STEPS.value
-        app.say(f"| {name} | {value:.2f} | {step:.1f} | {losses[name]:.4f} |")
+        step = statistics.median(seconds[name]) / _STEPS.value
+        app.say(f"| {name} | {value:.2f} | {1e3 * step:.1f} | {1 / step:.1f} | {losses[name]:.4f} |")
     if "torch" in per_epoch:
         app.say(f"torch over ours: {per_epoch['torch'] / per_epoch[f'ours ({chosen[0]})']:.2f}")
     if _OUTPUT.value:
