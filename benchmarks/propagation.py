@@ -82,7 +82,7 @@ def copy_gb_per_second(megabytes: int = 256) -> float:
         copied = jax.jit(lambda x: -x)  # a plain copy would be left out
         for _ in range(8):
             start = time.perf_counter()
-            jax.block_until_ready([copied(device) for _ in range(4)])  # in a row: starting one takes a tenth of its time
+            jax.block_until_ready([copied(device) for _ in range(4)])  # starting one takes a tenth of its time
             seconds.append((time.perf_counter() - start) / 4)
         return 2 * device.nbytes / statistics.median(seconds[1:]) / 1e9
     threads = os.cpu_count() or 1
