@@ -51,15 +51,15 @@ def get_config(name: str = "default") -> ConfigDict:
     config.eval.baselines = ("most_pop", "item_knn")
     if name == "default":
         config.loss.name = "sampled_softmax"
-        config.loss.negatives = "mixed"
-        config.loss.num_negatives = 1024
+        config.loss.negatives = "in_batch"
         config.loss.mask_observed = True
         config.loss.softmax_songs = 200
-        config.train.batch_size = 8192
+        config.loss.l2 = 2e-2
+        config.train.batch_size = 4096
         config.train.learning_rate = 1e-2
         config.train.schedule = "cosine"
         config.train.num_epochs = 18
-        config.train.min_steps = 1000
+        config.train.min_steps = 600
         config.train.patience = 20
     else:
         config.loss.name = "bpr"
