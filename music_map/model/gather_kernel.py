@@ -8,6 +8,7 @@ kernel. No message is written to memory and nothing is added atomically: the sam
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -51,7 +52,7 @@ class _Pieces(NamedTuple):
 
 
 def _cut(offsets: jax.Array, num_entries: int, piece: int) -> _Pieces:
-    """Cuts rows into pieces: a matter of the matrix alone, which a loop over steps does once."""
+    """Cuts rows into pieces, which depends on the matrix alone."""
     num_rows = offsets.shape[0] - 1
     # Every row has a piece, that of an empty one sums nothing: max(1, ceil(n / piece)) of n entries, all together at
     # most R + E / piece. Rows of more than one are fewer than E / piece.
@@ -68,8 +69,12 @@ def _cut(offsets: jax.Array, num_entries: int, piece: int) -> _Pieces:
     return _Pieces(begin, count, row, single, hub, first[hub], pieces.at[hub].get(mode="fill", fill_value=0))
 
 
-def _sum_chunks(count: jax.Array, load, *, width: int, chunk: int) -> jax.Array:
-    """Adds up rows 0..count - 1 of what load(at [chunk], inside [chunk]) gives, [chunk, width]: float32 [width]."""
+# Positions int32 [chunk] and which of them are wanted, bool [chunk], to their rows, float32 [chunk, width].
+_Load = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def _sum_chunks(count: jax.Array, load: _Load, *, width: int, chunk: int) -> jax.Array:
+    """The sum of the rows at 0..count - 1: float32 [width]."""
 
     def add(number: jax.Array, total: jax.Array) -> jax.Array:
         at = number * chunk + jnp.arange(chunk)
