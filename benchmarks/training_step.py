@@ -125,30 +125,19 @@ def peer(graph: BipartiteGraph, steps: int) -> Callable[[], float]:
     num_users, num_items = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1
     user_degree, item_degree = np.diff(graph.user_offsets), np.diff(graph.item_offsets)
 
-    def csr(parts, shape):
-        return torch.sparse_csr_tensor(*(torch.from_numpy(np.ascontiguousarray(p)) for p in parts), size=shape).to(
-            device
-        )
-
-    def scaled(offsets, columns, receiver, neighbour, shape):
+    def scaled(offsets, columns, receiver, neighbour, shape, powers=(ALPHA, BETA)):
         rows = np.repeat(np.arange(shape[0]), np.diff(offsets))
-        values = receiver[rows].astype(np.float64) ** -ALPHA * neighbour[columns].astype(np.float64) ** -BETA
+        values = receiver[rows].astype(np.float64) ** -powers[0] * neighbour[columns].astype(np.float64) ** -powers[1]
         parts = (offsets.astype(np.int32), columns.astype(np.int32), values.astype(np.float32))
-        return csr(parts, shape)
+        parts = (torch.from_numpy(np.ascontiguousarray(p)) for p in parts)
+        return torch.sparse_csr_tensor(*parts, size=shape).to(device)
 
     by_item = graph.user[graph.item_order]
-    to_users = scaled(graph.user_offsets, graph.item, user_degree, item_degree, (num_users, num_items))
-    to_items = scaled(graph.item_offsets, by_item, item_degree, user_degree, (num_items, num_users))
-
+    users = (graph.user_offsets, graph.item, user_degree, item_degree, (num_users, num_items))
+    items = (graph.item_offsets, by_item, item_degree, user_degree, (num_items, num_users))
+    to_users, to_items = scaled(*users), scaled(*items)
     # The weights d_receiver^-a d_neighbour^-b are not symmetric: the transposes are matrices of their own.
-    def transposed(offsets, columns, receiver, neighbour, shape):
-        rows = np.repeat(np.arange(shape[0]), np.diff(offsets))
-        values = neighbour[columns].astype(np.float64) ** -ALPHA * receiver[rows].astype(np.float64) ** -BETA
-        parts = (offsets.astype(np.int32), columns.astype(np.int32), values.astype(np.float32))
-        return csr(parts, shape)
-
-    to_users_t = transposed(graph.item_offsets, by_item, item_degree, user_degree, (num_items, num_users))
-    to_items_t = transposed(graph.user_offsets, graph.item, user_degree, item_degree, (num_users, num_items))
+    to_users_t, to_items_t = scaled(*items, powers=(BETA, ALPHA)), scaled(*users, powers=(BETA, ALPHA))
 
     class Product(torch.autograd.Function):
         @staticmethod

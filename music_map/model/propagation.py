@@ -136,7 +136,9 @@ def choose_backend(name: str) -> str:
     """
     platform = jax.default_backend()
     if name == "auto":
-        return {"cpu": "csr", "gpu": "pallas" if _triton_compiles() else "segment"}.get(platform, "segment")
+        if platform == "cpu":
+            return "csr"
+        return "pallas" if platform == "gpu" and _triton_compiles() else "segment"
     if name not in BACKENDS:
         raise UserError(f"config.model.backend={name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
     if name == "pallas" and platform != "gpu":
