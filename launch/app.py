@@ -29,10 +29,11 @@ if "--verbose" not in sys.argv:
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
-from tqdm import tqdm
 
 from launch import config_file, usage
 from music_map.errors import UserError
+from music_map.reporter import Reporter
+from music_map.text import printable, printable_lines
 
 USER_ERROR = 2
 
@@ -62,59 +63,69 @@ def size_text(size: int) -> str:
     return f"{size:,} B" if power == 0 else f"{size / 1000**power:,.1f} {'kMGT'[power - 1]}B"
 
 
-@contextlib.contextmanager
-def bar(label: str, total: int | None, unit: str) -> Iterator[Callable[[int], object]]:
-    """A music_map Progress drawn by tqdm on stderr; where that is no terminal, long ones get a line now and then."""
-    terminal = sys.stderr.isatty()
-    if _hushed:
-        yield lambda n: None
-        return
-    with tqdm(
-        total=total,
-        desc=label,
-        unit=unit,
-        unit_scale=True,
-        dynamic_ncols=True,
-        mininterval=0.2 if terminal else _LOG_INTERVAL,
-        delay=0.0 if terminal else _LOG_DELAY,
-        miniters=None,
-        leave=True,
-        file=sys.stderr,
-        disable=_is_on(_QUIET),
-    ) as progress:
-        yield progress.update
-
-
 def _is_on(flag: flags.FlagHolder) -> bool:
     # A program that only imports this module parses no flags.
     return flags.FLAGS.is_parsed() and flag.value
 
 
-_hushed = False
+class _Terminal:
+    """The Reporter of the command line: results on stdout, bars and warnings on stderr, as --quiet says.
+
+    Control characters and lone surrogates in what is reported are escaped: ids and names are other people's.
+    """
+
+    def __init__(self) -> None:
+        self.silenced = False
+
+    def say(self, text: str = "") -> None:
+        """Prints a line of a command's result on stdout, at once."""
+        if not self.silenced:
+            print(printable_lines(text), flush=True)
+
+    def note(self, text: str) -> None:
+        """`say` for what is not the command's result: what a stage does on the way. Nothing with --quiet."""
+        if not _is_on(_QUIET):
+            self.say(text)
+
+    def warn(self, text: str) -> None:
+        """Prints a one-line warning on stderr."""
+        if not self.silenced:
+            print(f"{usage.style('warning:', 'yellow', sys.stderr)} {printable(text)}", file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def bar(self, label: str, total: int | None, unit: str) -> Iterator[Callable[[int], object]]:
+        """A Progress drawn by tqdm on stderr; where that is no terminal, a long one prints a line now and then."""
+        if self.silenced or _is_on(_QUIET):
+            yield lambda n: None
+            return
+        from tqdm import tqdm  # not for --help
+
+        terminal = sys.stderr.isatty()
+        with tqdm(
+            total=total,
+            desc=printable(label),
+            unit=unit,
+            unit_scale=True,
+            dynamic_ncols=True,
+            mininterval=0.2 if terminal else _LOG_INTERVAL,
+            delay=0.0 if terminal else _LOG_DELAY,
+            file=sys.stderr,
+        ) as progress:
+            yield progress.update
 
 
-def hush() -> None:
-    """From here on this process draws no bars and reports nothing: another one does, of the same run."""
-    global _hushed
-    _hushed = True
+_TERMINAL = _Terminal()
+say, note, warn, bar = _TERMINAL.say, _TERMINAL.note, _TERMINAL.warn, _TERMINAL.bar
 
 
-def say(text: str = "") -> None:
-    """Prints a line of a command's report on stdout, at once."""
-    if not _hushed:
-        print(text, flush=True)
+def reporter() -> Reporter:
+    """The terminal as the library's Reporter."""
+    return _TERMINAL
 
 
-def note(text: str) -> None:
-    """`say` for what is not the command's result: what a stage does on the way. Nothing with --quiet."""
-    if not _is_on(_QUIET):
-        say(text)
-
-
-def warn(text: str) -> None:
-    """Prints a one-line warning on stderr."""
-    if not _hushed:
-        print(f"{usage.style('warning:', 'yellow', sys.stderr)} {text}", file=sys.stderr, flush=True)
+def silence() -> None:
+    """From here on this process reports nothing: of the processes of one run only the first does."""
+    _TERMINAL.silenced = True
 
 
 def _flag_error(error: Exception) -> str:
@@ -151,15 +162,16 @@ def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
 
 def _help(script: str, arguments: Sequence[str]) -> NoReturn:
     try:
-        say(usage.text(script, flags.FLAGS, arguments=arguments, common=(_QUIET.name, _VERBOSE.name)))
+        text = usage.text(script, flags.FLAGS, arguments=arguments, common=(_QUIET.name, _VERBOSE.name))
+        print(text, flush=True)  # as it is: it may be in colour
     except BrokenPipeError:
         _reader_gone()
     sys.exit(0)
 
 
 def _exit(message: str, notes: Sequence[str] = ()) -> NoReturn:
-    line = f"{usage.style('error:', 'red', sys.stderr)} {' '.join(message.split())}"
-    print(line, *notes, sep="\n", file=sys.stderr, flush=True)
+    line = f"{usage.style('error:', 'red', sys.stderr)} {printable(' '.join(message.split()))}"
+    print(line, *map(printable, notes), sep="\n", file=sys.stderr, flush=True)
     sys.exit(USER_ERROR)
 
 

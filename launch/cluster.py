@@ -69,7 +69,7 @@ def joined(
         heartbeat_seconds=heartbeat_timeout,
     )
     if not processes.first():
-        app.hush()
+        app.silence()
     try:
         yield
     # Whoever waits for the others' end would wait for a process that is gone, or that waits for this one.

@@ -1,0 +1,79 @@
+"""How the library tells what it does: callers give it a Reporter; by default it is silent.
+
+A function that only counts takes a `Progress`, which is a Reporter's `bar`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from music_map.text import printable, printable_lines
+
+
+class Progress(Protocol):
+    """Opens one progress bar; the returned context yields `advance(n)`, to be called with the units done."""
+
+    def __call__(self, label: str, total: int | None, unit: str) -> AbstractContextManager[Callable[[int], object]]: ...
+
+
+class Reporter(Protocol):
+    """Where the library reports to: the terminal, a notebook, or nowhere."""
+
+    bar: Progress
+
+    def say(self, text: str = "") -> None:
+        """Reports a result."""
+
+    def note(self, text: str) -> None:
+        """Reports what a stage does on the way to the result."""
+
+    def warn(self, text: str) -> None:
+        """Reports what is probably not wanted, in one line."""
+
+
+@contextlib.contextmanager
+def silent(label: str, total: int | None, unit: str) -> Iterator[Callable[[int], object]]:
+    """A Progress that shows nothing."""
+    del label, total, unit
+    yield lambda n: None
+
+
+class _Silent:
+    """A Reporter that shows nothing."""
+
+    bar = staticmethod(silent)
+
+    def say(self, text: str = "") -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+
+SILENT: Reporter = _Silent()
+
+
+class PrintReporter:
+    """A Reporter for notebooks and scripts: prints, warnings on stderr, and tqdm's bar (a widget where one can be)."""
+
+    def say(self, text: str = "") -> None:
+        print(printable_lines(text), flush=True)
+
+    def note(self, text: str) -> None:
+        self.say(text)
+
+    def warn(self, text: str) -> None:
+        print("warning:", printable(text), file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def bar(self, label: str, total: int | None, unit: str) -> Iterator[Callable[[int], object]]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # in a notebook without ipywidgets tqdm warns and draws a text bar
+            from tqdm.auto import tqdm
+        with tqdm(total=total, desc=printable(label), unit=unit, unit_scale=True, dynamic_ncols=True) as progress:
+            yield progress.update

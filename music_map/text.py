@@ -1,0 +1,27 @@
+"""Text of others (ids, names, paths) made safe to print."""
+
+from __future__ import annotations
+
+import re
+
+# Control characters move a terminal's cursor or set its title, bidirectional controls reorder what is read, line
+# separators break a table's row, and a lone surrogate cannot be encoded. Joiners stay: scripts and emoji need them.
+_UNSAFE = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_UNPRINTABLE = re.compile(f"[{_UNSAFE}]")
+
+
+def printable(text: str) -> str:
+    r"""The text on one line, with what a terminal would obey written as an escape: "\x1b" for the escape character.
+
+    Args:
+      text: any string.
+
+    Returns:
+      The text; control characters, line ends and lone surrogates as in Python's string literals.
+    """
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def printable_lines(text: str) -> str:
+    r"""`printable` of each line; lines end at "\n" alone."""
+    return "\n".join(printable(line) for line in text.split("\n"))
