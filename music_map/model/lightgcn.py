@@ -10,72 +10,17 @@ The receiver's degree takes the power alpha and the neighbour's beta, so the wei
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from music_map.axis import NAME, ONE, Axis
-from music_map.errors import require
 from music_map.model import fusion
 from music_map.model.propagation import Adjacency, spmm, spmm_rows
+from music_map.model.settings import ModelSettings
 
 Params = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelSettings:
-    """What the encoder is; hashable, so that jit can take it as a static argument.
-
-    Attributes:
-      num_layers: K, propagation steps; 0 is matrix factorisation.
-      embedding_dim: d.
-      alpha: power of the receiver's degree.
-      beta: power of the neighbour's degree.
-      gamma: share of e^(0) in the final embedding.
-      adaptive: learn gamma and one weight per layer, starting from `gamma` and equal weights.
-      degree: "weighted": a node's degree is the sum of its edge weights; "count": the number of its edges.
-      score: "dot": embeddings as they are; "cosine": embeddings of unit length. Scores are dot products either way.
-      init_std: standard deviation of the initial id embeddings.
-      audio: fuse the songs' audio embeddings into e^(0).
-      metadata: fuse artist, album and track length into e^(0).
-      id_dropout: share of songs that a training step treats as never trained: no id embedding, no track length, no
-        message to or from them, so that audio, artists and albums alone must place them.
-      cold_neighbours: played songs by whose sound a song without train edges is placed, besides its content, see
-        `music_map.model.cold`; 0: its content alone.
-      backend: propagation backend, see `music_map.model.propagation.spmm`.
-    """
-
-    num_layers: int
-    embedding_dim: int
-    alpha: float
-    beta: float
-    gamma: float
-    adaptive: bool
-    degree: str
-    score: str
-    init_std: float
-    audio: bool
-    metadata: bool
-    id_dropout: float
-    cold_neighbours: int
-    backend: str
-    storage: str = "float32"
-
-    def __post_init__(self) -> None:
-        for name, good, rule in (
-            ("num_layers", self.num_layers >= 0, "at least 0"),
-            ("embedding_dim", self.embedding_dim >= 1, "at least 1"),
-            ("gamma", 0.0 <= self.gamma <= 1.0, "between 0 and 1"),
-            ("init_std", self.init_std > 0, "above 0"),
-            ("id_dropout", 0.0 <= self.id_dropout < 1.0, "at least 0 and below 1"),
-            ("cold_neighbours", self.cold_neighbours >= 0, "at least 0"),
-            ("degree", self.degree in ("weighted", "count"), "'weighted' or 'count'"),
-            ("score", self.score in ("dot", "cosine"), "'dot' or 'cosine'"),
-            ("storage", self.storage in ("float32", "bfloat16"), "'float32' or 'bfloat16'"),
-        ):
-            require(good, f"config.model.{name}", getattr(self, name), rule)
 
 
 class Layout(NamedTuple):

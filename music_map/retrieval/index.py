@@ -21,10 +21,10 @@ from jax.sharding import PartitionSpec as P
 
 from music_map.axis import NAME
 from music_map.errors import DamagedFileError, UserError
+from music_map.retrieval.settings import BACKENDS
 from music_map.storage import ArrayFolder, ArrayWriter, file_sha256, new_folder
 from music_map.topk import top_k
 
-BACKENDS = ("auto", "scann", "exact")
 FOLDER = "index"
 FORMAT_VERSION = 1
 

@@ -114,7 +114,7 @@ def test_text_pairs_weigh_one_whatever_the_half_life(tmp_path: Path) -> None:
         (tmp_path / f"{name}.txt").write_text("1 5 6\n2 5\n")
     for train_on_val in (False, True):
         dataset = preprocess(tmp_path, PreprocessSettings(format="text", train_on_val=train_on_val))
-        graph, _ = build_graph(dataset, GraphSettings(half_life_days=1.0, organic_factor=0.0))
+        graph, _ = build_graph(dataset, GraphSettings(log1p=False, half_life_days=1.0, organic_factor=0.0))
         assert graph.user.tolist() == [0, 0, 1] and graph.item.tolist() == [0, 1, 0]
         assert graph.weight.tolist() == [1.0, 1.0, 1.0]
 
@@ -133,7 +133,7 @@ def test_stored_and_loaded(tmp_path: Path) -> None:
     for name in BipartiteGraph._fields:
         stored = getattr(loaded, name)
         assert np.array_equal(stored, getattr(graph, name)) and stored.dtype == getattr(graph, name).dtype
-    assert graph_fingerprint(dataset, GraphSettings(log1p=True)) != identity
+    assert graph_fingerprint(dataset, GraphSettings(log1p=False)) != identity
     assert load_graph(folder, identity="another") is None
     (folder / "weight.npy").write_bytes(b"")
     with pytest.raises(DamagedFileError, match=r"weight.npy: damaged"):

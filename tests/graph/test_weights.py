@@ -1,5 +1,6 @@
 """Edge weights by hand: decay, organic factor, clipping, likes, withdrawals."""
 
+import functools
 import math
 
 import numpy as np
@@ -11,7 +12,9 @@ from music_map.graph.weights import chunk_edges, event_weight, standing, tempora
 from music_map.preprocess.dataset import DISLIKE, EVENT_TYPES, LIKE, LISTEN, WITHDRAWAL_TYPES, Events, Withdrawals
 
 DAY = 86_400
-PLAIN = GraphSettings(half_life_days=None, organic_factor=1.0)
+# Edge weights without the logarithm: sums can be read.
+raw = functools.partial(GraphSettings, log1p=False)
+PLAIN = raw(half_life_days=None, organic_factor=1.0)
 
 
 def events_of(*rows: tuple[int, int, int, int, int, int]) -> Events:
@@ -37,11 +40,11 @@ def test_temporal_weight_halves_every_half_life() -> None:
     assert weight.tolist() == [1.0, 0.5, 0.25, 0.125]
     for no_decay in (None, math.inf):
         assert temporal_weight(at, now=100 * DAY, half_life_days=no_decay).tolist() == [1.0] * 4
-    assert GraphSettings(half_life_days=math.inf).identity() == GraphSettings(half_life_days=None).identity()
+    assert raw(half_life_days=math.inf).identity() == raw(half_life_days=None).identity()
 
 
 def test_one_edge_sums_its_events() -> None:
-    settings = GraphSettings(half_life_days=50.0, organic_factor=0.5)
+    settings = raw(half_life_days=50.0, organic_factor=0.5)
     events = events_of(
         (0, 3, 50 * DAY, LISTEN, 1, 80),  # 0.8 x 0.5 x 1 = 0.4
         (0, 3, 100 * DAY, LISTEN, 0, 150),  # clipped: 1 x 1 x 0.5 = 0.5
@@ -50,14 +53,14 @@ def test_one_edge_sums_its_events() -> None:
         (1, 2, 0, LISTEN, 1, 100),  # 1 x 0.25 x 1
     )
     assert edges(settings, events) == [(0, 3, 3.4), (1, 2, 0.25)]
-    logs = GraphSettings(half_life_days=50.0, organic_factor=0.5, log1p=True)
+    logs = GraphSettings(half_life_days=50.0, organic_factor=0.5)
     assert edges(logs, events) == [(0, 3, math.log(4.4)), (1, 2, math.log(1.25))]
-    parallel = GraphSettings(edges="events", half_life_days=50.0, organic_factor=0.5)
+    parallel = raw(edges="events", half_life_days=50.0, organic_factor=0.5)
     assert edges(parallel, events) == [(0, 3, 0.4), (0, 3, 0.5), (0, 3, 2.5), (1, 2, 0.25)]
 
 
 def test_a_like_counts_once_at_its_latest() -> None:
-    settings = GraphSettings(half_life_days=50.0, organic_factor=1.0)
+    settings = raw(half_life_days=50.0, organic_factor=1.0)
     events = events_of((0, 3, 0, LIKE, 1, 0), (0, 3, 50 * DAY, LIKE, 1, 0))
     assert edges(settings, events) == [(0, 3, 2.5)]
 
@@ -90,7 +93,7 @@ def test_negative_edges_are_the_standing_dislikes() -> None:
     )
     withdrawn = withdrawals_of((0, 5, 15, DISLIKE))
     for kind, pairs in (("sum", [(0, 3), (1, 2)]), ("events", [(0, 3), (0, 3), (1, 2)])):
-        found, negatives, counts = chunk_edges(events, withdrawn, GraphSettings(edges=kind), now=20, num_items=10)
+        found, negatives, counts = chunk_edges(events, withdrawn, raw(edges=kind), now=20, num_items=10)
         assert len(found.user) == 0
         assert list(zip(negatives.user.tolist(), negatives.item.tolist(), strict=True)) == pairs
         assert set(negatives.weight.tolist()) == {3.0}
@@ -99,29 +102,29 @@ def test_negative_edges_are_the_standing_dislikes() -> None:
 
 def test_weights_of_zero_give_no_edge() -> None:
     by_recommender = events_of((0, 3, 10, LISTEN, 0, 100), (0, 4, 10, LISTEN, 1, 100))
-    assert edges(GraphSettings(half_life_days=None, organic_factor=0.0), by_recommender) == [(0, 4, 1.0)]
+    assert edges(raw(half_life_days=None, organic_factor=0.0), by_recommender) == [(0, 4, 1.0)]
     # 2^-200 is below the smallest float32.
-    assert edges(GraphSettings(half_life_days=0.5), events_of((0, 3, 0, LISTEN, 1, 100))) == []
+    assert edges(raw(half_life_days=0.5), events_of((0, 3, 0, LISTEN, 1, 100))) == []
 
 
 def test_event_weight_of_each_kind() -> None:
     events = events_of((0, 1, 9, LISTEN, 1, 159), (0, 1, 9, LIKE, 0, 0), (0, 1, 9, DISLIKE, 0, 0))
-    settings = GraphSettings(like_weight=4.0, dislike_weight=-2.0, organic_factor=0.25)
+    settings = raw(like_weight=4.0, dislike_weight=-2.0, organic_factor=0.25)
     assert event_weight(events, settings, now=9).tolist() == [1.0, 1.0, 2.0]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"edges": "all"}, r"config.graph.edges='all': choose one of sum, events"),
-        ({"half_life_days": -1.0}, r"config.graph.half_life_days=-1.0: must be > 0"),
-        ({"half_life_days": 0.0}, r"config.graph.half_life_days=0.0: must be > 0"),
+        ({"edges": "all"}, r"config.graph.edges='all': must be one of sum, events"),
+        ({"half_life_days": -1.0}, r"config.graph.half_life_days=-1.0: must be above 0"),
+        ({"half_life_days": 0.0}, r"config.graph.half_life_days=0.0: must be above 0"),
         ({"half_life_days": float("nan")}, r"config.graph.half_life_days=nan"),
-        ({"organic_factor": -0.5}, r"config.graph.organic_factor=-0.5: must be >= 0"),
+        ({"organic_factor": -0.5}, r"config.graph.organic_factor=-0.5: must be at least 0"),
         ({"like_weight": float("inf")}, r"config.graph.like_weight=inf"),
         ({"dislike_weight": float("nan")}, r"config.graph.dislike_weight=nan"),
     ],
 )
 def test_settings_out_of_range(change: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        GraphSettings(**change)
+        raw(**change)

@@ -77,7 +77,7 @@ def test_absent_optional_files_are_said(tmp_path: Path) -> None:
         ([], "listens.parquet: no such file; fetch it with launch/download.py --size=50m"),
         (["--part=2"], "--part=2: must be i/n, e.g. --part=1/4"),
         (["--part=1/2", "--merge=2"], "--part, --merge and --force exclude each other"),
-        (["--config.data.chunk_size=0"], "config.data.chunk_size=0: must be from 1"),
+        (["--config.data.chunk_size=0"], "config.data.chunk_size=0: must be at least 1"),
         (["--config.data.format=text"], "--config.data.path is empty; give a path"),
     ],
 )

@@ -298,13 +298,13 @@ def test_null_in_an_event_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "csv"}, r"config.data.format='csv': choose one of yambda, text"),
+        ({"format": "csv"}, r"config.data.format='csv': must be one of yambda, text"),
         ({"filter": "twice"}, r"config.data.filter='twice'"),
         ({"split": "random"}, r"config.data.split='random'"),
         ({"min_interactions": 0}, r"config.data.min_interactions=0"),
         ({"chunk_size": 0}, r"config.data.chunk_size=0"),
         ({"size": "../x"}, r"config.data.size='../x'"),
-        ({"train_fraction": 0.0}, r"config.data.train_fraction=0.0: must be between 0 and 1"),
+        ({"train_fraction": 0.0}, r"config.data.train_fraction=0.0: must be above 0 and below 1"),
         ({"val_fraction": float("nan")}, r"config.data.val_fraction=nan"),
         ({"train_fraction": 0.9, "val_fraction": 0.1}, r"leave no events for test"),
     ],

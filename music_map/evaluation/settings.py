@@ -1,0 +1,34 @@
+"""How a model is measured, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from music_map.errors import require
+from music_map.evaluation.metrics import METRICS
+from music_map.settings import Settings, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalSettings(Settings):
+    """Protocol, metrics and baselines: the configuration's `eval`."""
+
+    section = "config.eval"
+    protocol: str = setting("temporal", "what is asked for and what is masked, see the protocols")
+    metric: str = setting("ndcg@20", "chooses the best checkpoint, on the validation split")
+    ks: tuple[int, ...] = setting((10, 20, 50, 100), "lengths of the lists that are measured", free=True)
+    baselines: tuple[str, ...] = setting(
+        ("most_pop", "decay_pop", "item_knn"),
+        "shown beside the model; besides these: random, item_knn_decay, ials, bpr_mf, sasrec",
+        free=True,
+    )
+    min_played_pct: int = setting(
+        50, "a listen of at least this share, in per cent, counts as relevant", at_least=0, at_most=100
+    )
+
+    def check(self) -> None:
+        good = bool(self.ks) and all(type(k) is int and 1 <= k < 2**31 for k in self.ks)
+        require(good, "config.eval.ks", self.ks, "whole numbers of at least 1")
+        name, at, k = self.metric.partition("@")
+        rule = f"NAME@K with NAME one of {', '.join(METRICS)} and K in config.eval.ks"
+        require(at == "@" and name in METRICS and k in map(str, self.ks), "config.eval.metric", self.metric, rule)

@@ -1,0 +1,53 @@
+"""What the encoder is, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from music_map.settings import Settings, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings(Settings):
+    """The encoder: the configuration's `model`; hashable, so that jit can take it as a static argument."""
+
+    section = "config.model"
+    num_layers: int = setting(3, "K, propagation steps; 0: matrix factorisation", at_least=0)
+    embedding_dim: int = setting(64, "d, dimensions of the embeddings", at_least=1, at_most=65_536)
+    alpha: float = setting(0.6, "power of the receiver's degree")
+    beta: float = setting(-0.1, "power of the neighbour's degree")
+    gamma: float = setting(0.35, "share of e^(0) in the final embedding", at_least=0, at_most=1)
+    adaptive: bool = setting(False, "learn gamma and one weight per layer, from `gamma` and equal weights on")
+    degree: str = setting(
+        "weighted",
+        'a node\'s degree: "weighted": the sum of its edge weights; "count": the number of its edges',
+        choices=("weighted", "count"),
+    )
+    score: str = setting(
+        "cosine",
+        '"cosine": embeddings of unit length; "dot": as they are; scores are dot products either way',
+        choices=("cosine", "dot"),
+    )
+    init_std: float = setting(0.1, "standard deviation of the initial id embeddings", above=0)
+    audio: bool = setting(True, "fuse the songs' audio embeddings into e^(0)")
+    metadata: bool = setting(True, "fuse artists, albums and track length into e^(0)")
+    id_dropout: float = setting(
+        0.3,
+        "share of songs that a training step treats as never listened to: no id embedding, no track length, no message "
+        "to or from them, so that audio, artists and albums alone must place them",
+        at_least=0,
+        below=1,
+    )
+    cold_neighbours: int = setting(
+        5, "played songs by whose sound a song without train edges is placed; 0: by its content alone", at_least=0
+    )
+    backend: str = setting(
+        "auto",
+        'sparse product: "auto", "segment" (jraph), "csr" (XLA\'s own on CPU, cuSPARSE on GPU) or "pallas" (GPU)',
+        free=True,
+    )
+    storage: str = setting(
+        "float32",
+        'of the rows that a layer gathers: "bfloat16" halves the bytes; sums stay float32',
+        choices=("float32", "bfloat16"),
+    )

@@ -1,0 +1,154 @@
+"""Settings: a field's default, meaning and check stand once, where the field is declared.
+
+    @dataclasses.dataclass(frozen=True)
+    class ModelSettings(Settings):
+        section = "config.model"
+        alpha: float = setting(0.6, "power of the receiver's degree")
+        score: str = setting("cosine", "length of embeddings", choices=("cosine", "dot"))
+
+Settings check themselves when they are made, are hashable, and say of each field whether a trained run may go on with
+another value (`free`) and what a run meant that was made before the field existed (`before`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from music_map.errors import UserError, require
+
+# Integers reach JAX as int32.
+MOST_INT = 2**31 - 1
+_MISSING: Any = object()
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What is known of one field; the numbers bound it, None bounds nothing.
+
+    Attributes:
+      doc: its meaning in one line.
+      choices: the values that it may have; () for any.
+      at_least, above, at_most, below: bounds of a number.
+      finite: whether infinity is refused; NaN always is.
+      free: whether a trained run may go on with another value.
+      before: the value of runs made before the field existed; the default where that is the same.
+    """
+
+    doc: str
+    choices: tuple[Any, ...] = ()
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    finite: bool = True
+    free: bool = False
+    before: Any = _MISSING
+
+    def text(self) -> str:
+        """The rule in words, "" where there is none."""
+        if self.choices:
+            return f"one of {', '.join(map(str, self.choices))}"
+        named = ("at_least", "above", "at_most", "below")
+        bounds = [
+            f"{name.replace('_', ' ')} {getattr(self, name):,}" for name in named if getattr(self, name) is not None
+        ]
+        return " and ".join(bounds) or ("a finite number" if self.finite else "a number")
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value of the right type keeps the rule."""
+        if self.choices:
+            return value in self.choices
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return True
+        if math.isnan(value) or (self.finite and math.isinf(value)):
+            return False
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+
+def setting(default: Any, doc: str, **rule: Any) -> Any:
+    """A field of Settings; see Rule for the keywords."""
+    return dataclasses.field(default=default, metadata={"rule": Rule(doc, **rule)})
+
+
+class Settings:
+    """Base of frozen dataclasses whose fields are declared by `setting`.
+
+    Raises:
+      UserError: a value of another type or against its field's rule: "SECTION.FIELD=VALUE: must be RULE".
+    """
+
+    section: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for name, kinds in field_types(type(self)).items():
+            value, rule = getattr(self, name), rules(type(self))[name]
+            if float in kinds and type(value) is int:
+                object.__setattr__(self, name, value := float(value))
+            field = f"{self.section}.{name}"
+            require(type(value) in kinds, field, value, _kinds_text(kinds))
+            if type(value) is int and rule.at_most is None:
+                require(value <= MOST_INT, field, value, f"at most {MOST_INT:,}")
+            require(rule.allows(value), field, value, rule.text())
+        self.check()
+
+    def check(self) -> None:
+        """Raises UserError where fields do not go together."""
+
+
+@functools.cache
+def rules(kind: type) -> dict[str, Rule]:
+    """The rules of a settings class by field."""
+    return {f.name: f.metadata["rule"] for f in dataclasses.fields(kind)}
+
+
+@functools.cache
+def field_types(kind: type) -> dict[str, tuple[type, ...]]:
+    """The types that each field may have: (float, NoneType) for "float | None"."""
+    hints = typing.get_type_hints(kind)
+    found = {}
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        found[field.name] = tuple(typing.get_origin(one) or one for one in kinds)
+    return found
+
+
+def _kinds_text(kinds: tuple[type, ...]) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", tuple: "a list"}
+    return " or ".join(names.get(kind, "none") for kind in kinds)
+
+
+def from_values(kind: type, values: Mapping[str, Any]) -> Any:
+    """Settings from JSON-able values.
+
+    Args:
+      kind: of settings.
+      values: by field; lists become tuples. A field that is not there gets its default.
+
+    Raises:
+      UserError: a field that the settings do not have, or a value against its rule.
+    """
+    known = rules(kind)
+    for name in values:
+        if name not in known:
+            raise UserError(f"{kind.section}.{name}: there is no such field; fields are {', '.join(known)}")
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def values_before(kind: type) -> dict[str, Any]:
+    """The value of each field in a run that was made before the field existed."""
+    return {
+        f.name: f.default if (before := rules(kind)[f.name].before) is _MISSING else before
+        for f in dataclasses.fields(kind)
+    }
