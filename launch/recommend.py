@@ -29,7 +29,7 @@ from launch.every_user import plan_every_user, write_every_user
 from music_map.convert.build import SONGS, USERS
 from music_map.convert.ids import IdTable
 from music_map.errors import UserError
-from music_map.preprocess.dataset import index_of
+from music_map.ids import index_of
 from music_map.retrieval.filters import Filters, filters_of
 from music_map.retrieval.recommender import Answer, Query, Recommender
 from music_map.storage import write_text

@@ -14,7 +14,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from music_map.errors import UserError
-from music_map.preprocess.dataset import index_of
+from music_map.ids import index_of
 
 SUFFIXES = (".csv", ".parquet", ".json", ".jsonl")
 

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from music_map.errors import DamagedFileError, UserError
+from music_map.ids import index_of
 from music_map.map.payload import unpack
-from music_map.preprocess.dataset import index_of
 from music_map.storage import write_bytes
 
 STYLES = ("page.css",)

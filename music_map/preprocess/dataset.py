@@ -124,17 +124,6 @@ HELD_OUT_SCHEMA: dict[str, str] = {
 }
 
 
-def index_of(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Positions of `wanted` in the ascending array `ids`; -1 where an id is not there. int64 [len(wanted)]."""
-    wanted = np.asarray(wanted, np.int64)
-    if len(ids) == 0:
-        return np.full(wanted.shape, -1, np.int64)
-    # Searched for in their own type: with another one NumPy converts all of `ids` at each call.
-    inside = (wanted >= 0) & (wanted <= np.iinfo(ids.dtype).max)
-    at = np.minimum(np.searchsorted(ids, np.where(inside, wanted, 0).astype(ids.dtype)), len(ids) - 1)
-    return np.where(inside & (ids[at] == wanted), at, -1)
-
-
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """A processed folder, opened for reading; arrays are loaded (and their checksums verified) on demand.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from music_map.preprocess.dataset import index_of
+from music_map.ids import index_of
 
 # Up to here values are counted in a table with one slot for each possible one, of 4 bytes: 512 MiB at most, for ids up
 # to 134 million. Yambda's song ids (below 10 million) and timestamps (26 million, in steps of 5) take 40 and 21 MiB.

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from music_map.errors import UserError
-from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, ItemFeatures, index_of
+from music_map.ids import index_of
+from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, ItemFeatures
 from music_map.storage import ArrayFolder, ArrayWriter, new_folder
 
 # Of a run's folder.

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from raw_logs import random_log, table, write_logs, write_table
 
 from music_map.errors import DamagedFileError, UserError
+from music_map.ids import index_of
 from music_map.preprocess.build import DatasetPlan, build_dataset, find_dataset, plan_dataset
-from music_map.preprocess.dataset import SPLITS, Dataset, index_of
+from music_map.preprocess.dataset import SPLITS, Dataset
 from music_map.preprocess.settings import PreprocessSettings
 from music_map.progress import silent
 from music_map.raw.schema import LISTENS

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from music_map.preprocess.dataset import index_of
+from music_map.ids import index_of
 from music_map.preprocess.ids import Counter, IdIndex
 
 batches = st.lists(st.lists(st.integers(0, 60) | st.just(2**32 - 1), max_size=20), max_size=5)

@@ -1,0 +1,129 @@
+"""Ids and queries as people write them: on a command line, one a line in a file, as JSON.
+
+Lines of a file end at "\\n" only: an id may hold any other character, such as U+2028.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from music_map.errors import UserError
+from music_map.ids import Ids
+
+# An id with more commas than this is taken for several ids, unless it is all there is.
+_MOST_COMMAS = 16
+
+
+class WrittenQuery(NamedTuple):
+    """A query as written: ids are not looked up yet, and may be of any type.
+
+    Attributes:
+      songs, dislikes: ids.
+      user: an id, or None.
+      ordered: whether the order of the songs means something.
+    """
+
+    songs: tuple[Any, ...] = ()
+    user: Any = None
+    dislikes: tuple[Any, ...] = ()
+    ordered: bool = True
+
+
+def parse_ids(text: str, ids: Ids) -> list[str]:
+    """The ids in a text, separated by commas.
+
+    An id may hold a comma itself. From the left, the longest stretch up to a comma that is a known id is one: as it
+    stands, without spaces around it, or as a quoted field of CSV ('"12"" mix"' is 12" mix). What is in quotes and no
+    known id is one unknown id; of all else each piece between two commas is one; empty ones are left out.
+
+    Args:
+      text: e.g. "1,2,3" or "Hello, Goodbye,song 030".
+      ids: the known ids.
+    """
+    pieces, found, start = text.split(","), [], 0
+    while start < len(pieces):
+        ends = list(range(min(len(pieces), start + _MOST_COMMAS + 1), start, -1))
+        if start == 0 and ends[0] != len(pieces):
+            ends.insert(0, len(pieces))
+        stretches = [(",".join(pieces[start:end]), end) for end in ends]
+        known = ((as_known(stretch, ids), end) for stretch, end in stretches)
+        quoted = ((_unquoted(stretch.strip()), end) for stretch, end in reversed(stretches))
+        value, start = (
+            next(((value, end) for value, end in known if value is not None), None)
+            or next(((value, end) for value, end in quoted if value is not None), None)
+            or (pieces[start].strip(), start + 1)
+        )
+        if value:
+            found.append(value)
+    return found
+
+
+def as_known(text: str, ids: Ids) -> str | None:
+    """The known id that a text stands for: itself, without spaces around it, or without quotes; None: there is none."""
+    stripped = text.strip()
+    forms = (text, stripped, _unquoted(stripped))
+    return next((form for form in forms if form and ids.index_of(form) >= 0), None)
+
+
+def _unquoted(text: str) -> str | None:
+    """The content of a quoted field of CSV; None where the text is none."""
+    inner = text[1:-1]
+    if len(text) < 2 or text[0] != '"' or text[-1] != '"' or '"' in inner.replace('""', ""):
+        return None
+    return inner.replace('""', '"')
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a UTF-8 text file that are not blank, with their numbers from 1.
+
+    Raises:
+      UserError: the file cannot be read, or is no UTF-8.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else f"byte {e.start} is no UTF-8"
+        raise UserError(f"{path}: cannot be read ({reason}); give a text file in UTF-8") from e
+    lines = ((number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), 1))
+    return [(number, line) for number, line in lines if line.strip()]
+
+
+def read_id_file(path: Path, ids: Ids) -> list[str]:
+    """The ids in a file, one a line; unknown ones stay as they are, without spaces around them.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    found = ((as_known(line, ids), line.strip()) for _, line in read_lines(path))
+    return [line if known is None else known for known, line in found]
+
+
+def parse_query_line(line: str, songs: Ids) -> WrittenQuery:
+    """A line of a file of queries: song ids separated by commas, or a JSON object with fields of WrittenQuery.
+
+    Args:
+      line: the line.
+      songs: the known songs, see `parse_ids`.
+
+    Raises:
+      UserError: the line starts with "{" and is no such object (and no known song); the message does not say where.
+    """
+    if not line.lstrip().startswith("{") or as_known(line, songs) is not None:
+        return WrittenQuery(tuple(parse_ids(line, songs)))
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"not valid JSON ({e})") from e
+    fields = WrittenQuery._fields
+    if unknown := sorted(value.keys() - set(fields)):
+        raise UserError(f"unknown field {unknown[0]!r}; fields are {', '.join(fields)}")
+    for name in ("songs", "dislikes"):
+        if not isinstance(value.get(name, []), list):
+            raise UserError(f"{name} must be a list of ids")
+        if name in value:
+            value[name] = tuple(value[name])
+    if not isinstance(value.get("ordered", True), bool):
+        raise UserError("ordered must be true or false")
+    return WrittenQuery(**value)
