@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_WRONG_PATH = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+_NO_ACCESS = {errno.EACCES, errno.EROFS, errno.EPERM}
 
 
 class UserError(Exception):
@@ -27,18 +30,59 @@ def require(good: bool, field: str, value: object, rule: str) -> None:
         raise UserError(f"{field}={value!r}: must be {rule}")
 
 
+def require_memory(wanted: int, what: str) -> None:
+    """Raises UserError where `what` needs more bytes than this machine can give now; call it before allocating.
+
+    Args:
+      wanted: bytes.
+      what: named in the message, with the value to lower: "config.model.embedding_dim=4096: 9,984 users".
+    """
+    free = _free_memory()
+    if free is not None and wanted > free:
+        raise UserError(
+            f"{what} needs {wanted / 2**30:,.1f} GiB of memory and {free / 2**30:,.1f} GiB are free; choose a smaller "
+            "value, or a machine with more memory"
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that can be allocated without swapping; None where the system does not say."""
+    try:
+        with open("/proc/meminfo") as f:
+            found = re.search(r"^MemAvailable:\s+(\d+) kB", f.read(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
+def disk_error(error: OSError, path: str | os.PathLike[str]) -> UserError | None:
+    """The UserError for a full disk, refused access or a path that cannot be; None for other errors.
+
+    Args:
+      error: what was raised.
+      path: named where the error itself names no file: "standard output", say.
+    """
+    name = error.filename if isinstance(error.filename, str | os.PathLike) else path
+    # numpy's tofile sets no errno: "1000 requested and 512 written".
+    if error.errno in _DISK_FULL or (error.errno is None and re.search(r"\brequested and \d+ written", str(error))):
+        return UserError(f"{path}: no space left on the disk; free some space or choose another folder")
+    if error.errno in _WRONG_PATH:
+        return UserError(f"{name}: {os.strerror(error.errno)}; choose another path")
+    if error.errno in _NO_ACCESS:
+        # What cannot be opened may be an input.
+        return UserError(f"{name}: no access ({os.strerror(error.errno)}); change its permissions or the folder")
+    if error.errno == errno.EIO:
+        return UserError(f"{name}: the disk cannot be read or written ({os.strerror(error.errno)}); check the disk")
+    return None
+
+
 @contextlib.contextmanager
 def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turns a full disk, refused access or a path that cannot be made into a UserError that names it (or `path`)."""
     try:
         yield
     except OSError as e:
-        if e.errno in _DISK_FULL:
-            raise UserError(f"{path}: no space left on the disk; free some space or choose another folder") from e
-        if e.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
-            raise UserError(f"{e.filename or path}: {os.strerror(e.errno)}; choose another path") from e
-        if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            # Inside the block an input may be what cannot be opened.
-            name = e.filename or path
-            raise UserError(f"{name}: no access ({os.strerror(e.errno)}); change its permissions or the folder") from e
-        raise
+        told = disk_error(e, path)
+        if told is None:
+            raise
+        raise told from e

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from music_map import storage
 from music_map.errors import DamagedFileError, UserError
 from music_map.storage import (
     ArrayFolder,
@@ -19,8 +20,12 @@ from music_map.storage import (
     file_sha256,
     fingerprint,
     new_folder,
+    npy_header,
     read_json,
     require_file,
+    sealed,
+    sweep,
+    unsealed,
     write_json,
     write_text,
 )
@@ -270,7 +275,7 @@ def test_another_array_under_the_name_is_refused(tmp_path):
 )
 def test_a_damaged_manifest_is_named(tmp_path, manifest):
     (tmp_path / "manifest.json").write_text(manifest)
-    with pytest.raises(DamagedFileError, match=r"manifest\.json: not (valid JSON|a manifest).*delete"):
+    with pytest.raises(DamagedFileError, match=r"manifest\.json: .*; (not a manifest; )?delete"):
         ArrayFolder.open(tmp_path)
 
 
@@ -289,9 +294,130 @@ def test_no_damage_goes_unnoticed(tmp_path, data):
         loaded = folder.load("a")
     except DamagedFileError:
         return
-    # What is left are other values of fingerprint and meta, which no checksum covers, and blanks of the JSON.
-    assert name == "manifest.json"
+    # What is left are blanks of the JSON, written in another way.
+    assert name == "manifest.json" and (folder.fingerprint, folder.meta) == ("f", {"n": 1})
     np.testing.assert_array_equal(loaded, np.arange(5, dtype=np.uint8))
+
+
+def test_a_manifest_of_earlier_versions_opens(tmp_path):
+    """It has no checksum of its own."""
+    write_folder(tmp_path, a=np.arange(3))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    del manifest["sha256"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert ArrayFolder.open(tmp_path).load("a").tolist() == [0, 1, 2]
+
+
+def test_a_manifest_lists_nothing_outside_its_folder(tmp_path):
+    for name in ("../a", "/a", "b/../../a"):
+        entry = {"dtype": "<i8", "shape": [3], "sha256": ""}
+        write_json(tmp_path / "manifest.json", {"fingerprint": "f", "meta": {}, "arrays": {name: entry}})
+        with pytest.raises(DamagedFileError, match="outside the folder"):
+            ArrayFolder.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "shape, dtype, size",
+    [((3,), "<i8", 2), ((-1,), "<i8", 3), ((2**40,), "<f8", 3), ((3,), "|O", 3), ((0, 2), "<i8", 1)],
+)
+def test_a_header_that_lies_is_refused_whatever_the_checksum(tmp_path, shape, dtype, size):
+    header = npy_header(np.dtype("<i8"), (1,))
+    lying = str({"descr": dtype, "fortran_order": False, "shape": shape}).encode()
+    data = header[:10] + lying.ljust(len(header) - 11) + b"\n" + bytes(8 * size)
+    (tmp_path / "a.npy").write_bytes(data)
+    entry = {"dtype": dtype, "shape": list(shape), "sha256": file_sha256(tmp_path / "a.npy")}
+    write_json(tmp_path / "manifest.json", {"fingerprint": "f", "meta": {}, "arrays": {"a": entry}})
+    for mmap in (False, True):
+        with pytest.raises(DamagedFileError, match=r"a\.npy: damaged"):
+            ArrayFolder.open(tmp_path).load("a", mmap=mmap)
+
+
+FORM = {"config": dict, "dataset": str, "weights?": {str: float}, "steps": [int], "best": (int, None), "on": bool}
+GOOD = {"config": {}, "dataset": "d", "weights": {"a": 1, "b": 0.5}, "steps": [1, 2], "best": None, "on": True}
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({}, None),
+        ({"weights": ...}, None),
+        ({"more": 1}, None),
+        ({"dataset": ...}, "has no 'dataset'"),
+        ({"dataset": 3}, "dataset is 3, not of type str"),
+        ({"config": []}, "config is [], not of type dict"),
+        ({"weights": {"a": "x"}}, 'weights.a is "x", not of type float'),
+        ({"weights": {"a": True}}, "weights.a is true"),
+        ({"steps": [1, 1.5]}, "steps[1] is 1.5, not of type int"),
+        ({"steps": {}}, "steps is {}, not a list"),
+        ({"best": "x"}, 'best is "x", none of what it can be'),
+        ({"on": 1}, "on is 1, not of type bool"),
+    ],
+)
+def test_json_of_another_form_is_named(tmp_path, change, says):
+    value = {key: one for key, one in (GOOD | change).items() if one is not ...}
+    write_json(tmp_path / "a.json", value)
+    if says is None:
+        assert read_json(tmp_path / "a.json", FORM) == value
+        return
+    with pytest.raises(DamagedFileError, match=rf"a\.json: {re.escape(says)}.*; delete it"):
+        read_json(tmp_path / "a.json", FORM)
+
+
+@pytest.mark.parametrize("text", ["[NaN]", "[-Infinity]", "[" * 100_000, "9" * 5_000, '{"a": 1'])
+def test_what_is_no_json_is_named(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DamagedFileError, match=r"a\.json: not valid JSON"):
+        read_json(tmp_path / "a.json")
+
+
+@given(value=st.dictionaries(st.text(), json_values))
+def test_a_sealed_object_survives_and_tells_changes(value):
+    value.pop("sha256", None)
+    stored = json.loads(json.dumps(sealed(value)))
+    assert unsealed(stored, "a.json") == value
+    for other in ({**stored, "more": 1}, {"sha256": stored["sha256"], "other": value}, value):
+        with pytest.raises(DamagedFileError, match=r"a\.json: damaged \(its checksum differs\)"):
+            unsealed(other, "a.json")
+
+
+def test_sweeping_a_folder_removes_what_killed_writers_left(tmp_path):
+    write_folder(tmp_path / "sub" / "f", a=np.arange(3))
+    (tmp_path / "sub" / "f").rename(tmp_path / "sub" / ".f.old-00000000-1-1")
+    for name in (".a.json.k3j_d9x1", ".metrics.jsonl.abcdefgh", ".b.tmp-1234abcd-77-0", "sub/.c.npy.tmp-99"):
+        (tmp_path / name).touch()
+    for name in (".gitignore", ".lock", ".a.json.lock", "a.json", ".mine.tmp-x"):
+        (tmp_path / name).touch()
+    (tmp_path / ".d.tmp-5").mkdir()
+    sweep(tmp_path)
+    assert names(tmp_path) == [".a.json.lock", ".gitignore", ".lock", ".mine.tmp-x", "a.json", "sub"]
+    assert names(tmp_path / "sub") == ["f"] and ArrayFolder.open(tmp_path / "sub" / "f").load("a").tolist() == [0, 1, 2]
+
+
+def test_a_folder_is_replaced_without_a_moment_in_which_it_is_gone(tmp_path, monkeypatch):
+    """Wherever the system swaps two names at once; a killed process cannot leave the place empty."""
+    seen = []
+    write_folder(tmp_path / "f", a=np.arange(3))
+    real = os.replace
+    monkeypatch.setattr(os, "replace", lambda *args: (seen.append(args), real(*args)))
+    with new_folder(tmp_path / "f") as temporary:
+        (temporary / "x").touch()
+    assert names(tmp_path / "f") == ["x"] and names(tmp_path) == ["f"]
+    assert seen == [] or sys.platform != "linux"
+
+
+def test_where_names_cannot_be_swapped_the_folder_moves_aside(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "_exchange", lambda one, other: False)
+    write_folder(tmp_path / "f", a=np.arange(3))
+    write_folder(tmp_path / "f", a=np.arange(4))
+    assert ArrayFolder.open(tmp_path / "f").load("a").tolist() == [0, 1, 2, 3] and names(tmp_path) == ["f"]
+
+
+def test_an_array_that_is_read_survives_its_files_rewriting(tmp_path):
+    """As a mapped one would not: the process would end with SIGBUS."""
+    write_folder(tmp_path / "f", a=np.arange(10_000))
+    read = ArrayFolder.open(tmp_path / "f").load("a")
+    os.truncate(tmp_path / "f" / "a.npy", 0)
+    assert read.sum() == 49_995_000
 
 
 def test_a_missing_manifest_is_named(tmp_path):

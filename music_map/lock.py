@@ -1,0 +1,130 @@
+"""One writer at a time: a lock on a folder that names its holder and ends with the holder's process.
+
+    with writing(workdir, job="train"):
+        ...
+
+The lock is flock(2) on FOLDER/.lock, which the kernel releases when the process ends, however it ends. Readers need no
+lock: files and folders are replaced whole. On a network file system that has no locks the folder stays unlocked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from music_map.errors import UserError, disk_errors
+from music_map.storage import sweep
+
+NAME = ".lock"
+# File systems without locks say one of these.
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
+
+# Locks of this process: how many blocks are inside each, and its file.
+_held: dict[str, list[int]] = {}
+_guard = threading.Lock()
+
+
+def _forked() -> None:
+    # A child that kept the file open would keep the lock after its parent's death.
+    for _, handle in _held.values():
+        os.close(handle)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+@contextlib.contextmanager
+def writing(folder: Path, job: str) -> Iterator[None]:
+    """Holds the lock of a folder, which is made if need be; inside, the same process may take it again.
+
+    What killed writers left in the folder is removed first.
+
+    Args:
+      folder: that the job writes into.
+      job: the command's name, for the message that another process gets.
+
+    Raises:
+      UserError: another process is writing there; names its job, process and host.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / NAME, f"{folder}", job) as first:
+        if first:
+            sweep(folder)
+        yield
+
+
+@contextlib.contextmanager
+def writing_file(path: Path, job: str) -> Iterator[None]:
+    """`writing` for a job whose output is one file: locks .NAME.lock beside it."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path.parent / f".{path.name}.lock", f"{path}", job):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path, what: str, job: str) -> Iterator[bool]:
+    """Holds one lock file; gives whether this block is the outermost of the process."""
+    key = str(path.resolve())
+    with _guard:
+        first = key not in _held
+        if first:
+            with disk_errors(path):
+                _held[key] = [0, _acquire(path, what, job)]
+        _held[key][0] += 1
+    try:
+        yield first
+    finally:
+        with _guard:
+            if key in _held:  # not in a fork that ends inside the block
+                _held[key][0] -= 1
+                if not _held[key][0]:
+                    # Removed while it is held: whoever opened it meanwhile sees that it is gone, and opens the next.
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
+                    os.close(_held.pop(key)[1])
+
+
+def _acquire(path: Path, what: str, job: str) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            told = _holder(handle)
+            os.close(handle)
+            raise UserError(f"{what}: {told} is writing there; wait for it to end, or choose another folder") from None
+        except OSError as e:
+            if e.errno not in _NO_LOCKS:
+                os.close(handle)
+                raise
+        try:
+            there = os.stat(path)
+        except FileNotFoundError:
+            there = None
+        if there is None or there.st_ino != os.fstat(handle).st_ino:
+            os.close(handle)  # its holder removed it between our open and our lock
+            continue
+        holder = {"job": job, "pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(holder).encode() + b"\n", 0)
+        return handle
+
+
+def _holder(handle: int) -> str:
+    """Who holds the lock, in words: "train (process 812 on host gpu3, since 2026-01-31 12:00:00)"."""
+    try:
+        told = json.loads(os.pread(handle, 1_000, 0))
+        return f"{told['job']} (process {told['pid']} on host {told['host']}, since {told['since']})"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
