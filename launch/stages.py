@@ -70,8 +70,8 @@ def dataset_plan(config: ConfigDict) -> DatasetPlan:
     """What the configuration's logs become, and where; says which optional files are absent."""
     settings, source = preprocess_settings(config), source_of(config)
     plan = plan_dataset(settings, source=source, processed_dir=processed_dir(config), progress=app.bar)
-    for name in plan.missing:
-        app.warn(f"{source / name}: no such file; it counts as empty")
+    for text in plan.warnings:
+        app.warn(text)
     return plan
 
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from music_map.preprocess.dataset import HELD_OUT_SCHEMA, SCHEMA, Dataset
+from music_map.preprocess.dataset import HELD_OUT_SCHEMA, OWN_IDS_SCHEMA, SCHEMA, Dataset
 from music_map.preprocess.inputs import Inputs, identify_inputs, remembered_inputs
 from music_map.preprocess.logs import preprocess_logs
 from music_map.preprocess.settings import PreprocessSettings
 from music_map.preprocess.text import TEXT_FILES, preprocess_text
 from music_map.progress import Progress, silent
 from music_map.raw.reader import BATCH_ROWS
-from music_map.raw.schema import event_path, pipeline_files
+from music_map.raw.schema import ID_TABLES, event_path, id_table_path, pipeline_files
 from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, fingerprint, new_folder, write_json
 
 # Raised when the stored arrays change their meaning, so that folders of an older version are not taken for current.
@@ -48,6 +48,14 @@ class DatasetPlan:
         """Optional input files that are absent, and count as empty."""
         return [name for name, entry in self.inputs.items() if entry is None]
 
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know of the inputs: a line each."""
+        if not self.missing:
+            return []
+        are = "is not there and counts" if len(self.missing) == 1 else "are not there and count"
+        return [f"{self.source}: {', '.join(self.missing)} {are} as empty"]
+
 
 def dataset_folder(processed_dir: Path, identity: str) -> Path:
     """Where the data set with this fingerprint is kept."""
@@ -70,7 +78,7 @@ def plan_dataset(
       UserError: a required file is absent.
     """
     cache = processed_dir / "inputs.json"
-    inputs = identify_inputs(source, cache=cache, progress=progress, **_wanted(settings))
+    inputs = identify_inputs(source, cache=cache, progress=progress, **_wanted(settings, source))
     return DatasetPlan(settings, source, processed_dir, inputs, _identity(settings, inputs))
 
 
@@ -85,7 +93,7 @@ def remembered_plan(
     Raises:
       UserError: a required file is absent.
     """
-    inputs, sizes = remembered_inputs(source, cache=processed_dir / "inputs.json", **_wanted(settings))
+    inputs, sizes = remembered_inputs(source, cache=processed_dir / "inputs.json", **_wanted(settings, source))
     if inputs is None:
         return None, sizes
     return DatasetPlan(settings, source, processed_dir, inputs, _identity(settings, inputs)), sizes
@@ -95,13 +103,15 @@ def _identity(settings: PreprocessSettings, inputs: Inputs) -> str:
     return fingerprint({"version": FORMAT_VERSION, "settings": settings.identity(), "inputs": inputs})
 
 
-def _wanted(settings: PreprocessSettings) -> dict[str, Any]:
+def _wanted(settings: PreprocessSettings, source: Path) -> dict[str, Any]:
     """The input files, those of them that may be absent, and what to do where another is."""
     if settings.format == "text":
         names, optional = list(TEXT_FILES.values()), []
         remedy = "point --config.data.path at the folder that holds train.txt, valid.txt and test.txt"
     else:
-        names = pipeline_files(settings.size)
+        # A table of ids counts only where there is one: what was made without keeps its fingerprint.
+        tables = (str(id_table_path(Path(), settings.size, kind)) for kind in ID_TABLES)
+        names = pipeline_files(settings.size) + [name for name in tables if (source / name).is_file()]
         listens = str(event_path(Path(), settings.size, "listens"))
         optional = [name for name in names if name != listens]
         remedy = (
@@ -151,6 +161,9 @@ def finish_dataset(plan: DatasetPlan, writer: ArrayWriter, meta: Mapping[str, An
       meta: of preprocess_logs or preprocess_text.
     """
     write_json(writer.folder / "stats.json", meta["stats"])
-    schema = SCHEMA | (HELD_OUT_SCHEMA if plan.settings.cold_item_fraction else {})
+    own_ids = any("_own_" in name for name in writer.arrays)
+    schema = (
+        SCHEMA | (HELD_OUT_SCHEMA if plan.settings.cold_item_fraction else {}) | (OWN_IDS_SCHEMA if own_ids else {})
+    )
     identity = {"settings": plan.settings.identity(), "inputs": plan.inputs, "schema": schema}
     writer.finish(fingerprint=plan.fingerprint, meta={**meta, **identity})

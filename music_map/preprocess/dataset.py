@@ -14,6 +14,11 @@ and where songs are held out (see music_map.preprocess.cold):
 
     held_out                               bool [I]
     held_out/user-S, ...                   columns as those of train
+
+and where the logs were converted from others whose ids are texts (see music_map.ids):
+
+    user_own_offsets, user_own_data        int64 [U + 1], uint8; likewise item_, artist_, album_: the ids of those logs
+    item_name_offsets, item_name_data      int64 [I + 1], uint8; "Artist - Title", empty where unknown
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from music_map.errors import UserError
+from music_map.ids import Ids
 from music_map.preprocess.cold import validation_users
 from music_map.storage import ArrayFolder, fingerprint
 
@@ -122,6 +128,11 @@ HELD_OUT_SCHEMA: dict[str, str] = {
     "held_out": "bool [songs]: without an interaction in train, val and test",
     "held_out/{user,item,timestamp,...}-S": "interactions of these songs, columns as those of train",
 }
+OWN_IDS_SCHEMA: dict[str, str] = {
+    "{user,item,artist,album}_own_offsets": "int64 [n + 1]: the id in the logs is data[offsets[i]:offsets[i + 1]]",
+    "{user,item,artist,album}_own_data": "uint8: these ids in UTF-8, one after the other",
+    "item_name_offsets, item_name_data": "likewise: artist and title of the songs, empty where unknown",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +164,26 @@ class Dataset:
     @property
     def num_items(self) -> int:
         return len(self.item_ids)
+
+    @functools.cached_property
+    def users(self) -> Ids:
+        """The users' ids as the logs have them."""
+        return Ids.load(self.store, "user")
+
+    @functools.cached_property
+    def songs(self) -> Ids:
+        """The songs' ids as the logs have them, and their names where the logs told them."""
+        return Ids.load(self.store, "item")
+
+    @functools.cached_property
+    def artists(self) -> Ids:
+        """The artists' ids as the logs have them, in the order of ItemFeatures.artist_ids."""
+        return Ids.load(self.store, "artist")
+
+    @functools.cached_property
+    def albums(self) -> Ids:
+        """The albums' ids as the logs have them, in the order of ItemFeatures.album_ids."""
+        return Ids.load(self.store, "album")
 
     @property
     def fingerprint(self) -> str:

@@ -153,14 +153,16 @@ def _unit_rows(column: pa.Array, at: np.ndarray, path: Path, name: str, first_ro
     return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
 
 
-def write_mapping(writer: ArrayWriter, name: str, table: Table | None, items: IdIndex, *, progress: Progress) -> int:
-    """Writes `NAME_offsets`, `NAMEs` and `NAME_ids` (see ItemFeatures) for the kept songs.
+def write_mapping(
+    writer: ArrayWriter, name: str, table: Table | None, items: IdIndex, *, progress: Progress
+) -> np.ndarray:
+    """Writes `NAME_offsets` and `NAMEs` (see ItemFeatures) for the kept songs.
 
     Args:
       name: "artist" or "album"; the table's columns are NAME_id and item_id.
       table: the mapping, None where there is none.
     Returns:
-      The number of artists (albums) of kept songs.
+      The ids of the artists (albums) of kept songs, uint32, ascending: the caller writes `NAME_ids`.
     """
     pairs = [(np.empty(0, np.uint32), np.empty(0, np.int32))]
     if table is not None:
@@ -178,5 +180,4 @@ def write_mapping(writer: ArrayWriter, name: str, table: Table | None, items: Id
     np.cumsum(np.bincount(song, minlength=len(items)), out=offsets[1:])
     writer.write(f"{name}_offsets", offsets)
     writer.write(f"{name}s", group.astype(np.int32))
-    writer.write(f"{name}_ids", ids)
-    return len(ids)
+    return ids

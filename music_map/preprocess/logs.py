@@ -21,11 +21,13 @@ from music_map.preprocess.cold import held_out_songs
 from music_map.preprocess.events import Written, write_events
 from music_map.preprocess.features import write_audio, write_mapping
 from music_map.preprocess.filtering import Filter, Kept, count_left, select, take_census
+from music_map.preprocess.ids import IdIndex
+from music_map.preprocess.own_ids import read_own_ids
 from music_map.preprocess.settings import PreprocessSettings
 from music_map.preprocess.splits import Cutoffs, global_temporal_cutoffs, split_sizes, temporal_cutoffs
 from music_map.progress import Progress
 from music_map.raw.reader import BATCH_ROWS, EventTable, Table, open_events
-from music_map.raw.schema import ITEM_SCHEMAS, item_path
+from music_map.raw.schema import ITEM_SCHEMAS, id_table_path, item_path
 from music_map.storage import ArrayWriter
 
 
@@ -106,7 +108,7 @@ def preprocess_logs(
     layout = plan_layout(kept, settings)
     # The item files take as long to decode as a tenth of the events: beside them, not after.
     with ThreadPoolExecutor(1) as beside:
-        features = beside.submit(write_features, raw_dir, layout, writer, progress=progress)
+        features = beside.submit(write_features, raw_dir, settings.size, layout, writer, progress=progress)
         written = write_events(
             tables,
             layout.filter,
@@ -122,11 +124,17 @@ def preprocess_logs(
     return logs_meta(settings, tables, layout, written, found)
 
 
-def write_features(raw_dir: Path, layout: Layout, writer: ArrayWriter, *, progress: Progress) -> dict[str, int]:
+def write_features(
+    raw_dir: Path, size: str, layout: Layout, writer: ArrayWriter, *, progress: Progress
+) -> dict[str, int]:
     """Writes ids and item features of what the filter left; how many songs have audio, how many artists and albums."""
+
+    def write_ids(kind: str, index: IdIndex) -> None:
+        read_own_ids(id_table_path(raw_dir, size, kind), index).write(writer, kind)
+
     items = layout.kept.items
-    writer.write("user_ids", layout.kept.users.ids)
-    writer.write("item_ids", items.ids)
+    write_ids("user", layout.kept.users)
+    write_ids("item", items)
     if layout.held_out.any():
         writer.write("held_out", layout.held_out)
     embeddings = item_path(raw_dir, "embeddings")
@@ -138,7 +146,9 @@ def write_features(raw_dir: Path, layout: Layout, writer: ArrayWriter, *, progre
     for name in ("artist", "album"):
         path = item_path(raw_dir, f"{name}_item_mapping")
         table = Table.open(path, ITEM_SCHEMAS[f"{name}_item_mapping"]) if path.is_file() else None
-        found[f"num_{name}s"] = write_mapping(writer, name, table, items, progress=progress)
+        groups = write_mapping(writer, name, table, items, progress=progress)
+        write_ids(name, IdIndex(groups))
+        found[f"num_{name}s"] = len(groups)
     return found
 
 

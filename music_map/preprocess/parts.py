@@ -172,7 +172,7 @@ def merge_parts(plan: DatasetPlan, of: int, *, progress: Progress = silent) -> D
     with new_folder(plan.folder) as folder:
         writer = ArrayWriter(folder)
         with ThreadPoolExecutor(1) as beside:
-            features = beside.submit(write_features, plan.source, layout, writer, progress=progress)
+            features = beside.submit(write_features, plan.source, settings.size, layout, writer, progress=progress)
             written = _join(parts, layout, writer, chunk_size=settings.chunk_size, progress=progress)
             for name, table in tables.items():
                 if written.num_read[name] != table.num_rows:

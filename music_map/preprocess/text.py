@@ -92,7 +92,7 @@ def preprocess_text(
     writer.write("track_seconds", np.zeros(len(item_ids), np.float32))
     write_audio(writer, None, item_ids, progress=progress)
     for name in ("artist", "album"):
-        write_mapping(writer, name, None, item_ids, progress=progress)
+        writer.write(f"{name}_ids", write_mapping(writer, name, None, item_ids, progress=progress))
     num_shards, num_withdrawn_shards = {}, {}
     for at, split in enumerate(SPLITS):
         count = len(pairs[split])

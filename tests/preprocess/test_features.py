@@ -105,11 +105,11 @@ def test_mapping_of_kept_songs(tmp_path: Path) -> None:
     pairs = [(70, 2), (50, 4), (70, 9), (30, 2), (70, 2)]
     opened = Table.open(write_table(tmp_path / "artist_item_mapping.parquet", table(pairs, ARTISTS)), ARTISTS)
     writer = ArrayWriter(tmp_path)
-    assert write_mapping(writer, "artist", opened, ITEMS, progress=silent) == 2
+    ids = write_mapping(writer, "artist", opened, ITEMS, progress=silent)
     writer.finish(fingerprint="", meta={})
     store = ArrayFolder.open(tmp_path)
-    assert store.load("artist_ids").tolist() == [30, 70]
+    assert ids.tolist() == [30, 70]
     assert store.load("artist_offsets").tolist() == [0, 2, 2, 3]
     assert store.load("artists").tolist() == [0, 1, 1]
-    types = [store.load(name).dtype for name in ("artist_ids", "artist_offsets", "artists")]
+    types = [ids.dtype, *(store.load(name).dtype for name in ("artist_offsets", "artists"))]
     assert types == [np.uint32, np.int64, np.int32]
