@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from music_map.errors import UserError, require
-from music_map.retrieval.export import Export, places
+from music_map.ids import Ids
+from music_map.retrieval.export import Export
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Filters:
       min_listeners: songs with fewer listeners in train are out.
       only_with_audio: songs without an audio embedding are out.
       diversity: 0: by score alone; else 0..1, see `diverse`.
-      allow: original song ids; where it is given, all others are out.
-      deny: original song ids that are out.
+      allow: ids of songs, as the logs have them; where it is given, all others are out. Unknown ones change nothing.
+      deny: ids of songs that are out.
     """
 
     heard: bool = True
@@ -34,12 +35,16 @@ class Filters:
     min_listeners: int = 0
     only_with_audio: bool = False
     diversity: float = 0.0
-    allow: tuple[int, ...] | None = None
-    deny: tuple[int, ...] = ()
+    allow: tuple[str | int, ...] | None = None
+    deny: tuple[str | int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("max_per_artist", "max_per_album", "min_listeners"):
             require(getattr(self, name) >= 0, f"config.retrieval.{name}", getattr(self, name), "at least 0")
+        for name in ("allow", "deny"):
+            for value in getattr(self, name) or ():
+                if isinstance(value, bool) or not isinstance(value, (str, int, np.integer)):
+                    raise UserError(f"{name}: {value!r} is no id of a song; ids are texts or whole numbers")
         require(0.0 <= self.diversity < 1.0, "config.retrieval.diversity", self.diversity, "at least 0 and below 1")
 
     @property
@@ -55,24 +60,35 @@ def filters_of(settings: Mapping[str, Any], **given: Any) -> Filters:
     return Filters(**chosen)
 
 
-def allowed_songs(filters: Filters, export: Export) -> np.ndarray:
+def unknown_in(filters: Filters, songs: Ids) -> list[str]:
+    """A line for each of `allow` and `deny` that holds ids which are not known."""
+    unknown = {name: songs.resolve(getattr(filters, name) or ())[1] for name in ("allow", "deny")}
+    return [f"{name}: {songs.unknown('song', values)}" for name, values in unknown.items() if values]
+
+
+def allowed_songs(filters: Filters, export: Export, songs: Ids | None = None) -> np.ndarray:
     """Songs that the filters leave, whoever asks: bool [I].
+
+    Args:
+      filters: the filters.
+      export: what is known of the songs.
+      songs: their ids; None: the numbers of the export.
 
     Raises:
       UserError: none is left.
     """
+    songs = Ids(export.item_ids) if songs is None else songs
     allowed = export.recommendable & (export.listeners >= filters.min_listeners)
     if filters.only_with_audio:
         allowed &= export.has_audio
     if filters.allow is not None:
         listed = np.zeros(len(allowed), bool)
-        at = places(export.item_ids, filters.allow)
-        listed[at[at >= 0]] = True
+        listed[songs.resolve(filters.allow)[0]] = True
         allowed &= listed
-    at = places(export.item_ids, filters.deny)
-    allowed[at[at >= 0]] = False
+    allowed[songs.resolve(filters.deny)[0]] = False
     if not allowed.any():
-        raise UserError(f"no song is left by the filters {_active(filters)}; loosen one of them")
+        noted = "".join(f"; {text}" for text in unknown_in(filters, songs))
+        raise UserError(f"no song is left by the filters {_active(filters)}; loosen one of them{noted}")
     return allowed
 
 

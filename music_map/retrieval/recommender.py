@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from music_map.errors import DamagedFileError, UserError
+from music_map.ids import Ids
 from music_map.playlist.attention import Head, attend, push_away, unit
 from music_map.playlist.heads import Heads, from_json, to_json, untrained
 from music_map.playlist.space import embed, moments_of
 from music_map.retrieval import export as exports
 from music_map.retrieval.export import Export, Histories, places, popularity_of
-from music_map.retrieval.filters import Filters, allowed_songs, choose, filters_of
+from music_map.retrieval.filters import Filters, allowed_songs, choose, filters_of, unknown_in
 from music_map.retrieval.index import FOLDER, Index, build_index, choose_backend, load_index
 from music_map.retrieval.search import rank_all, search_filtered
 from music_map.storage import fingerprint, read_json
@@ -163,6 +164,7 @@ class Recommender:
         if not 0.0 <= dislike_push <= 1.0:
             raise UserError(f"config.retrieval.dislike_push={dislike_push}: must be at least 0 and at most 1")
         self.export = export
+        self.songs = Ids(export.item_ids)
         self.filters = filters or Filters()
         heads = heads or untrained(attention_temperature)
         self.vectors, self._tastes = in_space(export, heads)
@@ -173,7 +175,9 @@ class Recommender:
         self._device_vectors = jnp.asarray(self.vectors)
         self._popularity = jnp.asarray(popularity_of(export.listeners))
         # Sets of filters repeat: what they leave of the catalogue is kept for the last few.
-        self._allowed = functools.lru_cache(maxsize=32)(lambda chosen: allowed_songs(chosen, export))
+        self._allowed = functools.lru_cache(maxsize=32)(
+            lambda chosen: (allowed_songs(chosen, export, self.songs), unknown_in(chosen, self.songs))
+        )
 
     @classmethod
     def load(cls, workdir: str | Path, *, index: str | None = None) -> Recommender:
@@ -281,7 +285,7 @@ class Recommender:
         if k < 1:
             raise UserError(f"k={k}: must be at least 1")
         chosen = self.filters if filters is None else filters
-        base = self._allowed(chosen)
+        base, noted = self._allowed(chosen)
         barred = places(self.export.item_ids, np.asarray(exclude).tolist())
         barred = barred[barred >= 0]
         asked = [self._ask(query, chosen, barred) for query in queries]
@@ -308,6 +312,7 @@ class Recommender:
                     for row, a in zip(rows, block, strict=True)
                 ]
             for row, a, weight, (items, scores) in zip(rows, block, weights, found, strict=True):
+                a.warnings.extend(noted)
                 if len(items) < k:
                     a.warnings.append(f"only {len(items)} of {k} songs: the catalogue has no more candidates")
                 answers[row] = Answer(self._explained(items, scores, a.songs, weight, explain, reasons), a.warnings)

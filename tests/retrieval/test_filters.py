@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from music_map.errors import DamagedFileError, UserError
+from music_map.ids import Ids, Texts
 from music_map.preprocess.dataset import ItemFeatures
 from music_map.retrieval.export import make_export
-from music_map.retrieval.filters import Filters, allowed_songs, choose
+from music_map.retrieval.filters import Filters, allowed_songs, choose, unknown_in
 from music_map.retrieval.index import ExactIndex, ScannIndex, build_index, load_index, save_index
 from music_map.retrieval.search import rank_all, search_filtered
 
@@ -165,6 +166,23 @@ def test_what_filters_leave():
         Filters(max_per_artist=-1)
     with pytest.raises(UserError, match=r"diversity=1\.0"):
         Filters(diversity=1.0)
+
+
+def test_filters_know_songs_by_the_ids_of_the_logs():
+    export = make(6)
+    songs = Ids(export.item_ids, Texts.of(["a, b", "7", "c", "d", "e", "f"]))
+    filters = Filters(allow=("a, b", 7, "c", "gone\n"), deny=("c", np.int64(19)))
+    export = export._replace(recommendable=np.ones(6, bool))
+    assert allowed_songs(filters, export, songs).tolist() == [True, True, False, False, False, False]
+    allow, deny = unknown_in(filters, songs)
+    assert allow.startswith("allow: unknown song 'gone\\n': not in the logs")
+    assert deny.startswith("deny: unknown song 19:")
+    assert unknown_in(Filters(), songs) == []
+    with pytest.raises(UserError, match=r"no song is left .*; allow: unknown song 'x': not in the logs"):
+        allowed_songs(Filters(allow=("x",)), export, songs)
+    for odd in (True, 1.5, None, {}):
+        with pytest.raises(UserError, match=r"deny: .* is no id of a song"):
+            Filters(deny=(odd,))
 
 
 @pytest.mark.parametrize("num_items", [1, 7, 16_384, 16_385, 40_000])
