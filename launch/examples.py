@@ -11,7 +11,6 @@ from launch import experiment
 from music_map.evaluation.evaluate import Evaluation
 from music_map.evaluation.metrics import per_user_metric
 from music_map.evaluation.protocols import RankingTask, relevant
-from music_map.graph.bipartite import BipartiteGraph
 from music_map.preprocess.dataset import Dataset
 from music_map.retrieval.export import Export
 from music_map.retrieval.recommender import Recommender
@@ -34,12 +33,6 @@ class Chosen(NamedTuple):
     titles: list[str]
     values: list[float]
     history: list[np.ndarray]
-
-
-def listeners_of(graph: BipartiteGraph) -> np.ndarray:
-    """Users of train with an edge to each song, int64 [I]; parallel edges count once."""
-    pairs = np.unique(graph.item.astype(np.int64) * graph.num_users + graph.user)
-    return np.bincount(pairs // graph.num_users, minlength=graph.num_items)
 
 
 def choose(dataset: Dataset, task: RankingTask, found: Evaluation, *, metric: str) -> Chosen:

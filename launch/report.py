@@ -24,6 +24,7 @@ from music_map.errors import UserError
 from music_map.evaluation.baselines.settings import Settings
 from music_map.evaluation.evaluate import Evaluation, compare, evaluate_scores, summary
 from music_map.evaluation.protocols import PROTOCOLS, RankingTask, find_protocol
+from music_map.graph.bipartite import listeners_of
 from music_map.graph.build import graph_fingerprint, graph_folder
 from music_map.model.lightgcn import Params
 from music_map.storage import ArrayFolder, write_text
@@ -142,7 +143,7 @@ def _measure(
     fitted = experiment.fitted_baselines(run, task, baselines, settings)
     options = {"ks": tuple(config.eval.ks), "progress": app.bar}
     evaluated = {name: evaluate_scores(scores, task, **options) for name, scores in fitted}
-    listeners = examples.listeners_of(run.graph)
+    listeners = listeners_of(run.graph)
     parts = slices.parts_of(run.dataset, task, listeners, min_played_pct=config.eval.min_played_pct)
     data = distributions.data_facts(run.dataset, run.graph, _graph_stats(run))
     return _Measured(task, evaluated, listeners, parts, data)

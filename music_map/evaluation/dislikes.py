@@ -9,8 +9,8 @@ import numpy as np
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.protocols import RankingTask, relevant
 from music_map.evaluation.ranking import ScoreBlock, rank
-from music_map.graph.weights import standing
 from music_map.preprocess.dataset import DISLIKE, Dataset, ItemFeatures
+from music_map.preprocess.marks import standing
 
 
 class Unwanted(NamedTuple):

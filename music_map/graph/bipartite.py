@@ -101,6 +101,14 @@ def from_edges(
     )
 
 
+def listeners_of(graph: BipartiteGraph) -> np.ndarray:
+    """Users with an edge to each song, int64 [I]; parallel edges count once."""
+    # Edges are sorted by user, then song: parallel ones follow each other.
+    user, item = graph.user, graph.item
+    first = np.append(True, (user[1:] != user[:-1]) | (item[1:] != item[:-1]))[: len(user)]
+    return np.bincount(item[first], minlength=graph.num_items)
+
+
 def _sorted(edges: Edges, num_users: int, num_items: int, name: str) -> Edges:
     user, item, weight = (np.asarray(values) for values in edges)
     if not (user.shape == item.shape == weight.shape) or user.ndim != 1:

@@ -16,6 +16,7 @@ import numpy as np
 from music_map.graph.bipartite import Edges, stable_order
 from music_map.graph.settings import GraphSettings
 from music_map.preprocess.dataset import DISLIKE, LIKE, LISTEN, Events, Withdrawals
+from music_map.preprocess.marks import standing
 
 SECONDS_PER_DAY = 86_400
 
@@ -57,35 +58,6 @@ def event_weight(events: Events, settings: GraphSettings, *, now: int) -> np.nda
     weight = strength * temporal_weight(events.timestamp, now=now, half_life_days=settings.half_life_days) * organic
     weight[events.kind == DISLIKE] = abs(settings.dislike_weight)
     return weight
-
-
-def standing(events: Events, withdrawals: Withdrawals, kind: int, *, num_items: int) -> np.ndarray:
-    """Which events of a kind stand: those whose (user, song) has no withdrawal of that kind at their time or later.
-
-    Args:
-      events: rows of any kind.
-      withdrawals: unlikes and undislikes of the same users.
-      kind: LIKE or DISLIKE.
-      num_items: number of songs.
-    Returns:
-      bool [E], False for events of other kinds.
-    """
-    of_kind = events.kind == kind
-    revoked = withdrawals.kind == kind
-    if not revoked.any() or not of_kind.any():
-        return of_kind
-    pair = withdrawals.user[revoked].astype(np.int64) * num_items + withdrawals.item[revoked]
-    order = np.lexsort((withdrawals.timestamp[revoked], pair))
-    pair, timestamp = pair[order], withdrawals.timestamp[revoked][order]
-    last = np.append(pair[1:] != pair[:-1], True)
-    pair, timestamp = pair[last], timestamp[last]
-    rows = np.flatnonzero(of_kind)
-    wanted = events.user[rows].astype(np.int64) * num_items + events.item[rows]
-    at = np.minimum(np.searchsorted(pair, wanted), len(pair) - 1)
-    withdrawn = (pair[at] == wanted) & (timestamp[at] >= events.timestamp[rows])
-    stands = of_kind.copy()
-    stands[rows[withdrawn]] = False
-    return stands
 
 
 def chunk_edges(

@@ -8,6 +8,7 @@ logs.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,8 @@ import numpy as np
 
 from music_map.errors import UserError
 from music_map.ids import index_of
-from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, ItemFeatures
+from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, Events, ItemFeatures, Withdrawals
+from music_map.preprocess.marks import standing
 from music_map.storage import ArrayFolder, ArrayWriter, new_folder
 
 # Of a run's folder.
@@ -56,43 +58,26 @@ class Histories(NamedTuple):
 
 
 def histories_of(dataset: Dataset) -> Histories:
-    """All songs that users heard, and those disliked for good (an undislike takes back the dislikes before it).
+    """All songs that users heard, and those that they dislike still.
 
     Unlike the graph, this reads all splits: it is for use now, not for measuring.
     """
-    num_items, met = dataset.num_items, []
-    disliked = (np.zeros(0, np.int64), np.zeros(0, np.int64))
-    for split in SPLITS:
-        # The splits follow each other in time: the later of two marks of a pair is the later one's split's.
-        found = []
-        for events in dataset.event_shards(split):
-            pair = events.user.astype(np.int64) * num_items + events.item
-            mark = events.kind == DISLIKE
-            met.append(np.unique(pair[~mark]))
-            found.append((pair[mark], events.timestamp[mark].astype(np.int64)))
-        disliked = _latest(disliked, *found)
-        taken = dataset.withdrawals(split)
-        mine = taken.kind == DISLIKE
-        back = _latest((taken.user[mine].astype(np.int64) * num_items + taken.item[mine], taken.timestamp[mine]))
-        at = np.searchsorted(back[0], disliked[0])
-        inside = np.minimum(at, max(len(back[0]) - 1, 0))
-        gone = np.zeros(len(disliked[0]), bool)
-        if len(back[0]):
-            gone = (back[0][inside] == disliked[0]) & (back[1][inside] >= disliked[1])
-        disliked = tuple(column[~gone] for column in disliked)
+    num_items, met, dislikes = dataset.num_items, [], []
+    for events in itertools.chain.from_iterable(map(dataset.event_shards, SPLITS)):
+        mark = events.kind == DISLIKE
+        met.append(np.unique(_pairs(events, num_items)[~mark]))
+        dislikes.append(Events(*(column[mark] for column in events)))
+    marks = Events(*map(np.concatenate, zip(*dislikes, strict=True)))
+    taken = Withdrawals(*map(np.concatenate, zip(*map(dataset.withdrawals, SPLITS), strict=True)))
+    disliked = _pairs(marks, num_items)[standing(marks, taken, DISLIKE, num_items=num_items)]
     return Histories(
         *_by_user(np.unique(np.concatenate(met)), dataset.num_users, num_items),
-        *_by_user(disliked[0], dataset.num_users, num_items),
+        *_by_user(np.unique(disliked), dataset.num_users, num_items),
     )
 
 
-def _latest(*marks: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs, ascending, each with its latest time."""
-    pair, time = (np.concatenate(column) for column in zip(*marks, strict=True))
-    order = np.lexsort((time, pair))
-    pair, time = pair[order], time[order].astype(np.int64)
-    last = np.append(pair[1:] != pair[:-1], True)[: len(pair)]
-    return pair[last], time[last]
+def _pairs(events: Events, num_items: int) -> np.ndarray:
+    return events.user.astype(np.int64) * num_items + events.item
 
 
 def _by_user(pairs: np.ndarray, num_users: int, num_items: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from music_map.errors import UserError
-from music_map.graph.bipartite import Edges, from_edges
+from music_map.graph.bipartite import Edges, from_edges, listeners_of
 
 
 def edges_of(rows: list[tuple[int, int, float]]) -> Edges:
@@ -34,6 +34,16 @@ def test_both_views_hold_every_edge(rows: list, negatives: list) -> None:
         assert found == [(row[0], row[2]) for row in by_user if row[1] == item]
     stored = zip(graph.negative_user.tolist(), graph.negative_item.tolist(), strict=True)
     assert list(stored) == sorted(row[:2] for row in negatives)
+
+
+@given(rows=edge_rows)
+def test_listeners_are_users_counted_once(rows: list) -> None:
+    graph = from_edges(*edges_of(rows), num_users=5, num_items=6)
+    expected = np.zeros(6, np.int64)
+    for _, item in {row[:2] for row in rows}:
+        expected[item] += 1
+    found = listeners_of(graph)
+    assert found.tolist() == expected.tolist() and found.dtype == np.int64
 
 
 def test_types() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from music_map.errors import UserError
 from music_map.graph.settings import GraphSettings
-from music_map.graph.weights import chunk_edges, event_weight, standing, temporal_weight
+from music_map.graph.weights import chunk_edges, event_weight, temporal_weight
 from music_map.preprocess.dataset import DISLIKE, EVENT_TYPES, LIKE, LISTEN, WITHDRAWAL_TYPES, Events, Withdrawals
 
 DAY = 86_400
@@ -69,19 +69,6 @@ def test_a_like_counts_once_at_its_latest() -> None:
 def test_unlike_withdraws_the_like_before_it(like: int, unlike: int, stands: bool) -> None:
     events = events_of((0, 3, like, LIKE, 1, 0))
     assert edges(PLAIN, events, withdrawals_of((0, 3, unlike, LIKE))) == ([(0, 3, 5.0)] if stands else [])
-
-
-def test_withdrawals_are_of_the_same_kind_user_and_song() -> None:
-    events = events_of((0, 3, 10, LIKE, 1, 0), (0, 3, 10, DISLIKE, 1, 0), (1, 3, 10, LIKE, 1, 0))
-    others = withdrawals_of((0, 3, 20, DISLIKE), (0, 4, 20, LIKE), (2, 3, 20, LIKE))
-    assert standing(events, others, LIKE, num_items=10).tolist() == [True, False, True]
-    assert standing(events, others, DISLIKE, num_items=10).tolist() == [False, False, False]
-
-
-def test_a_like_given_again_after_an_unlike_stands() -> None:
-    events = events_of((0, 3, 10, LIKE, 1, 0), (0, 3, 30, LIKE, 1, 0))
-    withdrawn = withdrawals_of((0, 3, 5, LIKE), (0, 3, 20, LIKE))
-    assert standing(events, withdrawn, LIKE, num_items=10).tolist() == [False, True]
 
 
 def test_negative_edges_are_the_standing_dislikes() -> None:
