@@ -15,10 +15,11 @@ and where songs are held out (see music_map.preprocess.cold):
     held_out                               bool [I]
     held_out/user-S, ...                   columns as those of train
 
-and where the logs were converted from others whose ids are texts (see music_map.ids):
+and where the logs were converted from others whose ids are texts, or whose names are known (see music_map.ids):
 
     user_own_offsets, user_own_data        int64 [U + 1], uint8; likewise item_, artist_, album_: the ids of those logs
-    item_name_offsets, item_name_data      int64 [I + 1], uint8; "Artist - Title", empty where unknown
+    item_name_offsets, item_name_data      int64 [I + 1], uint8; likewise artist_, album_: "Artist - Title" of songs,
+                                           the name of others; empty where unknown
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ HELD_OUT_SCHEMA: dict[str, str] = {
 OWN_IDS_SCHEMA: dict[str, str] = {
     "{user,item,artist,album}_own_offsets": "int64 [n + 1]: the id in the logs is data[offsets[i]:offsets[i + 1]]",
     "{user,item,artist,album}_own_data": "uint8: these ids in UTF-8, one after the other",
-    "item_name_offsets, item_name_data": "likewise: artist and title of the songs, empty where unknown",
+    "{item,artist,album}_name_{offsets,data}": "likewise: what people call them, empty where unknown",
 }
 
 

@@ -20,8 +20,8 @@ def read_own_ids(path: Path, index: IdIndex) -> Ids:
     """The own ids, and names where there are any, of the numbers that are kept.
 
     Args:
-      path: a table with the columns number and id and, of songs, title and artist if they are known; where there is no
-        such file, the numbers are the ids.
+      path: a table with the columns number and id and, where they are known, title and artist of songs or name of
+        artists and albums. Where there is no such file, or each id is its number, the numbers are the ids.
       index: the kept numbers.
     Raises:
       UserError: a column is missing or of another type, a null, a kept number or an id occurs twice, or a kept number
@@ -33,7 +33,7 @@ def read_own_ids(path: Path, index: IdIndex) -> Ids:
         found = file.schema_arrow.names
     if missing := [name for name in ("number", "id") if name not in found]:
         raise UserError(f"{path}: has no column {missing[0]}, only {', '.join(found)}; {_REMEDY}")
-    columns = [name for name in ("number", "id", "title", "artist") if name in found]
+    columns = [name for name in ("number", "id", "title", "artist", "name") if name in found]
     places, kept, row = [np.empty(0, np.int32)], [], 0
     for batch in record_batches(path, columns, batch_rows=BATCH_ROWS):
         for name in ("number", "id"):
@@ -53,7 +53,8 @@ def read_own_ids(path: Path, index: IdIndex) -> Ids:
     counted = pc.value_counts(own)
     if len(repeated := counted.filter(pc.greater(counted.field("counts"), 1))):
         raise UserError(f"{path}: column id: {repeated[0]['values'].as_py()!r} occurs twice; {_REMEDY}")
-    return Ids(index.ids, _texts(own), _names(table, path))
+    are_numbers = own.equals(pc.cast(pa.array(index.ids), pa.large_string()))
+    return Ids(index.ids, None if are_numbers else _texts(own), _names(table, path))
 
 
 def _numbers(column: pa.Array, path: Path) -> np.ndarray:
@@ -73,11 +74,12 @@ def _column(table: pa.Table, name: str, path: Path) -> pa.Array:
 
 
 def _names(table: pa.Table, path: Path) -> Texts | None:
-    """ "Artist - Title", or the title alone where no artist is known; None where no title is."""
-    if "title" not in table.column_names:
+    """Artist - Title, or the title alone where no artist is known, or the name; None where there is no such column."""
+    column = next((name for name in ("title", "name") if name in table.column_names), None)
+    if column is None:
         return None
-    title = pc.fill_null(_column(table, "title", path), "")
-    if "artist" in table.column_names:
+    title = pc.fill_null(_column(table, column, path), "")
+    if column == "title" and "artist" in table.column_names:
         artist = pc.fill_null(_column(table, "artist", path), "")
         both = pc.binary_join_element_wise(artist, title, pa.scalar(" - ", pa.large_string()))
         title = pc.if_else(pc.or_(pc.equal(artist, ""), pc.equal(title, "")), title, both)

@@ -34,13 +34,14 @@ def raw(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def own(raw: Path) -> Path:
-    """Logs with tables for songs, users and artists, not for albums; in another order than that of the numbers."""
+    """Logs with tables of ids: those of albums are numbers, with names; songs not in the order of the numbers."""
     order = list(range(399, -1, -1))
     titles = [f"T{n}" if n % 2 else None for n in order]
     artists = [f"A{n}" if n % 3 else "" for n in order]
     write_ids(raw, "item", {n: SONGS[n] for n in order}, title=titles, artist=artists, album=order)
     write_ids(raw, "user", {n: f"user {n}" for n in range(300)})
     write_ids(raw, "artist", {7 * n: f"artist {n}" for n in range(9)})
+    write_ids(raw, "album", {n: str(n) for n in range(400)}, name=[f"Album {n}" for n in range(400)])
     return raw
 
 
@@ -54,7 +55,8 @@ def test_ids_and_names_of_what_is_kept(own: Path) -> None:
     assert dataset.users.labels([0, 1]) == [f"user {n}" for n in dataset.user_ids[:2]]
     features = dataset.item_features()
     assert dataset.artists.labels([0, 1]) == [f"artist {n // 7}" for n in features.artist_ids[:2]]
-    assert dataset.albums.labels([0, 1]) == features.album_ids[:2].tolist()
+    assert dataset.albums.labels([0, 1]) == features.album_ids[:2].tolist() and dataset.albums.own is None
+    assert dataset.albums.name(0) == f"Album {features.album_ids[0]}" and dataset.artists.name(0) is None
     assert dataset.songs.index_of(SONGS[numbers[5]]) == 5 and dataset.songs.index_of(numbers[5]) == -1
 
 
