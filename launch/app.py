@@ -1,7 +1,10 @@
-"""What every launcher shares: flags, help, the configuration, one-line errors, what is said and progress bars.
+"""What every command shares: flags, help, the configuration, one-line errors, interrupts, and the terminal's Reporter.
 
 --quiet leaves a command's result, its warnings and its errors; --verbose adds what the libraries log, Python's warnings
 and the traceback of an error. Colour only where a terminal reads, and never with NO_COLOR.
+
+A command's file imports this module, absl and modules that import neither JAX nor the like: --help, a wrong flag and
+completion answer at once. The library is imported in main().
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import io
 import logging
 import os
 import re
@@ -21,26 +25,25 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-# Before jax and its native libraries load, which happens when a launcher imports the library: before flags are parsed.
+# Before jax and its native libraries load. Level 3: XLA logs an error for each cached CPU program on processors with
+# AVX-512 (jax-ml/jax#38445), and what matters arrives as an exception.
 if "--verbose" not in sys.argv:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
 
-from launch import config_file, usage
+from launch import compilation_cache, config_file, terminal, usage
+from launch.terminal import USER_ERROR as USER_ERROR
 from music_map.errors import UserError
 from music_map.reporter import Reporter
 from music_map.text import printable, printable_lines
 
-USER_ERROR = 2
-
-# Flags defined here are listed by --help as the launcher's own.
+# Flags defined here are listed by --help as the command's own.
 flags.disclaim_key_flags()
 
-_QUIET = flags.DEFINE_bool("quiet", False, "Say the result alone: no progress bars, nothing of the stages before it.")
+_QUIET = flags.DEFINE_bool("quiet", False, "Print only the result: no progress bars, nothing about earlier stages.")
 _VERBOSE = flags.DEFINE_bool("verbose", False, "Show what the libraries log, their warnings, and tracebacks of errors.")
 
 _NOISY = ("orbax", "jax", "huggingface_hub", "httpx", "matplotlib")
@@ -50,11 +53,21 @@ _LOG_DELAY, _LOG_INTERVAL = 2.0, 30.0
 
 def define_config() -> flags.FlagHolder:
     """Defines `--config=FILE[:NAME]` with typed, locked overrides `--config.a.b=value`."""
+    from ml_collections import config_flags  # not for commands without a configuration
+
     holder = config_flags.DEFINE_config_file(
         "config", None, "Configuration file, e.g. configs/demo.py.", lock_config=True
     )
     flags.mark_flag_as_required("config")
     return holder
+
+
+_SECTIONS: list[usage.Section] = []
+
+
+def section(title: str) -> None:
+    """Puts the flags that are defined from here on under a title of their own in --help."""
+    _SECTIONS.append(usage.Section(title, frozenset(flags.FLAGS)))
 
 
 def size_text(size: int) -> str:
@@ -80,7 +93,7 @@ class _Terminal:
     def say(self, text: str = "") -> None:
         """Prints a line of a command's result on stdout, at once."""
         if not self.silenced:
-            print(printable_lines(text), flush=True)
+            terminal.write(printable_lines(text))
 
     def note(self, text: str) -> None:
         """`say` for what is not the command's result: what a stage does on the way. Nothing with --quiet."""
@@ -90,7 +103,7 @@ class _Terminal:
     def warn(self, text: str) -> None:
         """Prints a one-line warning on stderr."""
         if not self.silenced:
-            print(f"{usage.style('warning:', 'yellow', sys.stderr)} {printable(text)}", file=sys.stderr, flush=True)
+            terminal.warn(text)
 
     @contextlib.contextmanager
     def bar(self, label: str, total: int | None, unit: str) -> Iterator[Callable[[int], object]]:
@@ -100,15 +113,15 @@ class _Terminal:
             return
         from tqdm import tqdm  # not for --help
 
-        terminal = sys.stderr.isatty()
+        on_terminal = sys.stderr.isatty()
         with tqdm(
             total=total,
             desc=printable(label),
             unit=unit,
             unit_scale=True,
             dynamic_ncols=True,
-            mininterval=0.2 if terminal else _LOG_INTERVAL,
-            delay=0.0 if terminal else _LOG_DELAY,
+            mininterval=0.2 if on_terminal else _LOG_INTERVAL,
+            delay=0.0 if on_terminal else _LOG_DELAY,
             file=sys.stderr,
         ) as progress:
             yield progress.update
@@ -155,30 +168,22 @@ def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
             raise UserError(f"{' and '.join(arguments[len(given) :])} missing; give {' '.join(arguments)}")
         return rest
     except UserError as e:
-        _exit(str(e))
+        terminal.fail(str(e))
     except (flags.Error, KeyError, AttributeError, TypeError, ValueError) as e:
-        _exit(_flag_error(e))
+        terminal.fail(_flag_error(e))
 
 
 def _help(script: str, arguments: Sequence[str]) -> NoReturn:
-    try:
-        text = usage.text(script, flags.FLAGS, arguments=arguments, common=(_QUIET.name, _VERBOSE.name))
-        print(text, flush=True)  # as it is: it may be in colour
-    except BrokenPipeError:
-        _reader_gone()
+    text = usage.text(script, flags.FLAGS, arguments=arguments, common=(_QUIET.name, _VERBOSE.name), sections=_SECTIONS)
+    terminal.write(text)
     sys.exit(0)
-
-
-def _exit(message: str, notes: Sequence[str] = ()) -> NoReturn:
-    line = f"{usage.style('error:', 'red', sys.stderr)} {printable(' '.join(message.split()))}"
-    print(line, *map(printable, notes), sep="\n", file=sys.stderr, flush=True)
-    sys.exit(USER_ERROR)
 
 
 def run(main: Callable[..., int | None], *, arguments: Sequence[str] = ()) -> None:
     """Parses the flags and runs `main(*arguments)`; a UserError becomes one line on stderr and exit status 2.
 
-    Notes added to the error (`add_note`), a list of files say, follow on lines of their own.
+    Notes added to the error (`add_note`), a list of files say, follow on lines of their own. Ctrl-C ends with status
+    130; a second one ends the process at once.
 
     Args:
       main: gives the exit status.
@@ -187,26 +192,38 @@ def run(main: Callable[..., int | None], *, arguments: Sequence[str] = ()) -> No
 
     def guarded(argv: Sequence[str]) -> None:
         _set_log_level()
+        _use_compilation_cache()
         try:
             status = main(*argv[1:])
         except UserError as e:
             if _VERBOSE.value:
                 traceback.print_exc()
-            _exit(str(e), getattr(e, "__notes__", ()))
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(130)
-        except BrokenPipeError:
-            _reader_gone()
+            terminal.fail(str(e), getattr(e, "__notes__", ()))
         sys.exit(status or 0)
 
-    app.run(guarded, flags_parser=functools.partial(_parse, arguments=arguments))
+    _raise_interrupts()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal shows names by their code points
+    try:
+        app.run(guarded, flags_parser=functools.partial(_parse, arguments=arguments))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        _die_of_interrupts()
 
 
-def _reader_gone() -> NoReturn:
-    # The reader of our stdout went away (head, say): not an error; keep the interpreter from flushing to it.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(1)
+def _use_compilation_cache() -> None:
+    cache = compilation_cache.enable()
+    if cache is None:
+        return
+    folder, new = cache
+    if not _VERBOSE.value:
+        # An entry that cannot be read or written is compiled as if there were no cache.
+        warnings.filterwarnings("ignore", message=".*persistent compilation cache entry")
+    if _VERBOSE.value or (new and not _QUIET.value):
+        text = f"compiled programs are kept in {folder}; MUSIC_MAP_CACHE=off turns this off"
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def _set_log_level() -> None:
@@ -220,21 +237,75 @@ def _set_log_level() -> None:
         warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
+def _raise_interrupts() -> None:
+    """Makes the first Ctrl-C a KeyboardInterrupt that is not lost, and the second one the end of the process.
+
+    Python only prints a KeyboardInterrupt that is raised where nothing can be raised (a finalizer, a callback of the
+    garbage collector): it is sent again.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, as by nohup
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        _die_of_interrupts()
+        raise KeyboardInterrupt
+
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            sys.__unraisablehook__(unraisable)
+            return
+        signal.signal(signal.SIGINT, interrupt)
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    signal.signal(signal.SIGINT, interrupt)
+    sys.unraisablehook = again
+
+
+def _die_of_interrupts() -> None:
+    """From here on Ctrl-C ends the process at once: also at exit, where Python would print a traceback and go on."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class StopRequest:
+    """Whether a signal has asked a job to stop where it can go on later."""
+
+    def __init__(self) -> None:
+        self._signal: int | None = None
+        self._noticed = False
+
+    def is_set(self) -> bool:
+        """Whether to stop. True is a promise to do so."""
+        self._noticed = self._signal is not None
+        return self._noticed
+
+    def unnoticed(self) -> int | None:
+        """The number of a signal that came after `is_set` was last asked."""
+        return None if self._noticed else self._signal
+
+
 @contextlib.contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM or the first Ctrl-C sets; a second Ctrl-C interrupts at once."""
-    asked = threading.Event()
+def stop_on_signal() -> Iterator[StopRequest]:
+    """A request that SIGTERM or the first Ctrl-C sets; a second Ctrl-C interrupts at once.
+
+    A signal that nobody has noticed by the end of the block is sent again, to whoever handles signals outside.
+    """
+    request = StopRequest()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def ask(number: int, frame: object) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        request._signal = number
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, ask)
     try:
-        yield asked
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if (number := request.unnoticed()) is not None:
+        signal.raise_signal(number)
 
 
 def path_of(text: str, flag: str) -> Path:

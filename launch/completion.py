@@ -1,62 +1,51 @@
 """Completion for bash and zsh, printed by `music-map completion SHELL`: jobs, their flags, choices, fields and files.
 
-The flags are read off the launchers' sources: importing them all would take half a minute.
+The flags are those that the commands define. shtab and argcomplete read argparse's parsers, which know no absl flags.
 """
 
 from __future__ import annotations
 
-import ast
+import runpy
 from collections.abc import Mapping
 from pathlib import Path
+
+from absl import flags
 
 from configs import yambda
 from launch import app
 from launch.config_file import flat
 
 SHELLS = ("bash", "zsh")
-# Of every command: those that launch/app.py defines, and help.
 _COMMON = ("--quiet", "--verbose", "--help")
 
 
-def flags_in(path: Path) -> dict[str, list[str]]:
-    """The flags that a launcher defines: what stands before the value, and the choices as far as they are written out.
+def flags_of(path: Path) -> dict[str, list[str]]:
+    """A command's own flags: what stands before the value, and the choices if there are some.
 
     `--output=`, `--dry_run`, `--format=` with ["json", "table"].
     """
+    before = set(flags.FLAGS)
+    runpy.run_path(str(path), run_name=path.stem)
+    own = {name: flags.FLAGS[name] for name in flags.FLAGS if name not in before}
+    flags.FLAGS.remove_flag_values(own)  # the next command may define the same
     found: dict[str, list[str]] = {}
-    for call in ast.walk(ast.parse(path.read_text())):
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
-            continue
-        kind = call.func.attr
-        if kind == "define_config":
-            found["--config="] = []
-        elif kind.startswith("DEFINE_") and call.args and isinstance(call.args[0], ast.Constant):
-            name = call.args[0].value
-            if kind == "DEFINE_bool":
-                found |= {f"--{name}": [], f"--no{name}": []}
-            else:
-                found[f"--{name}="] = _choices(call) if kind == "DEFINE_enum" else []
+    for name, flag in own.items():
+        if flag.boolean:
+            found |= {f"--{name}": [], f"--no{name}": []}
+        else:
+            found[f"--{name}="] = list(getattr(flag.parser, "enum_values", []))
     return found
-
-
-def _choices(call: ast.Call) -> list[str]:
-    try:
-        return [str(value) for value in ast.literal_eval(call.args[2])]
-    except ValueError:  # a name
-        return []
 
 
 def script(shell: str, jobs: Mapping[str, Path]) -> str:
     """The completion script of "bash" or "zsh"."""
-    cases = []
-    for name, path in jobs.items():
-        found = flags_in(path)
-        cases.append(f"    {name}) flags={_quoted([*found, *_COMMON])} ;;")
-    values = {}
-    for path in jobs.values():
-        values |= {flag: choices for flag, choices in flags_in(path).items() if choices}
+    found = {name: flags_of(path) for name, path in jobs.items()}
+    cases = [f"    {name}) flags={_quoted([*own, *_COMMON])} ;;" for name, own in found.items()]
     choices = [
-        f'    {flag.rstrip("=")}) COMPREPLY=($(compgen -W {_quoted(v)} -- "$cur")) ;;' for flag, v in values.items()
+        f'    "{name} {flag.rstrip("=")}") COMPREPLY=($(compgen -W {_quoted(values)} -- "$cur")) ;;'
+        for name, own in found.items()
+        for flag, values in own.items()
+        if values
     ]
     fields = [f"--config.{field}=" for field in flat(app.to_dict(yambda.get_config()))]
     text = (
@@ -76,7 +65,8 @@ def _quoted(words: list[str]) -> str:
 # In bash COMP_WORDBREAKS holds "=", so --flag=value arrives as three words; in zsh it is one, and is replaced whole.
 _BASH = r"""# Completion of music-map; made by: music-map completion
 _music_map() {
-  local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" flag="" flags="" head=""
+  local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" job="${COMP_WORDS[1]//_/-}"
+  local flag="" flags="" head=""
   COMPREPLY=()
   if [[ $COMP_CWORD -eq 1 ]]; then
     COMPREPLY=($(compgen -W @JOBS@ -- "$cur"))
@@ -90,14 +80,14 @@ _music_map() {
     flag="${cur%%=*}"; cur="${cur#*=}"; head="$flag="
   fi
   if [[ -n $flag ]]; then
-    case "$flag" in
+    case "$job $flag" in
 @CHOICES@
-    *) COMPREPLY=($(compgen -G "$cur*")) ;;
+    *) _music_map_files "$cur" ;;
     esac
     COMPREPLY=("${COMPREPLY[@]/#/$head}")
     return
   fi
-  case "${COMP_WORDS[1]//_/-}" in
+  case "$job" in
 @CASES@
     completion) COMPREPLY=($(compgen -W "bash zsh" -- "$cur")); return ;;
   esac
@@ -108,8 +98,12 @@ _music_map() {
     COMPREPLY=($(compgen -W "$flags" -- "$cur"))
     [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace 2>/dev/null
   else
-    COMPREPLY=($(compgen -G "$cur*"))
+    _music_map_files "$cur"
   fi
+}
+_music_map_files() {
+  local IFS=$'\n'
+  COMPREPLY=($(compgen -f -- "$1"))
 }
 complete -o filenames -F _music_map music-map
 """

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ast
 import difflib
-import os
 import re
 import runpy
 import sys
 from pathlib import Path
+
+from launch import terminal
 
 FOLDER = Path(__file__).parent
 # As a user meets them; jobs that are not named here follow, by name.
@@ -21,7 +22,6 @@ _ORDER = (
     "download", "generate", "preprocess", "build_graph", "train", "evaluate", "compare", "report", "recommend",
     "build_index", "evaluate_retrieval", "serve", "export_map", "sweep",
 )  # fmt: skip
-_USER_ERROR = 2
 
 
 def job_files() -> dict[str, Path]:
@@ -56,31 +56,25 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return _USER_ERROR
-
-
-def main() -> int:
-    """Runs the job that sys.argv names. Returns the exit status; the job itself may exit."""
+def main() -> None:
+    """Runs the job that sys.argv names."""
     given = sys.argv[1:]
     if not given or given[0] in ("-h", "--help", "help"):
-        return _print(listing())
+        terminal.write(listing())
+        return
     name, jobs = given[0].replace("_", "-"), job_files()
     if name == "completion":
-        # Only here is it needed, and the list of jobs should come at once.
-        from launch import completion
+        from launch import completion  # reads the flags of all commands; nothing else here needs absl
 
         if given[1:] not in ([shell] for shell in completion.SHELLS):
-            return _fail(f"music-map completion takes a shell: {' or '.join(completion.SHELLS)}")
-        return _print(completion.script(given[1], jobs))
-    if name not in jobs:
+            terminal.fail(f"music-map completion takes a shell: {' or '.join(completion.SHELLS)}")
+        terminal.write(completion.script(given[1], jobs))
+    elif name in jobs:
+        sys.argv[1:] = _with_own_configurations(given[1:])
+        runpy.run_module(f"launch.{jobs[name].stem}", run_name="__main__", alter_sys=True)
+    else:
         near = difflib.get_close_matches(name, [*jobs, "completion"], n=1)
-        hint = f"did you mean {near[0]}?" if near else "music-map lists them"
-        return _fail(f"unknown job {given[0]!r}; {hint}")
-    sys.argv[1:] = _with_own_configurations(given[1:])
-    runpy.run_module(f"launch.{jobs[name].stem}", run_name="__main__", alter_sys=True)
-    return 0
+        terminal.fail(f"unknown job {given[0]!r}; {f'did you mean {near[0]}?' if near else 'music-map lists them'}")
 
 
 def _with_own_configurations(args: list[str]) -> list[str]:
@@ -99,14 +93,5 @@ def _with_own_configurations(args: list[str]) -> list[str]:
     return found
 
 
-def _print(text: str) -> int:
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,32 +1,36 @@
-"""The text of --help: what a command does, its own flags, examples; and whether colour is wanted."""
+"""The text of --help: what a command does, its own flags, examples.
+
+absl has its own, and argparse_flags another: neither knows a command's own flags from those of every command, what must
+be given, sections, defaults and examples together; argparse_flags refuses `--config.field=value` besides.
+"""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import NamedTuple
 
 from absl import flags
 
-_STYLES = {"bold": "1", "red": "1;31", "yellow": "33"}
+from launch.terminal import style
+
 _REQUIRED = re.compile(r"Flag --\S+ must have a value other than None\.")
 _WIDEST = 100
 _INDENT = 24
 
 
-def colour(stream: IO[str]) -> bool:
-    """Whether a stream is a terminal that should get colour: not with NO_COLOR (no-color.org) or TERM=dumb."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+class Section(NamedTuple):
+    """A titled part of the flags: those that are not among `before`, up to the next section.
 
+    before: names of the flags that were defined when it began.
+    """
 
-def style(text: str, name: str, stream: IO[str]) -> str:
-    """The text in "bold", "red" or "yellow" where the stream takes colour."""
-    return f"\033[{_STYLES[name]}m{text}\033[0m" if colour(stream) else text
+    title: str
+    before: frozenset[str]
 
 
 def split(doc: str) -> tuple[str, list[str], list[str]]:
@@ -43,49 +47,51 @@ def split(doc: str) -> tuple[str, list[str], list[str]]:
     return " ".join(summary.split()), paragraphs, examples
 
 
-def text(script: str, defined: flags.FlagValues, *, arguments: Sequence[str], common: Iterable[str]) -> str:
+def text(
+    script: str,
+    defined: flags.FlagValues,
+    *,
+    arguments: Sequence[str],
+    common: Iterable[str],
+    sections: Sequence[Section] = (),
+) -> str:
     """What --help prints.
 
     Args:
-      script: path of the launcher, sys.argv[0].
+      script: path of the command's file, sys.argv[0].
       defined: all flags.
       arguments: names of what the command takes besides flags.
       common: names of the flags that every command has.
+      sections: titles of the command's optional flags, in the order of their definition.
     """
     width = min(_WIDEST, shutil.get_terminal_size().columns)
-    main = sys.modules["__main__"]
-    summary, paragraphs, examples = split(main.__doc__ or "")
-    program = f"python {_relative(script)}"
+    summary, paragraphs, examples = split(sys.modules["__main__"].__doc__ or "")
     # Imported, and not run itself, where the command was given as `music-map JOB`.
-    from_shell = "launch.jobs" in sys.modules
-    if from_shell:
-        program = _as_jobs(program)
-    common = tuple(common)
-    own = {f.name: f for f in defined.get_key_flags_for_module(script) if f.name not in common}
-    required = {name: f for name, f in own.items() if any(_REQUIRED.match(v.message) for v in f.validators)}
-    optional = {name: f for name, f in own.items() if name not in required}
-    given = [*arguments, *(_form(f) for f in required.values())]
-    if "config" in own:
+    named = _as_jobs if "launch.jobs" in sys.modules else str
+    own = [f for f in defined.get_key_flags_for_module(script) if f.name not in common]
+    required = [f for f in own if any(_REQUIRED.match(v.message) for v in f.validators)]
+    parts: dict[str, list[flags.Flag]] = {"Required": required, "Options": []} | {s.title: [] for s in sections}
+    for flag in own:
+        if flag not in required:
+            title = next((s.title for s in reversed(sections) if flag.name not in s.before), "Options")
+            parts[title].append(flag)
+    given = [*arguments, *map(_form, required)]
+    if any(f.name == "config" for f in own):
         given.append("[--config.FIELD=VALUE ...]")
-    parts = [_wrapped(summary, width), _head("Usage")]
-    parts.append(textwrap.fill(
-        " ".join([program, *given, "[flags]"]), width, initial_indent="  ", subsequent_indent="      ",
-        break_long_words=False, break_on_hyphens=False,
-    ))  # fmt: skip
-    for title, group in (("Needed", required), ("Flags", optional)):
-        if group:
-            parts.append(_head(title))
-            parts += [_line(f, width, show_default=title == "Flags") for f in group.values()]
-    parts.append(_head("Of every command"))
-    parts += [_line(defined[name], width, show_default=False) for name in common]
-    parts.append(_entry("--help", "This text.", width))
+    call = " ".join([named(f"python {_relative(script)}"), *given, "[flags]"])
+    lines = [_wrapped(summary, width), _head("Usage"), _filled(call, width, "  ", "      ")]
+    for title, members in parts.items():
+        if members:
+            lines.append(_head(title))
+            lines += [_line(f, width, show_default=f not in required) for f in members]
+    lines.append(_head("Common options"))
+    lines += [_line(defined[name], width, show_default=False) for name in common]
+    lines.append(_entry("--help", "Show this text.", width))
     if examples:
-        parts.append(_head("Examples"))
-        parts += [f"  {_as_jobs(e) if from_shell else e}" for e in examples]
+        lines += [_head("Examples"), *(f"  {named(e)}" for e in examples)]
     if paragraphs:
-        parts.append("")
-        parts.append("\n\n".join(_wrapped(p, width) for p in paragraphs))
-    return "\n".join(parts)
+        lines += ["", "\n\n".join(_wrapped(p, width) for p in paragraphs)]
+    return "\n".join(lines)
 
 
 def _as_jobs(command: str) -> str:
@@ -97,11 +103,15 @@ def _relative(script: str) -> str:
     return "/".join(path.parts[-2:]) if path.parent.name == "launch" else script
 
 
+def _filled(words: str, width: int, first: str = "", later: str = "") -> str:
+    return textwrap.fill(
+        words, width, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
+    )
+
+
 def _wrapped(paragraph: str, width: int) -> str:
     # A table or a list keeps its lines.
-    if re.search(r"\n\s|  +\S", paragraph):
-        return paragraph
-    return textwrap.fill(" ".join(paragraph.split()), width, break_long_words=False, break_on_hyphens=False)
+    return paragraph if re.search(r"\n\s|  +\S", paragraph) else _filled(" ".join(paragraph.split()), width)
 
 
 def _head(title: str) -> str:
@@ -134,11 +144,6 @@ def _line(flag: flags.Flag, width: int, *, show_default: bool) -> str:
 
 
 def _entry(form: str, told: str, width: int) -> str:
-    head = f"  {form}"
-    fill = textwrap.fill(
-        told, width, initial_indent=" " * _INDENT, subsequent_indent=" " * _INDENT,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
-    if len(head) + 2 > _INDENT:
-        return f"{head}\n{fill}"
-    return head + fill[len(head) :]
+    head, margin = f"  {form}", " " * _INDENT
+    fill = _filled(told, width, margin, margin)
+    return f"{head}\n{fill}" if len(head) + 2 > _INDENT else head + fill[len(head) :]

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from launch import app
+from launch import app, compilation_cache
 from music_map.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -30,8 +31,11 @@ What it does is said here, in a paragraph which is long enough that a terminal o
 lines.
 """
 
+import atexit
 import json
 import logging
+import signal
+import time
 import warnings
 
 from absl import flags
@@ -43,6 +47,7 @@ _CONFIG = app.define_config()
 _NAME = flags.DEFINE_string("name", None, "A flag that must be given.", required=True)
 _KIND = flags.DEFINE_enum("kind", "small", ["small", "large"], "Which one.")
 _SONGS = flags.DEFINE_list("songs", ["a", "b"], "Some songs.")
+app.section("Output")
 _FORCE = flags.DEFINE_bool("force", False, "Again.")
 _SHOW = flags.DEFINE_bool("show", True, "Whether to show it.")
 
@@ -51,6 +56,31 @@ def main():
     action = _NAME.value
     if action == "interrupt":
         raise KeyboardInterrupt
+    if action == "interrupt in a finalizer":
+        class Closed:
+            def __del__(self):
+                signal.raise_signal(signal.SIGINT)
+
+        Closed()
+        time.sleep(20)
+        return app.say("went on")
+    if action == "interrupt at exit":
+        atexit.register(signal.raise_signal, signal.SIGINT)
+        return app.say("result")
+    if action.startswith("interrupt while stopping"):
+        with app.stop_on_signal() as asked:
+            if "early" in action:
+                asked.is_set()
+            signal.raise_signal(signal.SIGINT)
+            if "noticed" in action:
+                return app.say(f"stopped {asked.is_set()}")
+            if "twice" in action:
+                signal.raise_signal(signal.SIGINT)
+        return app.say("went on")
+    if action == "compile":
+        import jax
+
+        return app.say(str(jax.jit(lambda x: x * 3 + 4)(2)))
     if action == "user_error":
         error = UserError("songs.csv: no such file;\\n  put it there")
         error.add_note("  a.parquet")
@@ -86,22 +116,24 @@ Usage:
   python show.py --config=FILE[:NAME] --name=NAME [--config.FIELD=VALUE ...]
       [flags]
 
-Needed:
+Required:
   --config=FILE[:NAME]  Configuration file, e.g. configs/demo.py.
   --name=NAME           A flag that must be given.
 
-Flags:
+Options:
   --kind=small|large    Which one. Default: small.
   --songs=A,B,...       Some songs. Default: a,b.
+
+Output:
   --force               Again.
   --show=true|false     Whether to show it. Default: true.
 
-Of every command:
-  --quiet               Say the result alone: no progress bars, nothing of the
-                        stages before it.
+Common options:
+  --quiet               Print only the result: no progress bars, nothing about
+                        earlier stages.
   --verbose             Show what the libraries log, their warnings, and
                         tracebacks of errors.
-  --help                This text.
+  --help                Show this text.
 
 Examples:
   python launch/show.py --config=small.py --name=x
@@ -280,6 +312,70 @@ def test_a_user_error_is_one_line_with_its_notes_below(folder):
 def test_an_interrupt_is_status_130_without_a_traceback(folder):
     done = run(folder, "--config=small.py", "--name=interrupt")
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("when", ["in a finalizer", "while stopping", "while stopping, early", "while stopping, twice"])
+def test_an_interrupt_is_never_lost(folder, when):
+    done = run(folder, "--config=small.py", f"--name=interrupt {when}")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def test_a_signal_that_a_job_has_noticed_is_dealt_with(folder):
+    done = run(folder, "--config=small.py", "--name=interrupt while stopping, noticed")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped True\n", "")
+
+
+def test_an_interrupt_at_exit_ends_the_process(folder):
+    done = run(folder, "--config=small.py", "--name=interrupt at exit")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "result\n", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
+@pytest.mark.parametrize("flags", [["--config=small.py", "--name=note"], ["--help"]])
+def test_a_full_device_is_one_line(folder, flags):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "show.py", *flags], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "error: standard output: No space left on device; send it elsewhere\n"
+
+
+def test_compiled_programs_are_kept(folder, tmp_path, monkeypatch):
+    def compiled(*flags, cache="", base=tmp_path):
+        monkeypatch.setenv("MUSIC_MAP_CACHE", cache)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(base))
+        done = run(folder, "--config=small.py", "--name=compile", *flags)
+        assert (done.returncode, done.stdout) == (0, "10\n")
+        return done.stderr
+
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", raising=False)
+    assert compiled(cache="off") == "" and not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    assert compiled(base=tmp_path / "file") == ""  # no folder can be made there
+    told = compiled()
+    [cache] = (tmp_path / "music-map/xla").iterdir()
+    assert told == f"compiled programs are kept in {cache}; MUSIC_MAP_CACHE=off turns this off\n"
+    entries = {path: path.stat().st_mtime_ns for path in cache.glob("*-cache")}
+    assert entries and compiled() == ""
+    assert {path: path.stat().st_mtime_ns for path in cache.glob("*-cache")} == entries
+    for path in entries:  # as a process leaves it that is killed while it writes
+        path.write_bytes(path.read_bytes()[:-9])
+    assert compiled() == ""
+    assert "compiled programs are kept in" in compiled("--verbose")
+
+
+def test_the_oldest_programs_are_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(compilation_cache, "_MAX_ENTRIES", 3)
+    monkeypatch.setattr(compilation_cache, "_MAX_BYTES", 100)
+    for age, size in enumerate((60, 30, 30, 10)):
+        path = tmp_path / f"{age}-cache"
+        path.write_bytes(bytes(size))
+        os.utime(path, (1000 - age, 1000 - age))
+    compilation_cache._prune(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0-cache", "1-cache"]
 
 
 def test_a_status_of_main_is_passed_on(folder):

@@ -13,7 +13,7 @@ from launch import completion, jobs, usage
 
 ROOT = Path(__file__).resolve().parents[2]
 # As the entry point does: the module is imported, and its main called.
-MUSIC_MAP = "import sys; from launch.jobs import main; sys.argv[0] = 'music-map'; sys.exit(main())"
+MUSIC_MAP = "import sys; from launch.jobs import main; sys.argv[0] = 'music-map'; main()"
 
 
 def music_map(*args):
@@ -96,7 +96,10 @@ def test_bash_completes_jobs_flags_choices_fields_and_files(tmp_path):
         ("music-map", "build_index", "--work"): ["--workdir="],
         ("music-map", "recommend", "--format", "=", "j"): ["json"],
         ("music-map", "recommend", "--format", "="): ["json", "table"],
+        ("music-map", "convert", "--format", "=", "j"): ["jsonl"],
+        ("music-map", "convert", "--time_unit", "=", "m"): ["ms"],
         ("music-map", "train", "--config", "=", "configs/dem"): ["configs/demo.py"],
+        ("music-map", "evaluate", "--output", "=", "setup.p"): ["setup.py"],
         ("music-map", "train", "--config.model.alp"): ["--config.model.alpha="],
         ("music-map", "train", "--qui"): ["--quiet"],
         ("music-map", "completion", "z"): ["zsh"],

@@ -1,0 +1,78 @@
+"""JAX's on-disk cache of compiled programs, which commands turn on: a program is compiled once per machine.
+
+It lies in the user's cache folder, so that nobody else can put programs there: JAX runs what it finds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+_OFF = ("off", "false", "no", "0")
+# JAX's own threshold is a second, but most of our programs compile in less, and there are over a hundred of them.
+_MIN_COMPILE_SECONDS = "0"
+_MAX_ENTRIES, _MAX_BYTES = 5_000, 2 * 10**9
+
+
+def enable() -> tuple[Path, bool] | None:
+    """Sets JAX's environment variables, before JAX is imported.
+
+    Several processes can use the folder. JAX writes an entry in place, compressed and with a checksum: a process that
+    finds half of one compiles the program itself.
+
+    Returns:
+      The folder and whether it is new; None where MUSIC_MAP_CACHE=off, JAX_COMPILATION_CACHE_DIR is set, or the folder
+      cannot be written or belongs to another user: JAX then compiles as if there were no cache.
+    """
+    environment = os.environ
+    if "JAX_COMPILATION_CACHE_DIR" in environment or environment.get("MUSIC_MAP_CACHE", "").lower() in _OFF:
+        return None
+    try:
+        folder = _folder(environment)
+        new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not (os.access(folder, os.W_OK | os.X_OK) and _is_own(folder)):
+            return None
+        _prune(folder)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return None
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", _MIN_COMPILE_SECONDS)
+    return folder, new
+
+
+def _folder(environment: Mapping[str, str]) -> Path:
+    base = Path(environment.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():  # also where it is unset: the XDG specification ignores relative paths
+        base = Path.home() / ".cache"
+    return base / "music-map" / "xla" / _processor()
+
+
+def _processor() -> str:
+    """A name for the kind of processor: JAX's key lacks it, and machines that share a home may differ in theirs."""
+    kind = [platform.system(), platform.machine()]
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        kind += [next((line for line in lines if line.startswith(("flags", "Features"))), "")]
+    return hashlib.sha256("\n".join(kind).encode()).hexdigest()[:12]
+
+
+def _is_own(folder: Path) -> bool:
+    return not hasattr(os, "geteuid") or folder.stat().st_uid == os.geteuid()
+
+
+def _prune(folder: Path) -> None:
+    """Removes the oldest programs beyond a number and a size.
+
+    JAX's own limit reads a file of each entry whenever it adds one, and a process killed meanwhile stops all additions
+    (jax-ml/jax#39880).
+    """
+    stats = [(entry.stat(), entry.path) for entry in os.scandir(folder) if entry.is_file()]
+    size = 0
+    for number, (stat, path) in enumerate(sorted(stats, key=lambda found: -found[0].st_mtime)):
+        size += stat.st_size
+        if number >= _MAX_ENTRIES or size > _MAX_BYTES:
+            Path(path).unlink(missing_ok=True)
