@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from music_map.graph.bipartite import Edges, stable_order
+from music_map.graph.bipartite import Edges
 from music_map.graph.settings import GraphSettings
 from music_map.preprocess.dataset import DISLIKE, LIKE, LISTEN, Events, Withdrawals
 from music_map.preprocess.marks import standing
@@ -99,11 +99,16 @@ def _by_pair(events: Events, chosen: np.ndarray, num_items: int) -> np.ndarray:
     rows = np.flatnonzero(chosen)
     if len(rows) == 0:
         return rows
-    # By the least significant first, as in a radix sort: 26 against 39 ns a row for argsort of user x songs + song.
-    rows = rows[stable_order(events.item[rows], num_items)]
-    user = events.user[rows]
-    first = int(user.min())
-    return rows[stable_order(user - first, int(user.max()) - first + 1)]
+    user, item = events.user[rows].astype(np.int64), events.item[rows]
+    user -= user[0]
+    item_bits, row_bits = num_items.bit_length(), len(chosen).bit_length()
+    if int(user[-1]).bit_length() + item_bits + row_bits > 63:
+        return rows[np.lexsort((item, user))]
+    # User, song and row in one number: NumPy sorts those by vector instructions, 10 ns a row where a stable sort by two
+    # keys takes 48.
+    key = ((user << item_bits | item) << row_bits) | rows
+    key.sort()
+    return key & ((1 << row_bits) - 1)
 
 
 def _last_of_pair(events: Events, chosen: np.ndarray, num_items: int) -> np.ndarray:

@@ -70,7 +70,9 @@ class Counter:
 
     def seen(self, values: np.ndarray) -> np.ndarray:
         """How often each of `values`, which have all been added, came so far: uint32 [n]. Needs `is_dense`."""
-        return self._table.take((values.astype(np.int64) - self._base) // self._step, mode="clip")
+        slots = values.astype(np.int64)
+        slots -= self._base
+        return self._table.take(slots if self._step == 1 else slots // self._step, mode="clip")
 
     def result(self) -> Counts:
         """The distinct values and how often each came."""

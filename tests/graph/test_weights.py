@@ -59,6 +59,22 @@ def test_one_edge_sums_its_events() -> None:
     assert edges(parallel, events) == [(0, 3, 0.4), (0, 3, 0.5), (0, 3, 2.5), (1, 2, 0.25)]
 
 
+def test_edges_are_in_order_however_large_the_numbers() -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        (u, int(rng.integers(9)), n, LISTEN, 1, int(rng.integers(1, 99))) for n, u in enumerate(np.repeat([3, 4], 40))
+    ]
+    events = events_of(*rows)
+    settings = raw(edges="events", half_life_days=None)
+    # Two to the power of 60 songs leave no room for the row beside user and song: another sort.
+    few, many = (chunk_edges(events, withdrawals_of(), settings, now=99, num_items=n)[0] for n in (9, 2**60))
+    expected = sorted(rows, key=lambda row: row[:2])
+    assert few.item.tolist() == [row[1] for row in expected]
+    assert few.weight.tolist() == pytest.approx([row[5] / 100 for row in expected])
+    for a, b in zip(few, many, strict=True):
+        assert a.tolist() == b.tolist()
+
+
 def test_a_like_counts_once_at_its_latest() -> None:
     settings = raw(half_life_days=50.0, organic_factor=1.0)
     events = events_of((0, 3, 0, LIKE, 1, 0), (0, 3, 50 * DAY, LIKE, 1, 0))
