@@ -25,6 +25,7 @@ and where the logs were converted from others whose ids are texts, or whose name
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ import numpy as np
 from music_map.errors import UserError
 from music_map.ids import Ids
 from music_map.preprocess.cold import validation_users
+from music_map.preprocess.present import FarTimes, far_times
 from music_map.storage import ArrayFolder, fingerprint
 
 LISTEN, LIKE, DISLIKE = 0, 1, 2
@@ -211,6 +213,35 @@ class Dataset:
         latest = [int(e.timestamp.max()) for e in self.event_shards("train") if len(e.timestamp)]
         return max(latest, default=0)
 
+    @functools.cached_property
+    def times(self) -> FarTimes:
+        """The events' times, over all splits: the first and the last, without a few far from all others."""
+        if (stored := self.store.meta.get("times")) is not None:
+            return FarTimes(**stored)
+        # A data set made before they were stored.
+        return far_times(np.concatenate([shard.timestamp for split in SPLITS for shard in self.event_shards(split)]))
+
+    @property
+    def present(self) -> int:
+        """The time at which recommendations are asked for, unless another is given: that of the last event, seconds.
+
+        A few events far later than all others (of a wrong clock) do not count. Of a data set of the past (`as_of`): the
+        end of train.
+        """
+        return self.times.last if self.before is None else self.train_end
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know of the data: a line each."""
+        first, last, num_early, num_late = self.times
+        found = [(num_early, "before", first), (num_late, "after", last)]
+        return [
+            f"{count:,} event{'s' if count > 1 else ''} far {side} all others, the nearest of which is at "
+            f"{_when(end)}: mend the times if they are wrong; recommendations for now rest on the others"
+            for count, side, end in found
+            if count
+        ]
+
     @property
     def stats(self) -> dict[str, Any]:
         """The content of stats.json."""
@@ -275,6 +306,12 @@ class Dataset:
         if split not in SPLITS:
             raise UserError(f"split {split!r} is unknown; choose one of {', '.join(SPLITS)}")
         return int(self.store.meta[kind][split])
+
+
+def _when(seconds: int) -> str:
+    """Seconds, with their date where they look like Unix time."""
+    date = datetime.datetime.fromtimestamp(seconds, datetime.UTC).date()
+    return f"{seconds} s" + (f" ({date})" if date.year >= 1990 else "")
 
 
 def _concatenate(rows: Callable[..., _Rows], shards: list[_Rows]) -> _Rows:

@@ -18,6 +18,7 @@ import numpy as np
 
 from music_map.errors import UserError
 from music_map.preprocess.ids import Counter, Counts, IdIndex, merge_counts
+from music_map.preprocess.present import present_of
 from music_map.progress import Progress
 from music_map.raw.reader import EVERYONE, EventTable, UserRange
 from music_map.threads import ordered_map
@@ -71,7 +72,7 @@ class Kept(NamedTuple):
     Attributes:
       users, items: the users and songs that still have a row.
       times: rows left by timestamp.
-      last_timestamp: of all interactions, seconds.
+      last_timestamp: of all interactions, seconds, without those far later than all others, see `present_of`.
       num_raw_users, num_raw_items: users and songs before the filter.
     """
 
@@ -319,7 +320,7 @@ def select(
             return Kept(
                 *narrower,
                 left.times,
-                last_timestamp=int(counted.times.values[-1]),
+                last_timestamp=present_of(*counted.times),
                 num_raw_users=len(counted.users.values),
                 num_raw_items=len(counted.items.values),
             ), lefts

@@ -23,6 +23,7 @@ from music_map.preprocess.features import write_audio, write_mapping
 from music_map.preprocess.filtering import Filter, Kept, count_left, select, take_census
 from music_map.preprocess.ids import IdIndex
 from music_map.preprocess.own_ids import read_own_ids
+from music_map.preprocess.present import far_times
 from music_map.preprocess.settings import PreprocessSettings
 from music_map.preprocess.splits import Cutoffs, global_temporal_cutoffs, split_sizes, temporal_cutoffs
 from music_map.progress import Progress
@@ -88,8 +89,8 @@ def preprocess_logs(
       progress: shows the rows read.
       batch_rows: rows read at a time; the result does not depend on it.
     Returns:
-      The manifest's meta: stats, train_end, num_shards, num_withdrawn_shards, cutoffs; num_held_out_shards where
-      songs are held out.
+      The manifest's meta: stats, train_end, times (see FarTimes), num_shards, num_withdrawn_shards, cutoffs;
+      num_held_out_shards where songs are held out.
     Raises:
       UserError: a file, column or value that cannot be used, a filter that leaves nothing, or an empty split.
     """
@@ -194,6 +195,7 @@ def logs_meta(
             **held_out_stats,
         },
         "train_end": written.train_end,
+        "times": far_times(*kept.times)._asdict(),
         "num_shards": written.num_shards,
         "num_withdrawn_shards": written.num_withdrawn_shards,
         "cutoffs": {name: getattr(cutoffs, name) for name in ("train_before", "val_from", "val_before", "test_from")},
