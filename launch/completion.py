@@ -12,7 +12,6 @@ from pathlib import Path
 from absl import flags
 
 from configs import yambda
-from launch import app
 from launch.config_file import flat
 
 SHELLS = ("bash", "zsh")
@@ -47,7 +46,7 @@ def script(shell: str, jobs: Mapping[str, Path]) -> str:
         for flag, values in own.items()
         if values
     ]
-    fields = [f"--config.{field}=" for field in flat(app.to_dict(yambda.get_config()))]
+    fields = [f"--config.{field}=" for field in flat(yambda.get_config().to_dict())]
     text = (
         _BASH.replace("@JOBS@", _quoted([*jobs, "completion"]))
         .replace("@CASES@", "\n".join(cases))

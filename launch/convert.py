@@ -15,9 +15,15 @@ from pathlib import Path
 from absl import flags
 
 from launch import app
-from music_map.convert.build import convert_logs, preview_logs
-from music_map.convert.settings import BAD_ROWS, DURATION_UNITS, EVENT_TYPES, PLAYED_UNITS, TIME_UNITS, ColumnMapping
-from music_map.convert.sources import FORMATS
+from music_map.convert.settings import (
+    BAD_ROWS,
+    DURATION_UNITS,
+    EVENT_TYPES,
+    FORMATS,
+    PLAYED_UNITS,
+    TIME_UNITS,
+    ColumnMapping,
+)
 from music_map.errors import UserError
 
 _INPUT = flags.DEFINE_list("input", None, "Files of listens (of all events with --type).", required=True)
@@ -68,6 +74,8 @@ def _day(seconds: int) -> str:
 
 
 def main() -> int:
+    from music_map.convert.build import convert_logs, preview_logs
+
     raw_dir = app.path_of(_OUTPUT.value, "output")
     if _TYPES.value and _TYPE.value is None:
         raise UserError("--types: says what the values of a column mean; give --type=COLUMN")

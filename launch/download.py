@@ -11,16 +11,18 @@ import sys
 from absl import flags
 
 from launch import app
-from music_map.raw import hub, schema
+from music_map.raw import layout
 
-SIZE = flags.DEFINE_enum("size", "50m", schema.SIZES, "Which size of Yambda, in events.")
+SIZE = flags.DEFINE_enum("size", "50m", layout.SIZES, "Which size of Yambda, in events.")
 OUTPUT = flags.DEFINE_string("output", "data/raw", "Folder to fill: data.raw_dir of the configurations.")
 REVISION = flags.DEFINE_string("revision", "main", "Branch, tag or commit of the data set.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only list the files and their sizes.")
 
 
 def main() -> None:
-    paths = schema.pipeline_files(SIZE.value)
+    from music_map.raw import hub
+
+    paths = layout.pipeline_files(SIZE.value)
     output = app.path_of(OUTPUT.value, "output")
     source = hub.Source(revision=REVISION.value)
     try:

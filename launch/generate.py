@@ -20,10 +20,8 @@ from pathlib import Path
 from absl import flags
 
 from launch import app
-from music_map.raw.schema import pipeline_files
-from music_map.synthetic.marginals import PUBLISHED_50M
+from music_map.raw.layout import EVENTS, ITEMS, event_path, item_path, pipeline_files
 from music_map.synthetic.settings import PRESETS, Settings, settings_for
-from music_map.synthetic.writer import expected_bytes, generate, read_record, require_free
 
 OUTPUT = flags.DEFINE_string("output", "data/raw", "Folder to write to, in the hub's layout.")
 SIZE = flags.DEFINE_enum("size", "demo", list(PRESETS), "Preset; also the folder's name under flat/.")
@@ -41,6 +39,8 @@ def _number(value: float) -> str:
 
 
 def _report(raw_dir: Path, size: str, marginals: Mapping[str, float]) -> None:
+    from music_map.synthetic.marginals import PUBLISHED_50M
+
     published = PUBLISHED_50M if size == "50m" else {}
     app.say(f"{'':32}{'generated':>15}" + (f"{'published':>15}" if published else ""))
     for name, value in marginals.items():
@@ -53,17 +53,21 @@ def _report(raw_dir: Path, size: str, marginals: Mapping[str, float]) -> None:
 
 
 def _plan(raw_dir: Path, settings: Settings) -> None:
+    from music_map.synthetic.writer import expected_bytes, require_free
+
     if not OVERWRITE.value:
         require_free(raw_dir, settings)
     app.say(f"{settings.num_users:,} users, {settings.num_items:,} songs, seed {settings.seed}; rows to write:")
-    for name in ("listens", "likes", "dislikes", "unlikes", "undislikes"):
-        app.say(f"{getattr(settings, f'num_{name}'):>16,}  {raw_dir / f'flat/{settings.size}/{name}.parquet'}")
-    for name in pipeline_files(settings.size)[5:]:
-        app.say(f"{'':>16}  {raw_dir / name}")
+    for name in EVENTS:
+        app.say(f"{getattr(settings, f'num_{name}'):>16,}  {event_path(raw_dir, settings.size, name)}")
+    for name in ITEMS:
+        app.say(f"{'':>16}  {item_path(raw_dir, name)}")
     app.say(f"about {app.size_text(expected_bytes(settings))} in all")
 
 
 def main() -> None:
+    from music_map.synthetic.writer import generate, read_record
+
     raw_dir = app.path_of(OUTPUT.value, "output")
     settings = settings_for(
         SIZE.value,
@@ -84,7 +88,7 @@ def main() -> None:
     marginals = generate(raw_dir, settings, overwrite=OVERWRITE.value, progress=app.bar)
     seconds = time.monotonic() - begin
     _report(raw_dir, settings.size, marginals)
-    events = sum(marginals[name] for name in ("listens", "likes", "dislikes", "unlikes", "undislikes"))
+    events = sum(marginals[name] for name in EVENTS)
     # Linux counts kilobytes, macOS bytes.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     speed = f"{events:,} events in {seconds:.1f} s, {events / seconds:,.0f} a second with the songs' files"

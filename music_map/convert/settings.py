@@ -6,18 +6,28 @@ import dataclasses
 from collections.abc import Mapping
 
 from music_map.errors import UserError, require
-from music_map.raw.schema import EVENT_SCHEMAS
+from music_map.raw.layout import EVENTS
 
 TIME_UNITS = ("auto", "s", "ms", "us", "ns")
 PLAYED_UNITS = ("percent", "fraction", "seconds", "milliseconds")
 DURATION_UNITS = ("seconds", "milliseconds")
 BAD_ROWS = ("stop", "skip")
 IGNORED = "ignore"
+# By the end of a file's name.
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
 
 # What a column of event types may hold without being told; every value is compared in lower case.
 EVENT_TYPES = {
-    **{name.removesuffix("s"): name for name in EVENT_SCHEMAS},
-    **{name: name for name in EVENT_SCHEMAS},
+    **{name.removesuffix("s"): name for name in EVENTS},
+    **{name: name for name in EVENTS},
     "play": "listens",
     "scrobble": "listens",
     "love": "likes",
@@ -78,10 +88,10 @@ class ColumnMapping:
                 f"--played_unit={self.played_unit}: a share needs the songs' length; give --duration=COLUMN"
             )
         for value, kind in self.types.items():
-            if kind not in EVENT_SCHEMAS and kind != IGNORED:
+            if kind not in EVENTS and kind != IGNORED:
                 raise UserError(
                     f"--types={value}:{kind}: {kind!r} is no kind of event; choose one of "
-                    f"{', '.join(EVENT_SCHEMAS)}, {IGNORED}"
+                    f"{', '.join(EVENTS)}, {IGNORED}"
                 )
 
     def columns(self) -> dict[str, str]:

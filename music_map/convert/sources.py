@@ -16,18 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from music_map.convert.settings import FORMATS
 from music_map.errors import UserError
 from music_map.raw.reader import open_parquet, record_batches
 
-FORMATS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-}
 _COMPRESSED = (".gz", ".bz2", ".zst")
 # 8 MiB of text are some 150,000 events.
 _BLOCK_BYTES = 8 << 20
