@@ -28,14 +28,18 @@ from music_map.errors import UserError
 
 _INPUT = flags.DEFINE_list("input", None, "Files of listens (of all events with --type).", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to fill: data.raw_dir of the configurations.", required=True)
-_SIZE = flags.DEFINE_string("size", "own", "Name of the log: data.size of the configurations.")
-_LIKES = flags.DEFINE_list("likes", [], "Files of likes; user, song and time are read.")
-_DISLIKES = flags.DEFINE_list("dislikes", [], "Files of dislikes, likewise.")
-_UNLIKES = flags.DEFINE_list("unlikes", [], "Files of likes taken back, likewise.")
-_UNDISLIKES = flags.DEFINE_list("undislikes", [], "Files of dislikes taken back, likewise.")
 _USER = flags.DEFINE_string("user", None, "Column of the user.", required=True)
 _ITEM = flags.DEFINE_string("item", None, "Column of the song.", required=True)
 _TIME = flags.DEFINE_string("time", None, "Column of the time.", required=True)
+_SIZE = flags.DEFINE_string("size", "own", "Name of the log: data.size of the configurations.")
+
+app.section("Other events")
+_LIKES = flags.DEFINE_list("likes", [], "Files of likes: their columns of user, song and time.")
+_DISLIKES = flags.DEFINE_list("dislikes", [], "Files of dislikes: the same columns.")
+_UNLIKES = flags.DEFINE_list("unlikes", [], "Files of likes taken back: the same columns.")
+_UNDISLIKES = flags.DEFINE_list("undislikes", [], "Files of dislikes taken back: the same columns.")
+
+app.section("Columns")
 _TIME_UNIT = flags.DEFINE_enum("time_unit", "auto", TIME_UNITS, "Unit of times that are numbers.")
 _TIME_FORMAT = flags.DEFINE_string(
     "time_format", None, "strptime format of times, e.g. '%d/%m/%Y %H:%M'; else ISO 8601."
@@ -51,9 +55,13 @@ _TYPE = flags.DEFINE_string("type", None, "Column of the kind of event: listen, 
 _TYPES = flags.DEFINE_list("types", [], "What other values of --type mean, e.g. heart:like,skip:listen,view:ignore.")
 _ARTIST = flags.DEFINE_string("artist", None, "Column of the song's artist.")
 _ALBUM = flags.DEFINE_string("album", None, "Column of the song's album.")
+
+app.section("Format of the files")
 _FORMAT = flags.DEFINE_enum("format", None, sorted(set(FORMATS.values())), "Format of the files; by default by name.")
 _DELIMITER = flags.DEFINE_string("delimiter", None, "Of a CSV; by default a comma, or a tab in .tsv.")
 _HEADER = flags.DEFINE_list("header", [], "Names of the columns of a CSV that has no header line.")
+
+app.section("What to do")
 _BAD_ROWS = flags.DEFINE_enum("bad_rows", "stop", BAD_ROWS, "At a row that cannot be read: stop, or skip and count it.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier conversion.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only read the first rows of each file, and say what they become.")

@@ -66,8 +66,6 @@ def text(
     """
     width = min(_WIDEST, shutil.get_terminal_size().columns)
     summary, paragraphs, examples = split(sys.modules["__main__"].__doc__ or "")
-    # Imported, and not run itself, where the command was given as `music-map JOB`.
-    named = _as_jobs if "launch.jobs" in sys.modules else str
     own = [f for f in defined.get_key_flags_for_module(script) if f.name not in common]
     required = [f for f in own if any(_REQUIRED.match(v.message) for v in f.validators)]
     parts: dict[str, list[flags.Flag]] = {"Required": required, "Options": []} | {s.title: [] for s in sections}
@@ -78,8 +76,8 @@ def text(
     given = [*arguments, *map(_form, required)]
     if any(f.name == "config" for f in own):
         given.append("[--config.FIELD=VALUE ...]")
-    call = " ".join([named(f"python {_relative(script)}"), *given, "[flags]"])
-    lines = [_wrapped(summary, width), _head("Usage"), _filled(call, width, "  ", "      ")]
+    call = " ".join([_named(f"python {_relative(script)}"), *given, "[flags]"])
+    lines = [_wrapped(_named(summary), width), _head("Usage"), _filled(call, width, "  ", "      ")]
     for title, members in parts.items():
         if members:
             lines.append(_head(title))
@@ -88,14 +86,17 @@ def text(
     lines += [_line(defined[name], width, show_default=False) for name in common]
     lines.append(_entry("--help", "Show this text.", width))
     if examples:
-        lines += [_head("Examples"), *(f"  {named(e)}" for e in examples)]
+        lines += [_head("Examples"), *(f"  {_named(e)}" for e in examples)]
     if paragraphs:
-        lines += ["", "\n\n".join(_wrapped(p, width) for p in paragraphs)]
+        lines += ["", "\n\n".join(_wrapped(_named(p), width) for p in paragraphs)]
     return "\n".join(lines)
 
 
-def _as_jobs(command: str) -> str:
-    return re.sub(r"python launch/(\w+)\.py", lambda match: f"music-map {match[1].replace('_', '-')}", command)
+def _named(text: str) -> str:
+    """The text with commands as the user calls them: "music-map train" where this one was given as `music-map JOB`."""
+    if "launch.jobs" not in sys.modules:  # which is imported, and not run itself, in that case
+        return text
+    return re.sub(r"(?:python )?launch/(\w+)\.py", lambda match: f"music-map {match[1].replace('_', '-')}", text)
 
 
 def _relative(script: str) -> str:
@@ -140,7 +141,7 @@ def _line(flag: flags.Flag, width: int, *, show_default: bool) -> str:
     if show_default and default not in (None, [], "", False):
         shown = ",".join(default) if isinstance(default, list) else "true" if default is True else default
         told += f" Default: {shown}."
-    return _entry(_form(flag), told, width)
+    return _entry(_form(flag), _named(told), width)
 
 
 def _entry(form: str, told: str, width: int) -> str:
