@@ -13,8 +13,8 @@ WORKDIR/manifest.json:
 
 A file is replaced in three steps, each of which leaves a run that can be read: the manifest lists the old checksum and
 the new one; the file is replaced; the manifest lists the new one alone. A process killed between them leaves one of the
-two files, whole. A folder of arrays is listed by its own manifest, which has the checksums of its arrays. Checkpoints have
-records of their own (music_map.training.checkpoint). metrics.jsonl grows by the line, changes no answer and has none.
+two files, whole. A folder of arrays is listed by its own manifest, which has their checksums. Checkpoints have their
+own records (music_map.training.checkpoint). metrics.jsonl grows by the line, changes no answer and has none.
 
 Runs of earlier versions have no manifest: they are read unverified, which is said once, and get one at the first write.
 """

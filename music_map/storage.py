@@ -270,6 +270,13 @@ def sweep(folder: Path) -> None:
                 _remove(found)
 
 
+def remove_aside(path: Path) -> None:
+    """Deletes a folder that readers never see half deleted: it gets a temporary name first."""
+    aside = _temporary(path)
+    os.replace(path, aside)
+    _remove(aside)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)

@@ -1,29 +1,54 @@
 """Orbax checkpoints with checksums: asynchronous and atomic, the latest ones and the best one kept.
 
-FOLDER/<step>/            an Orbax checkpoint: "state" (arrays) and "progress" (JSON)
-FOLDER/sha256/<step>.json sha256 of each of its files, written once the checkpoint is whole
+FOLDER/<step>/            an Orbax checkpoint: "state" (arrays), "progress" (JSON), "metrics" (which improvement it is)
+FOLDER/sha256/<step>.json its record, written once the checkpoint is whole: sha256 of each file, the improvement, the
+                          run that it belongs to, and the record's own sha256
 FOLDER/damaged-<step>/    a checkpoint whose files did not match, set aside
 
+Orbax writes and reads the arrays, on one process and many. It has no checksums of its files' bytes, and its manager
+reads a file of every checkpoint when it is opened, so that one damaged file would stop all work. Which checkpoints
+there are, whether they are whole and which are kept is therefore decided here, and Orbax reads a checkpoint only when
+all of its files match.
+
 Of several processes all call the same methods: each writes and reads the rows of its own devices, the first one alone
-makes folders, checksums and choices.
+makes folders, records and choices.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import logging
 import os
-from collections.abc import Callable
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from music_map import processes
-from music_map.errors import DamagedFileError, UserError, disk_errors
-from music_map.storage import file_sha256, read_json, write_json
+from music_map.errors import DamagedFileError, UserError, disk_error, disk_errors
+from music_map.storage import (
+    check_form,
+    file_sha256,
+    parse_json,
+    read_bytes,
+    read_json,
+    remove_aside,
+    sealed,
+    sweep,
+    unsealed,
+    write_json,
+)
 
-_FULL = ("no space left", "resource_exhausted", "file too large", "disk quota")
+_FULL = ("no space left", "resource_exhausted", "file too large", "disk quota", "requested and")
+_TEMPORARY = "*.orbax-checkpoint-tmp*"  # Orbax's, until a checkpoint is whole
+_RECORD = {"improvement": int, "run": str, "files": {str: str}, "sha256": str}
+_SMALL = 1 << 16  # bytes of a checkpoint's files besides the arrays, generously
 
 
 def _note_nothing(message: str) -> None:
@@ -36,51 +61,54 @@ class CheckpointStore:
     Args:
       folder: where they are; made on the first save.
       keep: how many of the latest to keep besides the best.
-      warn: called with one line for each damaged checkpoint that is passed over.
+      warn: called with one line for each damaged or missing checkpoint that is passed over.
       read_only: nothing in the folder is touched: for reading beside a run that may still be training.
+      run: fingerprint of the run, stored with each checkpoint: one of another run is damage; "" is not compared.
     """
 
     def __init__(
-        self, folder: Path, *, keep: int = 2, warn: Callable[[str], None] = _note_nothing, read_only: bool = False
+        self,
+        folder: Path,
+        *,
+        keep: int = 2,
+        warn: Callable[[str], None] = _note_nothing,
+        read_only: bool = False,
+        run: str = "",
     ):
         self.folder = folder.absolute()
         self._keep = keep
         self._read_only = read_only
+        self._run = run
         self._warn = warn
-        self._unsealed: int | None = None
+        self._unsealed: tuple[int, int] | None = None  # the step in flight and its improvement
+        self._orbax: ocp.AsyncCheckpointer | None = None
         if not read_only:
             processes.once(self._make_folder)
-        self._manager = self._open()
+        self._steps: list[int] = processes.from_first(self._listed())
 
     def _make_folder(self) -> None:
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            # What killed saves left.
+            for stale in self.folder.glob(_TEMPORARY):
+                shutil.rmtree(stale, ignore_errors=True)
+            sweep(self.folder)
 
-    def _open(self) -> ocp.CheckpointManager:
-        # Ties would let Orbax keep a later checkpoint than the one called best; the running number of the
-        # improvement has no ties.
-        policy = checkpoint_managers.AnyPreservationPolicy(
-            [
-                checkpoint_managers.LatestN(self._keep),
-                checkpoint_managers.BestN(
-                    get_metric_fn=lambda m: m["improvement"], n=1, keep_checkpoints_without_metrics=False
-                ),
-            ]
-        )
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
-            best_fn=lambda m: m["improvement"],  # without it Orbax does not store the metrics that the policy reads
-            create=False,
-            read_only=self._read_only,
-            # What a killed save left behind; another process's save in flight looks the same.
-            cleanup_tmp_directories=not self._read_only,
-            enable_async_checkpointing=True,
-        )
-        return ocp.CheckpointManager(self.folder, options=options)
+    def _listed(self) -> list[int]:
+        if not self.folder.is_dir():
+            return []
+        # Orbax renames a checkpoint to its step when it is whole.
+        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal() and p.is_dir())
+
+    def _checkpointer(self) -> ocp.AsyncCheckpointer:
+        if self._orbax is None:
+            _quiet_threads()
+            self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), timeout_secs=600)
+        return self._orbax
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that are whole, ascending."""
-        return sorted(self._manager.all_steps())
+        """Steps of the checkpoints, the one in flight too, ascending."""
+        return list(self._steps)
 
     def save(self, step: int, state: Any, progress: dict[str, Any], *, improvement: int = -1) -> None:
         """Starts saving; the arrays are copied before this returns, so they may be donated.
@@ -88,7 +116,7 @@ class CheckpointStore:
         Args:
           step: steps done.
           state: pytree of arrays.
-          progress: JSON-able.
+          progress: JSON-able; its "best_step", where it has one, is that of the best checkpoint so far.
           improvement: running number of this improvement of the validation metric, -1 where it is none; the highest
             is kept as the best.
 
@@ -96,41 +124,81 @@ class CheckpointStore:
           UserError: the disk is full (also for the save before, which ran in the background).
         """
         self.wait()
+        processes.once(lambda: self._check_space(step, state))
         with self._saving(step):
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)),
-                metrics={"improvement": improvement},
+            self._checkpointer().save(
+                self.folder / str(step),
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    progress=ocp.args.JsonSave(progress),
+                    metrics=ocp.args.JsonSave({"improvement": improvement}),
+                ),
             )
-        self._unsealed = step
+        self._unsealed = step, improvement
+        self._steps = sorted({*self._steps, step})
+
+    def _check_space(self, step: int, state: Any) -> None:
+        """Raises UserError where the disk has no room: Orbax would find out in the middle of its threads."""
+        wanted = sum(x.nbytes for x in jax.tree.leaves(state)) + _SMALL
+        if shutil.disk_usage(self.folder).free < wanted:
+            raise self._full(step)
 
     def wait(self) -> None:
         """Waits for the save in flight and records its checksums."""
         if self._unsealed is None:
             return
-        step, self._unsealed = self._unsealed, None
+        (step, improvement), self._unsealed = self._unsealed, None
         with self._saving(step):
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
-            processes.once(lambda: self._seal(step))
+            self._checkpointer().wait_until_finished()
+            self._checkpointer().check_for_errors()
+            processes.once(lambda: self._seal(step, improvement))
+            self._steps = processes.from_first(self._listed())
 
-    def _seal(self, step: int) -> None:
+    def _seal(self, step: int, improvement: int) -> None:
+        """Writes the record of a checkpoint and deletes those that need not be kept."""
         with self._saving(step):
-            write_json(self._sums(step), self._checksums(step))
-            kept = {str(s) for s in self.steps()}
-            for stale in self._sums(step).parent.glob("*.json"):
-                if stale.stem not in kept:
-                    stale.unlink(missing_ok=True)
+            record = {"improvement": improvement, "run": self._run, "files": self._checksums(step)}
+            write_json(self._sums(step), sealed(record))
+            steps = self._listed()
+            improvements = {s: self._improvement(s) for s in steps}
+            best = max(steps, key=lambda s: (_rank(improvements[s]), s))
+            for s in steps[: -self._keep]:
+                # One that cannot be judged is left alone.
+                if s != best and improvements[s] is not None:
+                    remove_aside(self.folder / str(s))
+                    self._sums(s).unlink(missing_ok=True)
 
-    def _saving(self, step: int) -> _Saving:
-        return _Saving(self, step)
+    @contextlib.contextmanager
+    def _saving(self, step: int) -> Iterator[None]:
+        """Turns what Orbax raises on a full disk into a UserError that says what is kept."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as e:
+            errors = (e, e.__cause__, e.__context__)
+            if any(word in str(one).lower() for one in errors for word in _FULL):
+                raise self._full(step) from e
+            if isinstance(e, OSError) and (told := disk_error(e, self.folder)):
+                raise told from e
+            raise
+
+    def _full(self, step: int) -> UserError:
+        kept = [s for s in self._listed() if s != step]
+        return UserError(
+            f"{self.folder}: no space left on the disk for the checkpoint of step {step}; "
+            + (f"that of step {kept[-1]} is kept. " if kept else "")
+            + "Free some space and run the same command again"
+        )
 
     def close(self) -> None:
         """Waits for the save in flight and ends Orbax's threads."""
         try:
             self.wait()
         finally:
-            self._manager.close()
+            if self._orbax is not None:
+                self._orbax.close()
+                self._orbax = None
 
     def __enter__(self) -> CheckpointStore:
         return self
@@ -147,17 +215,35 @@ class CheckpointStore:
         root = self.folder / str(step)
         return {str(p.relative_to(root)): file_sha256(p) for p in sorted(root.rglob("*")) if p.is_file()}
 
+    def _record(self, step: int) -> dict[str, Any] | None:
+        """A checkpoint's record; None where there is none. Raises DamagedFileError."""
+        path = self._sums(step)
+        if not path.exists():
+            return None
+        stored = read_json(path, dict)
+        if "files" not in stored:  # earlier versions recorded the checksums alone
+            check_form(stored, {str: str}, path)
+            return {"files": stored}
+        check_form(stored, _RECORD, path)
+        return unsealed(stored, path)
+
     def _check(self, step: int) -> None:
         """Raises DamagedFileError naming the first file that differs; a checkpoint without a record passes."""
-        if not self._sums(step).exists():
+        record, root = self._record(step), self.folder / str(step)
+        if record is None:
             return
-        root = self.folder / str(step)
-        for name, wanted in read_json(self._sums(step)).items():
+        if self._run and record.get("run") not in (None, "", self._run):
+            raise DamagedFileError(f"{root}: is a checkpoint of another run")
+        for name, wanted in record["files"].items():
             path = root / name
             if not path.is_file():
                 raise DamagedFileError(f"{path}: missing from the checkpoint of step {step}")
-            if file_sha256(path) != wanted:
+            if _sha256_of(path) != wanted:
                 raise DamagedFileError(f"{path}: damaged (its checksum differs), in the checkpoint of step {step}")
+        known = record["files"].keys()
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and str(path.relative_to(root)) not in known and not path.name.startswith("."):
+                raise DamagedFileError(f"{path}: is no file of the checkpoint of step {step}")
 
     def _damage(self, step: int) -> str:
         """What is wrong with a checkpoint; "" where nothing is."""
@@ -167,11 +253,28 @@ class CheckpointStore:
             return str(e)
         return ""
 
+    def _improvement(self, step: int) -> int | None:
+        """Which improvement a checkpoint is, -1 for none; None where the file that says it is damaged."""
+        try:
+            record = self._record(step) or {"files": {}}
+            if "improvement" in record:
+                return record["improvement"]
+            # Killed before there was a record, or of an earlier version.
+            for name in ("metrics/metadata", "metrics/metrics"):
+                path = self.folder / str(step) / name
+                if path.is_file() and _sha256_of(path) == record["files"].get(name, _sha256_of(path)):
+                    found = parse_json(read_bytes(path), path)
+                    check_form(found, {"improvement": int}, path)
+                    return found["improvement"]
+        except DamagedFileError:
+            pass
+        return None
+
     def best_first(self) -> list[int]:
         """Steps to evaluate with, in order: the best, then the others from the latest back."""
         steps = self.steps()
-        improvements = {s: self._manager.metrics(s)["improvement"] for s in steps}
-        return sorted(steps, key=lambda s: (improvements[s], s), reverse=True)
+        improvements = {s: self._improvement(s) for s in steps}
+        return sorted(steps, key=lambda s: (_rank(improvements[s]), s), reverse=True)
 
     def restore(self, like: Any, *, best: bool = False) -> tuple[int, Any, dict[str, Any]] | None:
         """Loads the latest checkpoint that is undamaged, or the best one.
@@ -195,8 +298,8 @@ class CheckpointStore:
             restored = None
             if not found:
                 try:
-                    restored = self._manager.restore(
-                        step,
+                    restored = self._checkpointer().restore(
+                        self.folder / str(step),
                         args=ocp.args.Composite(
                             state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
                         ),
@@ -205,6 +308,8 @@ class CheckpointStore:
                     # Orbax and tensorstore say in many ways that a file cannot be read.
                     found = f"{self.folder / str(step)}: cannot be read ({' '.join(str(e).split())[:200]})"
                 if not processes.any_says(bool(found)):
+                    if best:
+                        self._warn_of_another(step, restored["progress"].get("best_step"), damage)
                     return step, restored["state"], restored["progress"]
                 found = found or f"{self.folder / str(step)}: cannot be read by another process"
             damage.append(found)
@@ -215,6 +320,14 @@ class CheckpointStore:
             )
         return None
 
+    def _warn_of_another(self, step: int, wanted: int | None, damage: list[str]) -> None:
+        """Says that the best checkpoint by the progress of another one, the restored one, is not there."""
+        if wanted in (None, step) or damage:
+            return
+        found = processes.from_first(self._damage(wanted) if wanted in self._steps else "")
+        why = found or f"{self.folder / str(wanted)}: the best checkpoint is missing"
+        self._warn(f"{why}; that of step {step} is used instead and gives other figures: put it back from a copy")
+
     def discard_after(self, step: int | None) -> None:
         """Sets aside the checkpoints after `step` (all for None): a resumed run writes those steps anew."""
         late = processes.from_first([s for s in self.steps() if step is None or s > step])
@@ -222,32 +335,53 @@ class CheckpointStore:
             return
 
         def set_aside() -> None:
-            for s in late:
-                os.replace(self.folder / str(s), self.folder / f"damaged-{s}")
+            with disk_errors(self.folder):
+                for s in late:
+                    aside = self._free_name(f"damaged-{s}")
+                    os.replace(self.folder / str(s), aside)
+                    if self._sums(s).exists():
+                        os.replace(self._sums(s), self._sums(s).with_name(f"{aside.name}.json"))
 
         processes.once(set_aside)
-        self._manager.close()
-        self._manager = self._open()
+        self._steps = processes.from_first(self._listed())
+
+    def _free_name(self, name: str) -> Path:
+        names = (name, *(f"{name}-{n}" for n in range(2, 1_000)))
+        return next(path for path in map(self.folder.joinpath, names) if not path.exists())
 
 
-class _Saving:
-    """Turns what Orbax raises on a full disk into a UserError that says what is kept."""
+def _rank(improvement: int | None) -> int:
+    return -2 if improvement is None else improvement
 
-    def __init__(self, store: CheckpointStore, step: int):
-        self.store = store
-        self.step = step
 
-    def __enter__(self) -> None:
-        return None
+def _sha256_of(path: Path) -> str:
+    """A file's sha256. Raises DamagedFileError where it cannot be read."""
+    try:
+        return file_sha256(path)
+    except OSError as e:
+        raise DamagedFileError(f"{path}: cannot be read ({e.strerror}); check its permissions and the disk") from e
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None or isinstance(error, UserError) or not isinstance(error, Exception):
-            return
-        text = str(error).lower()
-        if any(word in text for word in _FULL) or getattr(error, "errno", None) in (27, 28, 122):
-            kept = [s for s in self.store.steps() if s != self.step]
-            raise UserError(
-                f"{self.store.folder}: no space left on the disk for the checkpoint of step {self.step}; "
-                + (f"that of step {kept[-1]} is kept. " if kept else "")
-                + "Free some space and run the same command again"
-            ) from error
+
+@functools.cache
+def _quiet_threads() -> None:
+    """Keeps stderr from what Orbax's threads say of errors, which `wait` raises anyway: pages of tracebacks.
+
+    For good: threads of a failed save may speak up until the process ends.
+    """
+    in_threads, in_native_code = threading.excepthook, sys.unraisablehook
+
+    def keep(record: logging.LogRecord) -> bool:
+        return f"{os.sep}orbax{os.sep}" not in record.pathname
+
+    def ended(args: threading.ExceptHookArgs) -> None:
+        if not isinstance(args.exc_value, OSError):
+            in_threads(args)
+
+    def unraisable(args: Any) -> None:
+        # What tensorstore says of writes that end after the event loop of a failed save.
+        if str(args.exc_value) != "Event loop is closed":
+            in_native_code(args)
+
+    for name in ("absl", "asyncio", "concurrent.futures"):
+        logging.getLogger(name).addFilter(keep)
+    threading.excepthook, sys.unraisablehook = ended, unraisable

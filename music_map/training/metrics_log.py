@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from music_map.errors import disk_errors
-from music_map.storage import write_text
+from music_map.errors import DamagedFileError, disk_errors
+from music_map.storage import check_form, parse_json, read_bytes, write_text
+
+
+def _silent(text: str) -> None:
+    del text
 
 
 class MetricsLog:
@@ -16,22 +21,37 @@ class MetricsLog:
     Args:
       path: the file.
       writes: False in all but one of several processes: the file is left alone.
+      warn: called with one line where the file has lines that are not what was written.
     """
 
-    def __init__(self, path: Path, *, writes: bool = True):
+    def __init__(self, path: Path, *, writes: bool = True, warn: Callable[[str], None] = _silent):
         self.path = path
         self._writes = writes
+        self._warn = warn
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines; a last line that a killed process left half written is passed over."""
+        """All whole lines. Damaged ones are passed over with a warning; a last one without its end, half written by a
+        killed process, without.
+
+        Raises:
+          DamagedFileError: the file cannot be read, or is a folder.
+        """
         if not self.path.exists():
             return []
-        lines = []
-        for line in self.path.read_text().splitlines():
+        whole, _, _ = read_bytes(self.path).rpartition(b"\n")
+        lines, damaged = [], []
+        for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
             try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+                found = parse_json(line, self.path)
+                check_form(found, {"step": int}, self.path)
+                lines.append(found)
+            except DamagedFileError:
+                damaged.append(number)
+        if damaged:
+            many = (
+                f"lines {damaged[0]} and {len(damaged) - 1} others are" if len(damaged) > 1 else f"line {damaged[0]} is"
+            )
+            self._warn(f"{self.path}: {many} damaged and passed over; the other {len(lines)} are kept")
         return lines
 
     def resume(self, step: int) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -190,6 +191,116 @@ def test_half_written_log_line_is_dropped(tmp_path):
     assert [json.loads(line)["step"] for line in log.path.read_text().splitlines()] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "broken", [b'{"step": 2, "tra\n', b"\xff\n", b"[2]\n", b"\n", b'{"step": "2"}\n', b'{"step": NaN}\n']
+)
+def test_a_broken_log_line_takes_no_other_with_it(tmp_path, broken):
+    warnings = []
+    log = MetricsLog(tmp_path / "metrics.jsonl", warn=warnings.append)
+    log.path.write_bytes(b'{"step": 1}\n' + broken + b'{"step": 3}\n{"step": 4}\n')
+    assert [line["step"] for line in log.read()] == [1, 3, 4]
+    assert warnings == [f"{log.path}: line 2 is damaged and passed over; the other 3 are kept"]
+    log.resume(3)
+    assert [line["step"] for line in MetricsLog(log.path).read()] == [1, 3]
+
+
+def test_a_log_that_is_empty_missing_or_a_folder(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    assert log.read() == []
+    log.path.touch()
+    assert log.read() == []
+    log.path.unlink()
+    log.path.mkdir()
+    with pytest.raises(DamagedFileError, match=r"metrics\.jsonl: cannot be read \(Is a directory\)"):
+        log.resume(0)
+
+
+def stored(tmp_path, values=(0.1, 0.9, 0.2, 0.3)):
+    """Checkpoints of four epochs, the second one the best, which is the best of all and not among the latest."""
+    told = iter(values)
+    loop = dataclasses.replace(LOOP, num_epochs=4, checkpoint_every_seconds=1e9)
+    result, *_ = run(tmp_path, loop=loop, evaluate=lambda p: {"ndcg@20": next(told)})
+    return tmp_path / "checkpoints", result.position.best_step, result.step
+
+
+def restored(folder, *, best=True, run=""):
+    warnings = []
+    with CheckpointStore(folder, warn=warnings.append, read_only=True, run=run) as store:
+        found = store.restore(create_state(STEP, inputs_and_data()[0], seed=0), best=best)
+    return found[0], warnings
+
+
+def test_no_damaged_file_of_one_checkpoint_stops_the_others(tmp_path):
+    folder, best, last = stored(tmp_path)
+    assert restored(folder) == (best, [])
+    files = [p for p in (folder / str(best)).rglob("*") if p.is_file()] + [folder / "sha256" / f"{best}.json"]
+    for path in files:
+        content = path.read_bytes()
+        for damaged in (b"x" + content[1:] if content[:1] != b"x" else b"y" + content[1:], b"", None):
+            if damaged is None:
+                path.unlink()
+            elif damaged == content:
+                continue
+            else:
+                path.write_bytes(damaged)
+            step, warnings = restored(folder)
+            if path.parent.name == "sha256" and damaged is None:
+                assert (step, warnings) == (best, [])  # as a process killed before it wrote the record
+            else:
+                assert step == last and str(path) in warnings[0]
+            assert restored(folder, best=False) == (last, [])
+        path.write_bytes(content)
+    assert restored(folder) == (best, [])
+
+
+def test_a_missing_best_checkpoint_is_said(tmp_path):
+    folder, best, last = stored(tmp_path)
+    shutil.rmtree(folder / str(best))
+    step, warnings = restored(folder)
+    assert step == last and warnings == [
+        f"{folder / str(best)}: the best checkpoint is missing; that of step {last} is used instead and gives other "
+        "figures: put it back from a copy"
+    ]
+
+
+def test_a_file_that_is_none_of_the_checkpoint_is_refused(tmp_path):
+    folder, best, last = stored(tmp_path)
+    (folder / str(best) / "state" / ".DS_Store").touch()
+    assert restored(folder) == (best, [])
+    (folder / str(best) / "state" / "more.pkl").touch()
+    step, warnings = restored(folder)
+    assert step == last and "more.pkl: is no file of the checkpoint" in warnings[0]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    folder = tmp_path / "checkpoints"
+    inputs, _ = inputs_and_data()
+    with CheckpointStore(folder, run="one") as store:
+        store.save(1, create_state(STEP, inputs, seed=0), {})
+    assert restored(folder, best=False, run="one") == restored(folder, best=False) == (1, [])
+    with pytest.raises(DamagedFileError, match=r"checkpoints/1: is a checkpoint of another run"):
+        restored(folder, best=False, run="another")
+
+
+def test_reading_changes_nothing(tmp_path):
+    folder, *_ = stored(tmp_path)
+    (folder / "7.orbax-checkpoint-tmp").mkdir()
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    restored(folder)
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+    CheckpointStore(folder).close()
+    assert not (folder / "7.orbax-checkpoint-tmp").exists()
+
+
+def test_a_damaged_checkpoint_is_set_aside_beside_an_earlier_one(tmp_path):
+    folder, _, last = stored(tmp_path)
+    (folder / f"damaged-{last}").mkdir()
+    with CheckpointStore(folder) as store:
+        store.discard_after(last - 1)
+        assert last not in store.steps()
+    assert (folder / f"damaged-{last}-2" / "state").is_dir()
+
+
 def test_unknown_metric_is_named(tmp_path):
     with pytest.raises(UserError, match=r"config\.eval\.metric='ndcg@21' is unknown; choose one of ndcg@20"):
         run(tmp_path, loop=dataclasses.replace(LOOP, metric="ndcg@21"))
@@ -204,7 +315,7 @@ from music_map.errors import UserError
 workdir = Path({workdir!r})
 run(workdir, should_stop=stop_after(1))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))  # the writes of the next checkpoint fail, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))  # the writes of the next checkpoint fail, as on a full disk
 try:
     run(workdir)
 except UserError as e:
@@ -212,12 +323,13 @@ except UserError as e:
 """
 
 
-def test_full_disk_at_save_keeps_what_is_there(tmp_path):
+@pytest.mark.parametrize("size", [300, 1_000, 4_096])  # of metrics.jsonl, of the arrays, of Orbax's metadata
+def test_full_disk_at_save_keeps_what_is_there(tmp_path, size):
     workdir = tmp_path / "run"
     here = os.path.dirname(__file__)
-    code = FULL_DISK.format(tests=os.path.dirname(here), here=here, workdir=str(workdir))
+    code = FULL_DISK.format(tests=os.path.dirname(here), here=here, workdir=str(workdir), size=size)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert "no space left" in done.stdout, done.stdout + done.stderr
+    assert "no space left" in done.stdout and done.stderr == "", done.stdout + done.stderr
     again, *_ = run(workdir)
     assert again.resumed_from is not None and again.reason == "epochs"
 
