@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from launch import app, experiment, stages
@@ -23,9 +24,9 @@ from music_map.graph.build import build_graph
 from music_map.model.lightgcn import Params
 from music_map.preprocess.dataset import SPLITS, Events
 from music_map.recency.fit import Examples, fit_head, gather, join
-from music_map.recency.history import before
+from music_map.recency.history import Histories, before
 from music_map.recency.moment import Moment, observe
-from music_map.recency.scores import FEATURES, Embeddings, Weights, recency_scores
+from music_map.recency.scores import FEATURES, Embeddings, RecencyScorer, Weights
 from music_map.recency.settings import RecencySettings
 from music_map.recency.windows import Window, choose_windows
 from music_map.storage import fingerprint, read_json, write_json
@@ -125,22 +126,37 @@ def _examples_of(run: Experiment, windows: list[Window], params: Params, protoco
         except UserError:  # nobody of the window has a target that the protocol counts
             continue
         past = as_of(run, window.now)
-        moment = _moment(run, train, task.users, window.now)
-        embeddings = Embeddings(*experiment.encode(past, params))
-        found.append(gather(task, moment, embeddings, settings, seed=run.config.train.seed + number))
+        scorer = _scorer(run, experiment.encode(past, params), {}, train, now=window.now)
+        found.append(gather(task, scorer, settings, seed=run.config.train.seed + number, progress=app.bar))
     return found
 
 
-def _moment(run: Experiment, events: Events, users: np.ndarray, now: int) -> Moment:
-    return observe(
-        events,
-        users,
-        run.dataset.item_features(),
-        now=now,
-        num_users=run.dataset.num_users,
-        num_items=run.dataset.num_items,
+def _scorer(
+    run: Experiment, embeddings: tuple[jax.Array, jax.Array], weights: Weights, events: Events, *, now: int
+) -> RecencyScorer:
+    """The scorer of all users as of the second `now`; later ones of `events` are not read."""
+    num_users = run.dataset.num_users
+    return RecencyScorer(
+        Embeddings(*embeddings),
+        weights,
+        _moment(run, events, now),
+        Histories.of(events, num_users=num_users),
         latest_length=run.config.recency.latest_songs,
+        backend=run.settings.model.backend,
     )
+
+
+# By the data's fingerprint, number of events and time: several protocols share them.
+_moments: dict[tuple[str, int, int], Moment] = {}
+
+
+def _moment(run: Experiment, events: Events, now: int) -> Moment:
+    key = run.dataset.fingerprint, len(events.user), now
+    if key not in _moments:
+        features = run.dataset.item_features()
+        sizes = {"num_users": run.dataset.num_users, "num_items": run.dataset.num_items}
+        _moments[key] = observe(events, features, now=now, **sizes)
+    return _moments[key]
 
 
 def weights_for(run: Experiment, workdir: Path, protocol: str) -> Weights | None:
@@ -223,10 +239,9 @@ def ablations(
     _, past_params = experiment.best_params(as_of(run, windows[-1].now), workdir / "recency")
     examples = join(_examples_of(run, windows, past_params, task.protocol.name))
     dataset = run.dataset
-    moment = _moment(run, dataset.events("train"), task.users, dataset.train_end)
-    embeddings = Embeddings(*experiment.encode(run, params))
+    scorer = _scorer(run, experiment.encode(run, params), {}, dataset.events("train"), now=dataset.train_end)
     for name, used in parts.items():
-        yield name, recency_scores(moment, embeddings, fit_weights(run, examples, used=used))
+        yield name, scorer.at(weights=fit_weights(run, examples, used=used))
 
 
 def scores_for(run: Experiment, workdir: Path, params: Params, task: RankingTask) -> ScoreBlock | None:
@@ -235,17 +250,15 @@ def scores_for(run: Experiment, workdir: Path, params: Params, task: RankingTask
     if weights is None:
         return None
     dataset = run.dataset
-    moment = _moment(run, dataset.events("train"), task.users, dataset.train_end)
-    return recency_scores(moment, Embeddings(*experiment.encode(run, params)), weights)
+    return _scorer(run, experiment.encode(run, params), weights, dataset.events("train"), now=dataset.train_end)
 
 
-def present_scores(opened: experiment.Run, workdir: Path, users: np.ndarray, *, heard: bool) -> ScoreBlock | None:
+def present_scores(opened: experiment.Run, workdir: Path, *, heard: bool) -> RecencyScorer | None:
     """The recency score of all songs at the end of all logs, for use and not for measuring.
 
     Args:
       opened: the run.
       workdir: its folder.
-      users: int32, the users that will be asked for, ascending indices.
       heard: whether heard songs may be recommended: then the head is that of a protocol that masks none.
 
     Returns:
@@ -262,6 +275,5 @@ def present_scores(opened: experiment.Run, workdir: Path, users: np.ndarray, *, 
     # The splits follow each other in time: a stable sort by user keeps each user's events in order.
     order = np.argsort(events.user, kind="stable")
     events = Events(*(column[order] for column in events))
-    moment = _moment(run, events, users.astype(np.int32), int(events.timestamp.max()))
     _, params = experiment.best_params(run, workdir)
-    return recency_scores(moment, Embeddings(*experiment.encode(run, params)), weights)
+    return _scorer(run, experiment.encode(run, params), weights, events, now=int(events.timestamp.max()))

@@ -172,7 +172,7 @@ def _user_scores(opened: experiment.Run, workdir: Path, recommender: Recommender
     at = index_of(recommender.export.user_ids, np.array([user]))
     if at[0] < 0:
         return None
-    scores = recency.present_scores(opened, workdir, at, heard=_HEARD.value)
+    scores = recency.present_scores(opened, workdir, heard=_HEARD.value)
     return None if scores is None else np.asarray(scores(at.astype(np.int32)))[0]
 
 
@@ -238,8 +238,7 @@ def main() -> int:
         elif _ALL.value and _DRY_RUN.value:
             said = plan_every_user(recommender, output, k=_K.value)
         elif _ALL.value:
-            users = np.arange(len(recommender.export.user_ids), dtype=np.int32)
-            scores = recency.present_scores(opened, workdir, users, heard=filters.heard)
+            scores = recency.present_scores(opened, workdir, heard=filters.heard)
             said = write_every_user(recommender, output, k=_K.value, filters=filters, scores=scores)
         else:
             said = _batch(recommender, filters, output)

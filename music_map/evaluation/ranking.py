@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +18,13 @@ from music_map.axis import NAME
 from music_map.errors import UserError
 from music_map.evaluation.pairs import Pairs
 from music_map.progress import Progress, silent
+from music_map.threads import num_workers, ordered_map
 from music_map.topk import top_k
 
-# users int32 [B] -> scores float [B, I], a NumPy or a JAX array; larger is better, -inf withdraws the song.
+# users int32 [B] -> scores float [B, I], a NumPy or a JAX array; larger is better, -inf withdraws the song. It may also
+# have `block_size`, users scored at once; `ranked`, best_songs of what it would score, in one program; and `prepare`,
+# the part of the work that needs no device: `rank` calls it ahead, on several threads, and passes on what it gives in
+# place of the users.
 ScoreBlock = Callable[[np.ndarray], np.ndarray | jax.Array]
 
 # Of a block of scores: a CPU is no faster with more, a GPU is kept busy.
@@ -53,8 +59,8 @@ class EmbeddingScores:
 
     def ranked(
         self, users: np.ndarray, allowed: jax.Array | None, rows: np.ndarray, items: np.ndarray, *, k: int
-    ) -> tuple[jax.Array, jax.Array]:
-        """`_mask_and_rank` of the scores of `users` on one device: in one program, which saves a copy of them."""
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """`best_songs` of the scores of `users` on one device: in one program, which saves a copy of them."""
         return _dot_and_rank(self._users, self._items, users, allowed, rows, items, k=k)
 
 
@@ -130,45 +136,64 @@ def rank(
         raise ValueError(f"masked has {masked.num_rows} rows for {len(users)} users")
     mine = processes.share(len(users)) if shared else range(len(users))
     devices = getattr(score_block, "num_devices", 1)
-    block_size = min(block_size or devices * default_block_size(num_items), max(len(mine), 1))
-    block_size = -(-block_size // devices) * devices
+    block_size = block_size or getattr(score_block, "block_size", devices * default_block_size(num_items))
+    block_size = -(-min(block_size, max(len(mine), 1)) // devices) * devices
     allowed = None if candidates is None else jnp.asarray(candidates, bool)
     found = min(k, num_items)
     topk = np.full((len(mine), k), -1, np.int32)
-    with progress("ranking", len(mine), "user") as advance:
-        for start in range(mine.start, mine.stop, block_size):
-            block = users[start : min(start + block_size, mine.stop)]
-            # A short last block is filled up with its first user: one shape, one compilation.
-            filled = np.concatenate([block, np.full(block_size - len(block), block[0], np.int32)])
-            rows, items = _mask_indices(masked, start, len(block), out_of_range=block_size)
-            if isinstance(score_block, EmbeddingScores) and devices == 1:
-                best, any_nan = score_block.ranked(filled, allowed, rows, items, k=found)
-            else:
-                scores = jnp.asarray(score_block(filled))
-                if scores.shape != (block_size, num_items):
-                    raise ValueError(f"score_block gave shape {scores.shape}, not {(block_size, num_items)}")
-                best, any_nan = _ranker(scores.sharding)(scores, allowed, rows, items, k=found)
+    prepare = getattr(score_block, "prepare", lambda block: block)
+
+    def prepared(start: int) -> tuple[int, Any, np.ndarray, np.ndarray]:
+        block = users[start : min(start + block_size, mine.stop)]
+        # A short last block is filled up with its first user: one shape, one compilation.
+        filled = np.concatenate([block, np.full(block_size - len(block), block[0], np.int32)])
+        return start, prepare(filled), *mask_indices(masked, start, len(block), out_of_range=block_size)
+
+    def ranked(block: Any, rows: np.ndarray, items: np.ndarray) -> tuple[jax.Array, jax.Array, jax.Array]:
+        if hasattr(score_block, "ranked") and devices == 1:
+            return score_block.ranked(block, allowed, rows, items, k=found)
+        scores = jnp.asarray(score_block(block))
+        if scores.shape != (block_size, num_items):
+            raise ValueError(f"score_block gave shape {scores.shape}, not {(block_size, num_items)}")
+        return _ranker(scores.sharding)(scores, allowed, rows, items, k=found)
+
+    workers = num_workers()
+    with progress("ranking", len(mine), "user") as advance, ThreadPoolExecutor(workers) as pool:
+
+        def store(start: int, best: jax.Array, _: jax.Array, any_nan: jax.Array) -> None:
             if np.any(any_nan):
                 raise UserError(
                     "a score is NaN: the model has diverged; train again, with a lower learning rate for instance"
                 )
-            topk[start - mine.start : start - mine.start + len(block), :found] = np.asarray(best)[: len(block)]
-            advance(len(block))
+            rows = topk[start - mine.start :][:block_size]
+            rows[:, :found] = np.asarray(best)[: len(rows)]
+            advance(len(rows))
+
+        under_way = None
+        starts = range(mine.start, mine.stop, block_size)
+        # The next block is prepared on the host, and given to the device, before the last one's lists are waited for.
+        for start, *block in ordered_map(prepared, starts, pool=pool, ahead=workers):
+            result = ranked(*block)
+            if under_way is not None:
+                store(*under_way)
+            under_way = start, *result
+        if under_way is not None:
+            store(*under_way)
     return processes.gather_rows(topk, len(users)) if shared else topk
 
 
-def _ranker(sharding: jax.sharding.Sharding) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """`_mask_and_rank` on the devices that have the scores' rows."""
-    return _mask_and_rank if sharding.num_devices == 1 else _sharded_ranker(sharding)
+def _ranker(sharding: jax.sharding.Sharding) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
+    """`best_songs` on the devices that have the scores' rows."""
+    return best_songs if sharding.num_devices == 1 else _sharded_ranker(sharding)
 
 
 @functools.cache
-def _sharded_ranker(sharding: NamedSharding) -> Callable[..., tuple[jax.Array, jax.Array]]:
+def _sharded_ranker(sharding: NamedSharding) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
     def here(scores: jax.Array, allowed: jax.Array | None, rows: jax.Array, items: jax.Array, *, k: int):
         rows = rows - jax.lax.axis_index(NAME) * scores.shape[0]
         # What belongs to other devices lies outside; a negative index would count from the end.
-        best, any_nan = _mask_and_rank(scores, allowed, jnp.where(rows < 0, scores.shape[0], rows), items, k=k)
-        return best, any_nan[None]
+        best, found, any_nan = best_songs(scores, allowed, jnp.where(rows < 0, scores.shape[0], rows), items, k=k)
+        return best, found, any_nan[None]
 
     @functools.partial(jax.jit, static_argnames="k")
     def ranked(scores: jax.Array, allowed: jax.Array | None, rows: jax.Array, items: jax.Array, *, k: int):
@@ -182,17 +207,27 @@ def _sharded_ranker(sharding: NamedSharding) -> Callable[..., tuple[jax.Array, j
 
 
 @functools.partial(jax.jit, static_argnames="k")
-def _mask_and_rank(
+def best_songs(
     scores: jax.Array, allowed: jax.Array | None, rows: jax.Array, items: jax.Array, *, k: int
-) -> tuple[jax.Array, jax.Array]:
-    """Top-k of the scores that are neither disallowed nor at (rows, items); indices beyond the rows are ignored."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The k best of the songs that are neither disallowed nor at (rows, items).
+
+    Args:
+      scores: float32 [B, I].
+      allowed: bool [I], or None: all.
+      rows, items: int32 [N], songs withheld from single users; rows of B and more are ignored.
+      k: at most I.
+
+    Returns:
+      songs int32 [B, k], best first, -1 once there are fewer; their scores float32 [B, k]; and whether a score is NaN.
+    """
     if allowed is not None:
         scores = jnp.where(allowed[None], scores, -jnp.inf)
     scores = scores.at[rows, items].set(-jnp.inf, mode="drop")
     best, index = top_k(scores, k)
     # The maximum of anything with a NaN is NaN, whatever its sign; top_k puts one with the sign bit last. On CPU it
     # takes a third of the time of isnan(scores).any().
-    return jnp.where(best == -jnp.inf, -1, index), jnp.isnan(scores.max(axis=1)).any()
+    return jnp.where(best == -jnp.inf, -1, index), best, jnp.isnan(scores.max(axis=1)).any()
 
 
 @functools.partial(jax.jit, static_argnames="k")
@@ -205,11 +240,11 @@ def _dot_and_rank(
     items: jax.Array,
     *,
     k: int,
-) -> tuple[jax.Array, jax.Array]:
-    return _mask_and_rank(_dot(user_emb, item_emb, users), allowed, rows, items, k=k)
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return best_songs(_dot(user_emb, item_emb, users), allowed, rows, items, k=k)
 
 
-def _mask_indices(
+def mask_indices(
     masked: Pairs | None, start: int, num_rows: int, *, out_of_range: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(rows, items) of the pairs masked in a block, filled up with `out_of_range` rows to a power of two."""

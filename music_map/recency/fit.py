@@ -11,6 +11,7 @@ that over uniform samples of the others, weighted to stand for all.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,9 +21,10 @@ import numpy as np
 from scipy.optimize import minimize
 
 from music_map.evaluation.protocols import RankingTask
+from music_map.evaluation.ranking import best_songs, mask_indices
+from music_map.progress import Progress, silent
 from music_map.recency.history import FAMILIARITY
-from music_map.recency.moment import Moment
-from music_map.recency.scores import DENSE, FEATURES, Embeddings, Weights, dense_features
+from music_map.recency.scores import FEATURES, BlockFeatures, RecencyScorer, Weights
 from music_map.recency.settings import RecencySettings
 
 
@@ -41,78 +43,103 @@ class Examples(NamedTuple):
 
 
 def gather(
-    task: RankingTask, moment: Moment, embeddings: Embeddings, settings: RecencySettings, *, seed: int
+    task: RankingTask, scorer: RecencyScorer, settings: RecencySettings, *, seed: int, progress: Progress = silent
 ) -> Examples:
     """Examples of one window: the task's targets and candidates, with features as of the moment before it.
 
     Args:
-      task: of the window; its users are the moment's.
-      moment: the last one before the window.
-      embeddings: of an encoder that knows no event of the window.
+      task: of the window.
+      scorer: as of the last moment before the window, with an encoder that knows no event of it; its weights are not
+        read.
       settings: how many users and songs are drawn.
       seed: of all draws.
+      progress: reports users.
     """
     rng = np.random.default_rng(seed)
     chosen = np.arange(len(task.users))
     if len(chosen) > settings.num_users:
         chosen = np.sort(rng.choice(chosen, settings.num_users, replace=False))
-    candidates = task.candidates.copy()
-    heads = np.argsort(-np.where(candidates[:, None], moment.trend, -np.inf), axis=0, kind="stable")
+    trend = scorer.moment.trend(scorer.now)
+    heads = np.argsort(-np.where(task.candidates[:, None], trend, -np.inf), axis=0, kind="stable")
     popular = np.unique(heads[: settings.num_top])
-    block = max(1, 2**24 // (candidates.size * len(DENSE)))
+    top, allowed = min(settings.num_top, scorer.num_items), jnp.asarray(task.candidates)
+    block = max(1, scorer.block_size // 2)
     parts = []
-    for start in range(0, len(chosen), block):
-        picked = chosen[start : start + block]
-        rows = moment.rows(task.users[picked])
-        dense = dense_features(moment, embeddings, rows)
-        for at, (user, row) in enumerate(zip(picked, rows, strict=True)):
-            parts.append(_example(task, moment, dense[:, at], int(user), int(row), candidates, popular, settings, rng))
+    with progress("recency", len(chosen), "user") as advance:
+        for start in range(0, len(chosen), block):
+            picked = chosen[start : start + block]
+            # A short last block is filled up: one shape, one compilation.
+            filled = np.append(picked, np.full(block - len(picked), picked[0]))
+            withheld = task.masked.select(filled)
+            features = scorer.features(task.users[filled])
+            best = np.asarray(
+                _best(features.on_device, allowed, *mask_indices(withheld, 0, block, out_of_range=block), k=top)
+            )
+            drawn = [
+                _draw(task, features, best[:, at], at, int(user), popular, settings, rng)
+                for at, user in enumerate(picked)
+            ]
+            songs = np.full((block, _room(max(len(part[0]) for part in drawn))), -1, np.int32)
+            for at, part in enumerate(drawn):
+                songs[at, : len(part[0])] = part[0]
+            values = features.at(songs)
+            parts += [(values[at, : len(part[0])], *part[1:]) for at, part in enumerate(drawn)]
+            advance(len(picked))
     return _stack(parts)
 
 
-def _example(
+@functools.partial(jax.jit, static_argnames="k")
+def _best(features: jax.Array, allowed: jax.Array, rows: jax.Array, items: jax.Array, *, k: int) -> jax.Array:
+    """The songs of largest value of each feature [F, B, I] of each user: int32 [F, B, k]."""
+    return jax.lax.map(lambda scores: best_songs(scores, allowed, rows, items, k=k)[0], features)
+
+
+def _room(length: int) -> int:
+    """The next multiple of 256: few shapes to compile for."""
+    return max(1, -(-length // 256)) * 256
+
+
+def _draw(
     task: RankingTask,
-    moment: Moment,
-    dense: np.ndarray,
+    features: BlockFeatures,
+    best: np.ndarray,
+    at: int,
     user: int,
-    row: int,
-    candidates: np.ndarray,
     popular: np.ndarray,
     settings: RecencySettings,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features [C, F], log weights [C] and targets [C] of one user."""
+    """Songs int [C], log weights [C] and targets [C] of one user, the `at`-th of the block.
+
+    Args:
+      best: int32 [F, k], the first songs of each feature that the device computes.
+    """
     targets = task.targets.items[task.targets.offsets[user] : task.targets.offsets[user + 1]]
-    targets = targets[candidates[targets]]
+    targets = targets[task.candidates[targets]]
     if len(targets) == 0:
-        return np.zeros((0, len(FEATURES)), np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32)
+        return np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32)
     if len(targets) > settings.max_targets:
         targets = rng.choice(targets, settings.max_targets, replace=False)
-    allowed = candidates.copy()
+    allowed = task.candidates.copy()
     allowed[task.masked.items[task.masked.offsets[user] : task.masked.offsets[user + 1]]] = False
-    low, high = moment.familiar.offsets[row : row + 2]
-    met = moment.familiar.items[low:high]
-    known = moment.familiar.features[low:high]
-    best = np.argsort(-known[:, FAMILIARITY.index("activation^0.5")], kind="stable")[: settings.num_familiar]
-    masked = np.where(allowed, dense, -np.inf)
-    top = min(settings.num_top, dense.shape[1] - 1)
-    first = np.argpartition(-masked, top, axis=1)[:, :top]
-    sure = np.unique(np.concatenate([targets, met[best], popular, first.ravel()]))
+    lists = features.lists
+    mine = slice(*lists.offsets[at : at + 2])
+    met, known = lists.items[mine], lists.features[mine, FAMILIARITY.index("activation^0.5")]
+    found = [targets, met[np.argsort(-known, kind="stable")[: settings.num_familiar]], popular, best[best >= 0]]
+    for songs, values in features.of_names(at):
+        there = allowed[songs]
+        songs, values = songs[there], values[there]
+        found.append(songs[np.argsort(-values, kind="stable")[: settings.num_top]])
+    sure = np.unique(np.concatenate(found))
     sure = sure[allowed[sure]]
-    others = np.flatnonzero(allowed)
-    others = others[~np.isin(others, sure, assume_unique=True)]
+    is_other = allowed
+    is_other[sure] = False
+    others = np.flatnonzero(is_other)
     sample = others if len(others) <= settings.num_random else rng.choice(others, settings.num_random, replace=False)
     songs = np.concatenate([sure, sample])
-    weight = np.concatenate(
-        [np.zeros(len(sure)), np.full(len(sample), np.log(max(len(others), 1) / max(len(sample), 1)))]
-    )
-    familiar = np.zeros((len(songs), len(FAMILIARITY)), np.float32)
-    at = np.minimum(np.searchsorted(met, songs), max(len(met) - 1, 0))
-    if len(met):
-        is_met = met[at] == songs
-        familiar[is_met] = known[at[is_met]]
-    features = np.concatenate([dense[:, songs].T, moment.trend[songs], familiar], axis=1)
-    return features.astype(np.float32), weight.astype(np.float32), np.isin(songs, targets) / np.float32(len(targets))
+    stands_for = np.log(max(len(others), 1) / max(len(sample), 1))
+    weight = np.concatenate([np.zeros(len(sure)), np.full(len(sample), stands_for)])
+    return songs, weight.astype(np.float32), np.isin(songs, targets) / np.float32(len(targets))
 
 
 def _stack(parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Examples:

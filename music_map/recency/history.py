@@ -1,4 +1,4 @@
-"""What is known of users and songs at a moment, from the events before it alone. Plain NumPy.
+"""What is known of users at a moment, from their events up to it. Plain NumPy.
 
 Ages are hours between an event and the moment, at least MIN_AGE. An event's engagement is clip(played_pct / 100, 0.05,
 1) for a listen and 1 for a like; dislikes count nowhere but in their own feature.
@@ -10,16 +10,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from music_map import rows as compressed
 from music_map.preprocess.dataset import DISLIKE, LIKE, Events
+from music_map.storage import ArrayFolder, ArrayWriter
 
 HOUR = 3_600.0
 # An event a moment old would otherwise have an activation without bound.
 MIN_AGE = 0.25
 _LEAST_ENGAGEMENT = 0.05
 
-# Powers of age in the base-level activation, and half-lives in hours of the songs' trends.
+# Powers of age in the base-level activation.
 ACTIVATION_POWERS = (0.5, 1.0, 1.5)
-TREND_HALF_LIVES = (6.0, 24.0, 72.0, 168.0, 720.0)
+# Hours at which an event of a user's history counts half as the start of a walk.
+WALK_HALF_LIVES = (24.0, 336.0)
 
 FAMILIARITY = (
     "heard",
@@ -32,30 +35,77 @@ FAMILIARITY = (
     "disliked",
     "repeater",
 )
-TREND = (*(f"log_plays_{half_life:g}h" for half_life in TREND_HALF_LIVES), "log_plays", "log_listeners", "log_song_age")
 
 
-class Familiar(NamedTuple):
-    """The songs that each of R users met before a moment.
+class Histories(NamedTuple):
+    """The events of U users; arrays may be memory maps, of which only the rows asked for are read.
 
     Attributes:
-      offsets: int64 [R + 1]; row r owns items[offsets[r]:offsets[r + 1]], ascending.
-      items: int32 [P].
-      features: float32 [P, F], see FAMILIARITY.
+      offsets: int64 [U + 1]; user u has events offsets[u]:offsets[u + 1], by time.
+      item: int32 [E].
+      timestamp: uint32 [E], seconds.
+      kind: uint8 [E], LISTEN, LIKE or DISLIKE.
+      played_pct: uint16 [E], see Events.
     """
 
     offsets: np.ndarray
-    items: np.ndarray
-    features: np.ndarray
+    item: np.ndarray
+    timestamp: np.ndarray
+    kind: np.ndarray
+    played_pct: np.ndarray
+
+    @classmethod
+    def of(cls, *splits: Events, num_users: int) -> Histories:
+        """The events of splits that follow each other in time; of a single split the columns are not copied.
+
+        Args:
+          splits: each sorted by user, then timestamp; no event of one is later than one of the next.
+          num_users: U.
+        """
+        offsets = [compressed.offsets_of_sorted(split.user, num_users) for split in splits]
+        if len(splits) == 1:
+            events = splits[0]
+            return cls(offsets[0], events.item, events.timestamp, events.kind, events.played_pct)
+        whole = sum(offsets)
+        columns = {
+            name: np.empty(whole[-1], getattr(splits[0], name).dtype)
+            for name in ("item", "timestamp", "kind", "played_pct")
+        }
+        first = whole[:-1].copy()
+        for own, split in zip(offsets, splits, strict=True):
+            sizes = np.diff(own)
+            place = np.arange(own[-1]) + np.repeat(first - own[:-1], sizes)
+            for name, column in columns.items():
+                column[place] = getattr(split, name)
+            first += sizes
+        return cls(whole, **columns)
+
+    @property
+    def num_users(self) -> int:
+        return len(self.offsets) - 1
+
+    def save(self, writer: ArrayWriter, prefix: str = "histories") -> None:
+        """Writes the arrays as PREFIX/NAME; `load` reads them."""
+        for name, column in self._asdict().items():
+            writer.write(f"{prefix}/{name}", column)
+
+    @classmethod
+    def load(cls, store: ArrayFolder, prefix: str = "histories", *, verify: bool = False) -> Histories:
+        """Maps what `save` wrote: only the rows that are asked for are read, so checksums are not compared by default.
+
+        Raises:
+          DamagedFileError: a file is missing, or has another size than it should.
+        """
+        return cls(*(store.load(f"{prefix}/{name}", verify=verify, mmap=True) for name in cls._fields))
 
 
 class Latest(NamedTuple):
-    """The latest events of each of R users, the latest first.
+    """The latest events of each of B users, the latest first.
 
     Attributes:
-      items: int32 [R, L], -1 where the user has fewer.
-      age: float32 [R, L], hours.
-      engagement: float32 [R, L], 0 where the user has fewer.
+      items: int32 [B, L], -1 where the user has fewer.
+      age: float32 [B, L], hours.
+      engagement: float32 [B, L], 0 where the user has fewer.
     """
 
     items: np.ndarray
@@ -63,16 +113,34 @@ class Latest(NamedTuple):
     engagement: np.ndarray
 
 
+class UserLists(NamedTuple):
+    """What the score reads of the histories of B users.
+
+    Attributes:
+      offsets: int64 [B + 1]; user b met items[offsets[b]:offsets[b + 1]], ascending.
+      items: int32 [P].
+      features: float32 [P, F], see FAMILIARITY.
+      starts: float32 [P, len(WALK_HALF_LIVES)]: where the user's walks start, each summing to 1 over the user's songs.
+      latest: of these users.
+    """
+
+    offsets: np.ndarray
+    items: np.ndarray
+    features: np.ndarray
+    starts: np.ndarray
+    latest: Latest
+
+
 def event_age(timestamp: np.ndarray, now: int) -> np.ndarray:
     """Hours between events and a moment, at least MIN_AGE; float64 [E]."""
     return np.maximum((now - timestamp.astype(np.int64)) / HOUR, MIN_AGE)
 
 
-def engagement(events: Events) -> np.ndarray:
+def engagement(kind: np.ndarray, played_pct: np.ndarray) -> np.ndarray:
     """How much an event speaks for its song, float64 [E]; 0 for dislikes."""
-    value = np.clip(events.played_pct / 100.0, _LEAST_ENGAGEMENT, 1.0)
-    value[events.kind == LIKE] = 1.0
-    value[events.kind == DISLIKE] = 0.0
+    value = np.clip(played_pct / 100.0, _LEAST_ENGAGEMENT, 1.0)
+    value[kind == LIKE] = 1.0
+    value[kind == DISLIKE] = 0.0
     return value
 
 
@@ -82,120 +150,92 @@ def before(events: Events, now: int) -> Events:
     return events if known.all() else Events(*(column[known] for column in events))
 
 
-def of_users(events: Events, users: np.ndarray) -> Events:
-    """The events of some users, `user` replaced by the position among them.
-
-    Args:
-      events: sorted by user, then timestamp.
-      users: int32 [R], ascending and distinct.
-    """
-    first, last = (np.searchsorted(events.user, users, side) for side in ("left", "right"))
-    sizes = last - first
-    rows = np.arange(sizes.sum()) + np.repeat(first - (np.cumsum(sizes) - sizes), sizes)
-    chosen = Events(*(column[rows] for column in events))
-    return chosen._replace(user=np.repeat(np.arange(len(users), dtype=np.int32), sizes))
-
-
-def familiar_songs(events: Events, *, num_rows: int, num_items: int, now: int) -> Familiar:
-    """The songs met by each user, with features of how, when and how often.
+def read_users(histories: Histories, users: np.ndarray, *, now: int, num_items: int, latest_length: int) -> UserLists:
+    """Reads what is known of some users at a moment; their later events are left out.
 
     The base-level activation of a song is log sum_events engagement * age^-power: of all that is known of re-listening,
     frequency and recency in one number (Anderson and Schooler 1991; for music, Kowald et al., UMAP 2020).
     "repeater" is log(events / distinct songs) of the user, the same for all of the user's songs.
+    A walk starts at a song in proportion to sum_events engagement * 2^(-age / half-life).
 
     Args:
-      events: of R users, `user` the row, sorted by user; none after `now`.
-      num_rows: R.
-      num_items: number of songs.
+      histories: of all users.
+      users: integers [B], rows of `histories`, in any order.
       now: seconds.
+      num_items: number of songs.
+      latest_length: L.
     """
-    key = events.user.astype(np.int64) * num_items + events.item
+    offsets, at = compressed.select(histories.offsets, users)
+    row, timestamp = compressed.row_of_each(offsets), histories.timestamp[at]
+    known = timestamp <= now
+    if not known.all():
+        at, row, timestamp = at[known], row[known], timestamp[known]
+    item, kind = histories.item[at], histories.kind[at]
+    age, strength = event_age(timestamp, now), engagement(kind, histories.played_pct[at])
+    num_rows = len(offsets) - 1
+    latest = _latest(row, item, age, strength, kind != DISLIKE, num_rows=num_rows, length=latest_length)
     # Stable: within a pair the events stay in order of time.
+    key = row * num_items + item
     order = np.argsort(key, kind="stable")
-    key, events = key[order], Events(*(column[order] for column in events))
+    key = key[order]
     first = np.flatnonzero(np.append(True, key[1:] != key[:-1])) if len(key) else np.zeros(0, np.int64)
     rows, items = np.divmod(key[first], num_items)
+    sizes = np.bincount(rows, minlength=num_rows)
+    pairs = compressed.offsets_of(sizes)
+    if not len(key):
+        empty = np.zeros((0, len(FAMILIARITY)), np.float32), np.zeros((0, len(WALK_HALF_LIVES)), np.float32)
+        return UserLists(pairs, items.astype(np.int32), *empty, latest)
+    # Counted from the user's last event: a user who was away for a month still starts where they left off.
+    end = compressed.offsets_of(np.bincount(row, minlength=num_rows))[1:]
+    since = age - age[np.maximum(end - 1, 0)][row]
+    age, strength, kind, since = age[order], strength[order], kind[order], since[order]
 
     def total(values: np.ndarray) -> np.ndarray:
-        return np.add.reduceat(values, first) if len(first) else np.zeros(0)
+        return np.add.reduceat(values, first)
 
-    age, strength = event_age(events.timestamp, now), engagement(events)
-    counted = (events.kind != DISLIKE).astype(np.float64)
+    counted = (kind != DISLIKE).astype(np.float64)
     count = total(counted)
     last = np.append(first[1:], len(key)) - 1
-    mean = total(strength) / np.maximum(count, 1.0)
-    sizes = np.bincount(rows, minlength=num_rows)
-    plays = np.bincount(events.user, counted, minlength=num_rows)
+    plays = np.bincount(rows, count, minlength=num_rows)
     # Of songs that were only disliked the sum is 0; the floor is an event of the least engagement a year ago.
     floor = [_LEAST_ENGAGEMENT * (365 * 24.0) ** -power for power in ACTIVATION_POWERS]
-    features = np.stack(
-        [
-            np.ones(len(first)),
-            *(
-                np.log(total(strength * age**-power) + least)
-                for power, least in zip(ACTIVATION_POWERS, floor, strict=True)
-            ),
-            np.log1p(count),
-            np.log(age[last]) if len(first) else np.zeros(0),
-            mean,
-            strength[last] if len(first) else np.zeros(0),
-            total(events.kind == LIKE) > 0,
-            total(events.kind == DISLIKE) > 0,
-            np.log(np.maximum(plays, 1.0) / np.maximum(sizes, 1))[rows],
-        ],
-        axis=1,
-    )
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-    return Familiar(offsets, items.astype(np.int32), features.astype(np.float32))
+    features = [
+        np.ones(len(first)),
+        *(np.log(total(strength * age**-power) + least) for power, least in zip(ACTIVATION_POWERS, floor, strict=True)),
+        np.log1p(count),
+        np.log(age[last]),
+        total(strength) / np.maximum(count, 1.0),
+        strength[last],
+        total(kind == LIKE) > 0,
+        total(kind == DISLIKE) > 0,
+        np.log(np.maximum(plays, 1.0) / np.maximum(sizes, 1))[rows],
+    ]
+    starts = [total(strength * np.exp2(-since / half_life)) for half_life in WALK_HALF_LIVES]
+    starts = [start / np.maximum(np.bincount(rows, start, num_rows), 1e-12)[rows] for start in starts]
+    stacked = (np.stack(columns, axis=1).astype(np.float32) for columns in (features, starts))
+    return UserLists(pairs, items.astype(np.int32), *stacked, latest)
 
 
-def latest_songs(events: Events, *, num_rows: int, length: int, now: int) -> Latest:
-    """The last `length` events of each user that are no dislikes.
-
-    Args:
-      events: of R users, `user` the row, sorted by user, then timestamp; none after `now`.
-      num_rows: R.
-      length: L.
-      now: seconds.
-    """
-    kept = events.kind != DISLIKE
-    events = Events(*(column[kept] for column in events))
-    end = np.searchsorted(events.user, np.arange(num_rows), "right")
-    back = end[events.user] - 1 - np.arange(len(events.user))
-    recent = back < length
-    at = events.user[recent], back[recent]
+def _latest(
+    row: np.ndarray,
+    item: np.ndarray,
+    age: np.ndarray,
+    strength: np.ndarray,
+    counts: np.ndarray,
+    *,
+    num_rows: int,
+    length: int,
+) -> Latest:
+    """The last `length` events of each row among those that count."""
+    where = np.flatnonzero(counts)
+    end = compressed.offsets_of(np.bincount(row[where], minlength=num_rows))[1:]
+    back = end[row[where]] - 1 - np.arange(len(where))
+    where, back = where[back < length], back[back < length]
     latest = Latest(
         np.full((num_rows, length), -1, np.int32),
         np.zeros((num_rows, length), np.float32),
         np.zeros((num_rows, length), np.float32),
     )
-    latest.items[at] = events.item[recent]
-    latest.age[at] = event_age(events.timestamp[recent], now)
-    latest.engagement[at] = engagement(events)[recent]
+    for column, values in zip(latest, (item, age, strength), strict=True):
+        column[row[where], back] = values[where]
     return latest
-
-
-def song_trend(events: Events, *, num_items: int, now: int) -> np.ndarray:
-    """What the moment knows of each song, float32 [I, T]; see TREND.
-
-    log_plays_h is log(1 + sum of listens and likes * 2^(-age / h)), engagement-weighted; log_song_age the logarithm of
-    the hours since the song's first event, and 0 for a song without events.
-
-    Args:
-      events: of all users, none after `now`.
-      num_items: I.
-      now: seconds.
-    """
-    age, strength = event_age(events.timestamp, now), engagement(events)
-
-    def plays(weight: np.ndarray) -> np.ndarray:
-        return np.log1p(np.bincount(events.item, weight, minlength=num_items))
-
-    oldest = np.zeros(num_items)
-    np.maximum.at(oldest, events.item, age)
-    listened = events.kind != DISLIKE
-    pairs = np.unique(events.user[listened].astype(np.int64) * num_items + events.item[listened]) % num_items
-    columns = [plays(strength * np.exp2(-age / half_life)) for half_life in TREND_HALF_LIVES]
-    columns += [plays(strength), np.log1p(np.bincount(pairs, minlength=num_items))]
-    columns.append(np.log(np.maximum(oldest, 1.0)))
-    return np.stack(columns, axis=1).astype(np.float32)

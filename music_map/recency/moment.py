@@ -1,153 +1,211 @@
-"""A moment: all that the recency score reads besides embeddings, from the events up to it."""
+"""What is known of all songs at a moment, from all events up to it: trends, and which songs share users and names."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+import functools
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 
+import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
+from music_map import rows as compressed
+from music_map.errors import UserError
+from music_map.model.propagation import Csr
 from music_map.preprocess.dataset import Events, ItemFeatures
-from music_map.recency.history import (
-    Familiar,
-    Latest,
-    before,
-    engagement,
-    event_age,
-    familiar_songs,
-    latest_songs,
-    of_users,
-    song_trend,
-)
+from music_map.recency.history import HOUR, MIN_AGE, before, engagement, event_age
+from music_map.storage import ArrayFolder, ArrayWriter
+from music_map.threads import num_workers, ordered_map
 
-# Hours at which an event of a user's history counts half as the start of a walk.
-WALK_HALF_LIVES = (24.0, 336.0)
-RELATIONS = ("users", "artists", "albums")
+# Half-lives of the songs' trends, hours.
+TREND_HALF_LIVES = (6.0, 24.0, 72.0, 168.0, 720.0)
+TREND = (*(f"log_plays_{half_life:g}h" for half_life in TREND_HALF_LIVES), "log_plays", "log_listeners", "log_song_age")
+
+# Events whose sums are taken at once.
+_CHUNK = 2**21
+_ARRAYS = (
+    "plays", "total", "first", "user_offsets", "users", "user_weights", "artist_offsets", "artists", "album_offsets",
+    "albums",
+)  # fmt: skip
 
 
-class Relation(NamedTuple):
-    """A way from songs to songs, by what they share: users, artists, albums. With M shared nodes:
+@dataclasses.dataclass(frozen=True)
+class SharedNames:
+    """Walks of two steps from songs to songs that share a name (an artist or an album) with them.
+
+    A song takes each of its own names alike, and a name takes its songs alike.
 
     Attributes:
-      into: float32 [M, I], from songs to nodes.
-      back: float32 [I, M], from nodes to songs.
+      into: float32 [I, M], from songs to names; rows sum to 1, or to 0 for a song without names.
+      back: float32 [M, I], from names to songs, likewise.
     """
 
     into: sparse.csr_array
     back: sparse.csr_array
 
-
-class Walk(NamedTuple):
-    """Walks of two steps as of a moment, from what a user played to songs with the same users, artists or albums.
-
-    Attributes:
-      starts: for each of WALK_HALF_LIVES float32 [R, I], rows summing to 1: where the walks of each user start.
-      relations: of RELATIONS, in that order. For "users" both ways weigh log(1 + engagement of the pair) over the
-        user's norm; for artists and albums a song takes each of its own alike, and each takes its songs alike.
-    """
-
-    starts: tuple[sparse.csr_array, ...]
-    relations: tuple[Relation, ...]
+    @classmethod
+    def of(cls, offsets: np.ndarray, names: np.ndarray) -> SharedNames:
+        """From the names of each song, as compressed rows."""
+        shape = (len(offsets) - 1, int(names.max(initial=-1)) + 1)
+        into = sparse.csr_array((np.ones(len(names), np.float32), names, offsets), shape)
+        back = sparse.csr_array(into.T)
+        for matrix in (into, back):
+            sizes = np.diff(matrix.indptr)
+            matrix.data /= np.repeat(sizes, sizes).astype(np.float32)
+        return cls(into, back)
 
 
-class Moment(NamedTuple):
-    """What is known at a moment of R users and all songs.
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """The songs at a moment.
 
     Attributes:
       now: seconds.
-      users: int32 [R], ascending: the users that rows stand for.
-      familiar, latest: of these users.
-      trend: float32 [I, T], see history.TREND.
-      walk: of these users.
+      plays: float32 [I, len(TREND_HALF_LIVES)], sum over listens and likes of engagement * 2^(-age / half-life).
+      total: float32 [I], sum over listens and likes of engagement.
+      first: int64 [I], seconds of the song's first event, -1 where it has none.
+      user_offsets, users: the listeners of each song, as compressed rows: int64 [I + 1], int32 [E].
+      user_weights: float32 [E], log(1 + engagement of the pair) over the user's norm of these: what a walk weighs the
+        pair by, on its way to the user and back.
+      artist_offsets, artists, album_offsets, albums: see ItemFeatures.
     """
 
     now: int
+    plays: np.ndarray
+    total: np.ndarray
+    first: np.ndarray
+    user_offsets: np.ndarray
     users: np.ndarray
-    familiar: Familiar
-    latest: Latest
-    trend: np.ndarray
-    walk: Walk
+    user_weights: np.ndarray
+    artist_offsets: np.ndarray
+    artists: np.ndarray
+    album_offsets: np.ndarray
+    albums: np.ndarray
+    num_users: int
 
-    def rows(self, users: np.ndarray) -> np.ndarray:
-        """Rows of some of `users`."""
-        return np.searchsorted(self.users, users)
+    @property
+    def num_items(self) -> int:
+        return len(self.total)
+
+    def trend(self, now: int) -> np.ndarray:
+        """What a moment that is no earlier knows of each song, float32 [I, T]; see TREND.
+
+        log_plays_h is log(1 + sum of listens and likes * 2^(-age / h)), weighted by engagement; log_song_age the
+        logarithm of the hours since the song's first event, and 0 for a song without events. Where `now` is later than
+        the moment's, the sums have decayed since.
+
+        Raises:
+          UserError: `now` is earlier.
+        """
+        if now < self.now:
+            raise UserError(
+                f"now={now} is earlier than {self.now}, the last second that the model knows; give a later one"
+            )
+        decay = np.exp2(-(now - self.now) / HOUR / np.array(TREND_HALF_LIVES))
+        oldest = np.where(self.first < 0, 0.0, np.maximum((now - self.first) / HOUR, MIN_AGE))
+        columns = [np.log1p(self.plays * decay), np.log1p(self.total.astype(np.float64))[:, None]]
+        columns += [np.log1p(np.diff(self.user_offsets))[:, None], np.log(np.maximum(oldest, 1.0))[:, None]]
+        return np.concatenate(columns, axis=1).astype(np.float32)
+
+    @functools.cached_property
+    def listeners(self) -> sparse.csr_array:
+        """`user_weights` as a matrix, float32 [I, U]."""
+        shape = (self.num_items, self.num_users)
+        return sparse.csr_array((self.user_weights, self.users, self.user_offsets), shape)
+
+    @functools.cached_property
+    def listeners_on_device(self) -> Csr:
+        """`listeners`, put on the device once."""
+        rows = compressed.row_of_each(self.user_offsets)
+        columns = (self.user_offsets, np.int32), (rows, np.int32), (self.users, np.int32)
+        return Csr(*(jnp.asarray(c.astype(t, copy=False)) for c, t in columns), jnp.asarray(self.user_weights))
+
+    @functools.cached_property
+    def user_totals(self) -> np.ndarray:
+        """Sum of each user's weights, float64 [U]."""
+        return np.bincount(self.users, self.user_weights, self.num_users)
+
+    @functools.cached_property
+    def names(self) -> tuple[SharedNames, SharedNames]:
+        """By artists and by albums."""
+        return (
+            SharedNames.of(self.artist_offsets, self.artists),
+            SharedNames.of(self.album_offsets, self.albums),
+        )
+
+    def save(self, writer: ArrayWriter, prefix: str = "moment") -> None:
+        """Writes the arrays as PREFIX/NAME; `load` reads them."""
+        for name in _ARRAYS:
+            writer.write(f"{prefix}/{name}", getattr(self, name))
+        writer.write(f"{prefix}/now", np.array([self.now, self.num_users], np.int64))
+
+    @classmethod
+    def load(cls, store: ArrayFolder, prefix: str = "moment", *, verify: bool = True) -> Moment:
+        """Reads what `save` wrote. Raises DamagedFileError where a file is not whole."""
+        now, num_users = map(int, store.load(f"{prefix}/now", verify=verify))
+        arrays = {name: store.load(f"{prefix}/{name}", verify=verify) for name in _ARRAYS}
+        return cls(now, **arrays, num_users=num_users)
 
 
-def observe(
-    events: Events,
-    users: np.ndarray,
-    features: ItemFeatures,
-    *,
-    now: int,
-    num_users: int,
-    num_items: int,
-    latest_length: int,
-) -> Moment:
-    """Gathers a moment; events after `now` are not read.
+def observe(events: Events, features: ItemFeatures, *, now: int, num_users: int, num_items: int) -> Moment:
+    """Gathers a moment; events after `now` do not count.
 
     Args:
-      events: train events, sorted by user, then timestamp.
-      users: int32 [R], ascending and distinct.
+      events: of all users, sorted by user, then timestamp.
       features: artists and albums of the songs.
       now: seconds.
       num_users, num_items: U and I.
-      latest_length: songs that the attention sees.
     """
-    events = before(events, now)
-    mine = of_users(events, users)
-    shape = {"num_rows": len(users), "now": now}
+    plays, total = np.zeros((len(TREND_HALF_LIVES), num_items)), np.zeros(num_items)
+    first, of_users = np.full(num_items, np.iinfo(np.int64).max), []
+    # Chunks end where a user ends: the pairs of each are then complete.
+    ends = compressed.offsets_of_sorted(events.user, num_users)
+    cuts = np.unique(np.searchsorted(ends, np.arange(0, len(events.user), _CHUNK), "right") - 1).tolist()
+    chunks = [(low, high) for low, high in itertools.pairwise([*cuts, num_users]) if high > low]
+
+    def sums(chunk: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, sparse.csr_array]:
+        low, high = chunk
+        part = before(Events(*(column[ends[low] : ends[high]] for column in events)), now)
+        age, strength = event_age(part.timestamp, now), engagement(part.kind, part.played_pct)
+        recent = np.stack(
+            [np.bincount(part.item, strength * np.exp2(-age / h), minlength=num_items) for h in TREND_HALF_LIVES]
+        )
+        oldest = np.full(num_items, np.iinfo(np.int64).max)
+        np.minimum.at(oldest, part.item, part.timestamp.astype(np.int64))
+        counts = strength > 0
+        rows = compressed.offsets_of_sorted(part.user[counts] - low, high - low)
+        entries = strength[counts].astype(np.float32), part.item[counts].copy(), rows
+        pairs = sparse.csr_array(entries, (high - low, num_items))
+        pairs.sum_duplicates()
+        pairs.data = np.log1p(pairs.data)
+        norm = np.sqrt(pairs.multiply(pairs).sum(axis=1))
+        pairs.data /= np.repeat(np.maximum(norm, 1e-12), np.diff(pairs.indptr)).astype(np.float32)
+        return recent, np.bincount(part.item, strength, minlength=num_items), oldest, pairs
+
+    with ThreadPoolExecutor(num_workers()) as pool:
+        for recent, all_time, oldest, pairs in ordered_map(sums, chunks, pool=pool, ahead=num_workers()):
+            plays += recent
+            total += all_time
+            np.minimum(first, oldest, out=first)
+            of_users.append(pairs)
+    by_user = (
+        sparse.vstack(of_users, format="csr") if of_users else sparse.csr_array((num_users, num_items), dtype="f4")
+    )
+    listeners = sparse.csr_array(by_user.T)
+    first[first == np.iinfo(np.int64).max] = -1
     return Moment(
         now,
-        users,
-        familiar_songs(mine, num_items=num_items, **shape),
-        latest_songs(mine, length=latest_length, **shape),
-        song_trend(events, num_items=num_items, now=now),
-        Walk(
-            _starts(mine, num_rows=len(users), now=now, num_items=num_items),
-            (
-                _shared_users(events, num_users, num_items),
-                _shared_names(features.artist_offsets, features.artists, len(features.artist_ids)),
-                _shared_names(features.album_offsets, features.albums, len(features.album_ids)),
-            ),
-        ),
+        np.ascontiguousarray(plays.T, np.float32),
+        total.astype(np.float32),
+        first,
+        listeners.indptr.astype(np.int64),
+        listeners.indices.astype(np.int32),
+        listeners.data.astype(np.float32),
+        features.artist_offsets,
+        features.artists,
+        features.album_offsets,
+        features.albums,
+        num_users,
     )
-
-
-def _shared_users(events: Events, num_users: int, num_items: int) -> Relation:
-    graph = _matrix(events, engagement(events), (num_users, num_items))
-    graph.data = np.log1p(graph.data)
-    _scale_rows(graph, np.sqrt(graph.multiply(graph).sum(axis=1)))
-    return Relation(graph, sparse.csr_array(graph.T))
-
-
-def _shared_names(offsets: np.ndarray, names: np.ndarray, num_names: int) -> Relation:
-    shape = (len(offsets) - 1, num_names)
-    of_song = sparse.csr_array((np.ones(len(names), np.float32), names, offsets), shape)
-    of_name = sparse.csr_array(of_song.T)
-    _scale_rows(of_song, of_song.sum(axis=1))
-    _scale_rows(of_name, of_name.sum(axis=1))
-    return Relation(sparse.csr_array(of_song.T), sparse.csr_array(of_name.T))
-
-
-def _starts(mine: Events, *, num_rows: int, now: int, num_items: int) -> tuple[sparse.csr_array, ...]:
-    age, strength = event_age(mine.timestamp, now), engagement(mine)
-    # Counted from the user's last event: a user who was away for a month still starts where they left off.
-    youngest = np.full(num_rows, np.inf)
-    np.minimum.at(youngest, mine.user, age)
-    starts = []
-    for half_life in WALK_HALF_LIVES:
-        start = _matrix(mine, strength * np.exp2((youngest[mine.user] - age) / half_life), (num_rows, num_items))
-        _scale_rows(start, start.sum(axis=1))
-        starts.append(start)
-    return tuple(starts)
-
-
-def _matrix(events: Events, values: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:
-    """Sums of the positive values by pair, float32."""
-    some = values > 0
-    pairs = events.user[some], events.item[some]
-    return sparse.csr_array(sparse.coo_array((values[some].astype(np.float32), pairs), shape))
-
-
-def _scale_rows(matrix: sparse.csr_array, total: np.ndarray) -> None:
-    matrix.data /= np.repeat(np.maximum(np.asarray(total).ravel(), 1e-12), np.diff(matrix.indptr)).astype(np.float32)

@@ -7,30 +7,59 @@ with q_h the attention over the user's latest songs at the time scale h, p_r the
 what the user played to songs with the same users, artists or albums, and familiar(u, i) = 0 for a song that the user
 never met. The weights are scalars: they say nothing of single users, songs or dimensions, so they hold for embeddings
 trained anew.
+
+Walks over artists and albums, like familiarity, reach few songs of a user: the host computes them, as (song, value).
+Walks over users reach most songs: the host takes the first step, from some hundred songs of a user to those who share
+one, and the device the second, to all songs. No features of users x songs are kept: each is added to the scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import sparse
 
-from music_map.evaluation.ranking import ScoreBlock
+from music_map.evaluation.pairs import Pairs
+from music_map.evaluation.ranking import best_songs, default_block_size, mask_indices
 from music_map.model.attention import pool
-from music_map.recency.history import FAMILIARITY, TREND
-from music_map.recency.moment import RELATIONS, WALK_HALF_LIVES, Moment
+from music_map.model.propagation import Csr, Matrix, choose_backend, spmm
+from music_map.recency.history import FAMILIARITY, WALK_HALF_LIVES, Histories, Latest, UserLists, read_users
+from music_map.recency.moment import TREND, Moment
 
 ATTENTION_HALF_LIVES = (1.0, 24.0, 168.0, 1440.0)
 
+RELATIONS = ("users", "artists", "albums")
 QUERIES = ("user", *(f"attention_{half_life:g}h" for half_life in ATTENTION_HALF_LIVES))
 WALKS = tuple(f"{relation}_{half_life:g}h" for relation in RELATIONS for half_life in WALK_HALF_LIVES)
 DENSE = (*QUERIES, *WALKS)
 FEATURES = (*DENSE, *TREND, *FAMILIARITY)
+# What the contributions to a score are told by.
+PARTS: dict[str, tuple[str, ...]] = {
+    "embedding": QUERIES[:1],
+    "latest songs": QUERIES[1:],
+    **{relation: tuple(name for name in WALKS if name.startswith(f"{relation}_")) for relation in RELATIONS},
+    "trend": TREND,
+    "played before": FAMILIARITY,
+}
 
 Weights = Mapping[str, float]
+
+# The features that the device computes for all songs, in this order: queries and walks over users.
+ON_DEVICE = (*QUERIES, *PARTS["users"])
+# Least length of the list of (user, song, value) given to the device; longer ones are padded to 4, 16, ... times it, so
+# that there are few shapes to compile for.
+_LEAST_LIST = 2**12
+# Users of a block at most: the walks' table is then 128 numbers wide, as the products like it.
+_MOST_USERS = 64
+# The second step of the walks of so few users is quicker in SciPy, a thread for each half-life, than in XLA on a CPU.
+_FEW_USERS = 2
 
 
 class Embeddings(NamedTuple):
@@ -40,9 +69,62 @@ class Embeddings(NamedTuple):
     item: jax.Array
 
 
-@jax.jit
+class _Songs(NamedTuple):
+    """What is the same for all users, on the device.
+
+    Attributes:
+      item: float32 [I, d].
+      trend: float32 [I], weighted.
+      listeners: the second step of the walks over users, or None where they have no weight.
+      of_query, of_walk: float32, weights of QUERIES and of the walks over users.
+    """
+
+    item: jax.Array
+    trend: jax.Array
+    listeners: Csr | None
+    of_query: jax.Array
+    of_walk: jax.Array
+
+
+class _Start(NamedTuple):
+    """What the device is given of the walks of B users over users; W is the number of half-lives, column w B + b.
+
+    Attributes:
+      nodes: float32 [U, W B], where the first step leads; None where the second has been taken.
+      reached: float32 [I, W B], where the second step leads, or None.
+      scale: float32 [W B], I / (sum of `reached` over the songs).
+    """
+
+    nodes: np.ndarray | None
+    reached: np.ndarray | None
+    scale: np.ndarray
+
+
+class Block(NamedTuple):
+    """What the device is given of B users.
+
+    Attributes:
+      users: int32 [B], rows of the user embeddings.
+      latest: of these users.
+      rows, items, values: int32, int32, float32 [N]: what is added to the scores at (row, item); rows of B are ignored.
+      start: None where walks over users have no weight.
+    """
+
+    users: np.ndarray
+    latest: Latest
+    rows: np.ndarray
+    items: np.ndarray
+    values: np.ndarray
+    start: _Start | None
+
+
 def queries(
-    embeddings: Embeddings, users: jax.Array, items: jax.Array, age: jax.Array, engagement: jax.Array
+    user_emb: jax.Array,
+    item_emb: jax.Array,
+    users: jax.Array,
+    items: jax.Array,
+    age: jax.Array,
+    engagement: jax.Array,
 ) -> jax.Array:
     """The query vectors of users: their embedding, and the attention over their latest songs at each time scale.
 
@@ -50,7 +132,7 @@ def queries(
     engagement_j 2^(-age_j / h).
 
     Args:
-      embeddings: of users and songs.
+      user_emb, item_emb: float32 [U, d] and [I, d].
       users: int32 [B].
       items, age, engagement: [B, L], see history.Latest.
 
@@ -58,78 +140,312 @@ def queries(
       float32 [B, Q, d], see QUERIES.
     """
     where = (items >= 0) & (engagement > 0)
-    songs = embeddings.item[jnp.maximum(items, 0)]
+    songs = item_emb[jnp.maximum(items, 0)]
     strength = jnp.log(jnp.where(where, engagement, 1.0))
     heads = [pool(songs, strength - jnp.log(2.0) * age / h, where)[0] for h in ATTENTION_HALF_LIVES]
-    return jnp.stack([embeddings.user[users], *heads], axis=1)
+    return jnp.stack([user_emb[users], *heads], axis=1)
 
 
-def walk_features(moment: Moment, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """log(1 + I p(i | u)) of each of WALKS in turn, float32 [B, I]; 1 / I is the chance of a random song."""
-    starts = [np.ascontiguousarray(start[rows].toarray().T) for start in moment.walk.starts]
-    for relation in moment.walk.relations:
-        for start in starts:
-            reached = relation.back @ (relation.into @ start)
-            reached *= len(reached) / np.maximum(reached.sum(axis=0), np.float32(1e-12))
-            yield np.log1p(reached, out=reached).T
+@dataclasses.dataclass(frozen=True)
+class RecencyScorer:
+    """Scores of all songs for users with histories, as of a moment. It is a ranking.ScoreBlock.
 
-
-def dense_features(moment: Moment, embeddings: Embeddings, rows: np.ndarray) -> np.ndarray:
-    """Features of all songs for some users, float32 [len(DENSE), B, I]."""
-    query = queries(embeddings, moment.users[rows], *(column[rows] for column in moment.latest))
-    dots = jnp.einsum("bqd,id->qbi", query, embeddings.item, precision=jax.lax.Precision.HIGHEST)
-    return np.concatenate([np.asarray(dots), np.stack(list(walk_features(moment, rows)))])
-
-
-def recency_scores(moment: Moment, embeddings: Embeddings, weights: Weights) -> ScoreBlock:
-    """The recency score of users of the moment.
-
-    Args:
-      moment: as of the present.
-      embeddings: of the encoder, as of the present.
-      weights: by feature, from fit.fit_head.
+    Attributes:
+      embeddings: of the encoder. Row u of the users' belongs to user u of `histories`.
+      weights: by feature, from fit.fit_head; features without one have the weight 0.
+      moment: of all songs.
+      histories: of the users.
+      latest_length: songs that the attention sees.
+      now: seconds, not before the moment; None: the moment's.
+      backend: of the sparse product, see propagation.choose_backend.
     """
-    of_query = jnp.asarray([weights[name] for name in QUERIES], jnp.float32)
-    of_walk = np.array([weights[name] for name in WALKS], np.float32)
-    trend = jnp.asarray(moment.trend @ np.array([weights[name] for name in TREND], np.float32))
-    familiar = moment.familiar
-    familiarity = familiar.features @ np.array([weights[name] for name in FAMILIARITY], np.float32)
-    sizes = np.diff(familiar.offsets)
 
-    def score_block(users: np.ndarray) -> jax.Array:
-        rows = moment.rows(users)
-        counts = sizes[rows]
-        width = 1 << max(int(counts.max(initial=1)) - 1, 0).bit_length()
-        slot = np.arange(width)
-        there = slot < counts[:, None]
-        at = np.where(there, familiar.offsets[rows][:, None] + slot, 0)
-        items = np.where(there, familiar.items[at] if len(familiar.items) else 0, -1)
-        values = np.where(there, familiarity[at] if len(familiarity) else 0.0, 0.0).astype(np.float32)
-        query = queries(embeddings, users, *(column[rows] for column in moment.latest))
-        walk = None
-        if of_walk.any():
-            # One at a time: together they would take six times the memory of the scores.
-            walk = sum(weight * reached for weight, reached in zip(of_walk, walk_features(moment, rows), strict=True))
-        return _combine(query, of_query, embeddings.item, trend, items, values, walk)
+    embeddings: Embeddings
+    weights: Weights
+    moment: Moment
+    histories: Histories
+    latest_length: int
+    now: int | None = None
+    backend: str = "auto"
 
-    return score_block
+    def __post_init__(self) -> None:
+        # Arrays cut over devices would not meet the moment's, which one device has.
+        one_device = Embeddings(
+            *(x if len(x.devices()) == 1 else jnp.asarray(np.asarray(x)) for x in map(jnp.asarray, self.embeddings))
+        )
+        object.__setattr__(self, "embeddings", one_device)
+        object.__setattr__(self, "backend", choose_backend(self.backend))
+        object.__setattr__(self, "now", self.moment.now if self.now is None else int(self.now))
+        self._trend  # noqa: B018  refuses a `now` before the moment
+
+    def at(self, now: int | None = None, **changes: object) -> RecencyScorer:
+        """The same scorer at a later time, or with other weights, or for the users of other histories.
+
+        Args:
+          now: seconds; None: as it is.
+          changes: `weights`, `histories`, `embeddings`; the arrays that stay are shared.
+
+        Raises:
+          UserError: `now` is earlier than the moment.
+        """
+        return dataclasses.replace(self, now=self.now if now is None else now, **changes)
+
+    @property
+    def num_items(self) -> int:
+        return self.moment.num_items
+
+    @property
+    def block_size(self) -> int:
+        """Users scored at once: of a block are in memory the walks' table, the scores and one copy of them."""
+        return int(np.clip(2 ** int(np.log2(max(default_block_size(self.num_items) // 4, 1))), 1, _MOST_USERS))
+
+    @functools.cached_property
+    def _trend(self) -> np.ndarray:
+        return self.moment.trend(self.now)
+
+    @functools.cached_property
+    def _songs(self) -> _Songs:
+        walks = self._of(PARTS["users"])
+        return _Songs(
+            self.embeddings.item,
+            jnp.asarray(self._trend @ self._of(TREND)),
+            self.moment.listeners_on_device if walks.any() else None,
+            jnp.asarray(self._of(QUERIES)),
+            jnp.asarray(walks),
+        )
+
+    def _of(self, names: tuple[str, ...]) -> np.ndarray:
+        return np.array([self.weights.get(name, 0.0) for name in names], np.float32)
+
+    # --- A block of users, on the host ---
+
+    def read(self, users: np.ndarray) -> UserLists:
+        """What the score reads of the histories of users."""
+        shape = {"num_items": self.num_items, "latest_length": self.latest_length}
+        return read_users(self.histories, users, now=self.now, **shape)
+
+    def prepare(self, users: np.ndarray) -> Block:
+        """What the device is given of users int32 [B]; several threads may prepare at a time."""
+        users = np.asarray(users, np.int32)
+        lists = self.read(users)
+        found = [
+            (
+                np.repeat(np.arange(len(users)), np.diff(lists.offsets)),
+                lists.items,
+                lists.features @ self._of(FAMILIARITY),
+            )
+        ]
+        starts = self._starts(lists)
+        for names, part in zip(self.moment.names, ("artists", "albums"), strict=True):
+            weights = self._of(PARTS[part])
+            if weights.any() and names.into.nnz:
+                walk = walk_over_names(starts, names.into, names.back)
+                row = np.repeat(np.arange(walk.shape[0]), np.diff(walk.indptr))
+                found.append((row % len(users), walk.indices, weights[row // len(users)] * walk.data))
+        start = self._start(starts, len(users)) if self._of(PARTS["users"]).any() else None
+        columns = [np.concatenate(column) for column in zip(*found, strict=True)]
+        return Block(users, lists.latest, *_padded(*columns, out_of_range=len(users)), start)
+
+    def _starts(self, lists: UserLists) -> sparse.csr_array:
+        """Where the walks start, float32 [W B, I]: for each half-life a row a user."""
+        num_walks, num_rows = lists.starts.shape[1], len(lists.offsets) - 1
+        offsets = np.append(
+            np.add.outer(np.arange(num_walks) * lists.offsets[-1], lists.offsets[:-1]), num_walks * lists.offsets[-1]
+        )
+        entries = lists.starts.T.ravel(), np.tile(lists.items, num_walks), offsets
+        return sparse.csr_array(entries, (num_walks * num_rows, self.num_items))
+
+    def _start(self, starts: sparse.csr_array, num_rows: int) -> _Start:
+        nodes = np.ascontiguousarray((starts @ self.moment.listeners).toarray().T)
+        scale = self.num_items / np.maximum(self.moment.user_totals @ nodes, 1e-12)
+        if self.backend != "csr" or num_rows > _FEW_USERS:
+            return _Start(nodes, None, scale.astype(np.float32))
+        reached = list(_two_threads().map(self.moment.listeners.__matmul__, np.ascontiguousarray(nodes.T)))
+        return _Start(None, np.stack(reached, axis=1), scale.astype(np.float32))
+
+    # --- Scores ---
+
+    def __call__(self, users: np.ndarray) -> jax.Array:
+        """Scores of all songs, float32 [B, I], of users int32 [B]."""
+        return _score(self.embeddings.user, self._songs, self.prepare(users), backend=self.backend)
+
+    def ranked(
+        self, block: Block, allowed: jax.Array | None, rows: np.ndarray, items: np.ndarray, *, k: int
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """`ranking.best_songs` of a prepared block, in one program with its scores."""
+        return _rank(self.embeddings.user, self._songs, block, allowed, rows, items, k=k, backend=self.backend)
+
+    def rank(
+        self, users: np.ndarray, k: int, *, allowed: np.ndarray | None = None, out: Pairs | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The k best songs of a block of users; `ranking.rank` goes through many blocks.
+
+        Args:
+          users: int32 [B].
+          k: at most I.
+          allowed: bool [I], songs that may be recommended; None: all.
+          out: B rows, songs withheld from each user; None: none.
+
+        Returns:
+          songs int32 [B, k], best first, -1 once there are fewer, and scores float32 [B, k].
+        """
+        rows, items = mask_indices(out, 0, len(users), out_of_range=len(users))
+        found, scores, _ = self.ranked(self.prepare(users), allowed, rows, items, k=k)
+        return np.asarray(found), np.asarray(scores)
+
+    # --- Features, for the fit and for reasons ---
+
+    def features(self, users: np.ndarray) -> BlockFeatures:
+        """All features of all songs for users int32 [B], whatever their weights."""
+        users = np.asarray(users, np.int32)
+        lists = self.read(users)
+        starts = self._starts(lists)
+        walks = [walk_over_names(starts, names.into, names.back) for names in self.moment.names]
+        start, songs = self._start(starts, len(users)), self._songs._replace(listeners=self.moment.listeners_on_device)
+        on_device = _features(self.embeddings.user, songs, users, lists.latest, start, backend=self.backend)
+        return BlockFeatures(lists, walks, on_device, self._trend)
+
+    def contributions(self, user: int, songs: np.ndarray) -> dict[str, np.ndarray]:
+        """What each of PARTS adds to the scores of some songs for a user: float32 [n] each.
+
+        Args:
+          user: its index.
+          songs: int32 [n].
+        """
+        values = self.features(np.array([user])).at(np.asarray(songs, np.int32)[None])[0]
+        weighted = values * self._of(FEATURES)
+        return {
+            part: weighted[:, [FEATURES.index(name) for name in names]].sum(axis=1) for part, names in PARTS.items()
+        }
+
+
+class BlockFeatures(NamedTuple):
+    """The features of all songs for B users, where they are not 0.
+
+    Attributes:
+      lists: of the users; FAMILIARITY is read of them.
+      walks: of artists and of albums, float32 [W B, I]: a row for each half-life and user.
+      on_device: float32 [len(ON_DEVICE), B, I].
+      trend: float32 [I, T].
+    """
+
+    lists: UserLists
+    walks: Sequence[sparse.csr_array]
+    on_device: jax.Array
+    trend: np.ndarray
+
+    def of_names(self, row: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Songs int32 [n] and values float32 [n] of each walk over names of one user."""
+        for walk in self.walks:
+            for at in range(row, walk.shape[0], len(self.lists.offsets) - 1):
+                mine = slice(walk.indptr[at], walk.indptr[at + 1])
+                yield walk.indices[mine], walk.data[mine]
+
+    def at(self, songs: np.ndarray) -> np.ndarray:
+        """Features of some songs, float32 [B, C, F], see FEATURES.
+
+        Args:
+          songs: int32 [B, C], -1 where there is none: all features are then 0.
+        """
+        clipped = np.maximum(songs, 0)
+        found = np.zeros((*songs.shape, len(FEATURES)), np.float32)
+        on_device = np.moveaxis(np.asarray(_take(self.on_device, clipped)), 0, 2)
+        lists = self.lists
+        for row, wanted in enumerate(clipped):
+            mine = slice(lists.offsets[row], lists.offsets[row + 1])
+            of_names = [_values_at(items, values[:, None], wanted) for items, values in self.of_names(row)]
+            familiar = _values_at(lists.items[mine], lists.features[mine], wanted)
+            found[row] = np.concatenate([on_device[row], *of_names, self.trend[wanted], familiar], axis=1)
+        return np.where((songs >= 0)[..., None], found, 0.0)
+
+
+def _values_at(items: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Rows of `values` [P, F] of the wanted ones [C] among distinct items [P], float32 [C, F]; 0 where one is not."""
+    if len(items) == 0:
+        return np.zeros((len(wanted), values.shape[1]), np.float32)
+    order = np.argsort(items)
+    at = order[np.minimum(np.searchsorted(items, wanted, sorter=order), len(items) - 1)]
+    return np.where((items[at] == wanted)[:, None], values[at], np.float32(0))
+
+
+def walk_over_names(starts: sparse.csr_array, into: sparse.csr_array, back: sparse.csr_array) -> sparse.csr_array:
+    """log(1 + I p) of walks of two steps, sparse [W B, I]; 1 / I is the chance of a random song."""
+    walk = starts @ into @ back
+    row = np.repeat(np.arange(walk.shape[0]), np.diff(walk.indptr))
+    total = np.maximum(np.bincount(row, walk.data, walk.shape[0]), 1e-12)
+    walk.data = np.log1p(walk.data * (walk.shape[1] / total).astype(np.float32)[row])
+    return walk
+
+
+def _padded(rows: np.ndarray, items: np.ndarray, values: np.ndarray, *, out_of_range: int) -> tuple[np.ndarray, ...]:
+    length = _LEAST_LIST
+    while length < len(rows):
+        length *= 4
+    fill = length - len(rows)
+    return (
+        np.concatenate([rows, np.full(fill, out_of_range)]).astype(np.int32),
+        np.concatenate([items, np.zeros(fill, np.int32)]).astype(np.int32),
+        np.concatenate([values, np.zeros(fill, np.float32)]).astype(np.float32),
+    )
+
+
+@functools.cache
+def _two_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(len(WALK_HALF_LIVES), thread_name_prefix="walks")
+
+
+# --- On the device ---
+
+
+def _walks(listeners: Csr, start: _Start, backend: str) -> jax.Array:
+    """log(1 + I p) of the walks over users, float32 [I, W B]."""
+    reached = start.reached
+    if reached is None:
+        # No gradient is taken, so there is no transpose.
+        reached = spmm(Matrix(listeners, None), start.nodes, backend)
+    return jnp.log1p(reached * start.scale[None])
+
+
+@functools.partial(jax.jit, static_argnames="backend")
+def _score(user_emb: jax.Array, songs: _Songs, block: Block, *, backend: str) -> jax.Array:
+    """Scores float32 [B, I]. All arrays are arguments: XLA would fold constants at each compilation."""
+    highest = jax.lax.Precision.HIGHEST
+    query = queries(user_emb, songs.item, block.users, *block.latest)
+    one_query = jnp.einsum("q,bqd->bd", songs.of_query, query, precision=highest)
+    scores = jnp.matmul(one_query, songs.item.T, precision=highest) + songs.trend[None]
+    if block.start is not None:
+        walks, size = _walks(songs.listeners, block.start, backend), len(block.users)
+        scores += sum(songs.of_walk[w] * walks[:, w * size : (w + 1) * size] for w in range(len(WALK_HALF_LIVES))).T
+    return scores.at[block.rows, block.items].add(block.values, mode="drop")
+
+
+@functools.partial(jax.jit, static_argnames=("k", "backend"))
+def _rank(
+    user_emb: jax.Array,
+    songs: _Songs,
+    block: Block,
+    allowed: jax.Array | None,
+    rows: jax.Array,
+    items: jax.Array,
+    *,
+    k: int,
+    backend: str,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return best_songs(_score(user_emb, songs, block, backend=backend), allowed, rows, items, k=k)
+
+
+@functools.partial(jax.jit, static_argnames="backend")
+def _features(
+    user_emb: jax.Array, songs: _Songs, users: jax.Array, latest: Latest, start: _Start, *, backend: str
+) -> jax.Array:
+    """ON_DEVICE of all songs, float32 [len(ON_DEVICE), B, I]."""
+    query = queries(user_emb, songs.item, users, *latest)
+    dots = jnp.einsum("bqd,id->qbi", query, songs.item, precision=jax.lax.Precision.HIGHEST)
+    walks = _walks(songs.listeners, start, backend)
+    return jnp.concatenate([dots, jnp.moveaxis(walks.reshape(len(walks), len(WALK_HALF_LIVES), -1), 0, 2)])
 
 
 @jax.jit
-def _combine(
-    query: jax.Array,
-    of_query: jax.Array,
-    item_emb: jax.Array,
-    trend: jax.Array,
-    items: jax.Array,
-    values: jax.Array,
-    walk: jax.Array | None,
-) -> jax.Array:
-    """The weighted sum, float32 [B, I]; `items` int32 [B, P] are the familiar songs, -1 beyond them."""
-    one_query = jnp.einsum("q,bqd->bd", of_query, query, precision=jax.lax.Precision.HIGHEST)
-    scores = jnp.matmul(one_query, item_emb.T, precision=jax.lax.Precision.HIGHEST) + trend[None]
-    if walk is not None:
-        scores += walk
-    # An index of -1 would count from the end; one beyond the end is dropped.
-    at = jnp.where(items >= 0, items, scores.shape[1])
-    return scores.at[jnp.arange(len(items))[:, None], at].add(values, mode="drop")
+def _take(features: jax.Array, songs: jax.Array) -> jax.Array:
+    """float32 [F, B, C] of [F, B, I]."""
+    return jnp.take_along_axis(features, songs[None], axis=2)
