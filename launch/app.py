@@ -14,6 +14,7 @@ import difflib
 import functools
 import io
 import logging
+import math
 import os
 import re
 import signal
@@ -141,12 +142,25 @@ def silence() -> None:
     _TERMINAL.silenced = True
 
 
+# What absl says of a value that a flag cannot have, and the rule in our words.
+_RULES = (
+    (r"invalid literal for int\(\).*", "a whole number"),
+    (r"could not convert string to float.*", "a number"),
+    (r"\('Non-boolean argument.*", "true or false"),
+    (r"value should be one of <(.*)>", r"\2"),
+    (r"\S+ is not (an? .*)", r"\2"),
+)
+
+
 def _flag_error(error: Exception) -> str:
     """One line for what absl and ml_collections say of wrong flags."""
     if isinstance(error, flags.UnrecognizedFlagError):
         near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=1)
         return f"unknown flag --{error.flagname}" + (f"; did you mean --{near[0]}?" if near else "; see --help")
     text = " ".join(str(error).split()).removeprefix("FATAL ")
+    for absl_says, rule in _RULES:
+        if match := re.fullmatch(f"flag (--.*): {absl_says}", text):
+            return f"{match[1]}: must be {match.expand(rule).replace('|', ' or ')}"
     missing = re.findall(r"Flag --(\w+) must have a value other than None", text)
     return f"--{' and --'.join(missing)} missing; see --help" if missing else text
 
@@ -161,6 +175,9 @@ def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if _QUIET.value and _VERBOSE.value:
             raise UserError("--quiet and --verbose exclude each other; give one of them")
+        for name, value in flags.FLAGS.flag_values_dict().items():
+            if isinstance(value, float) and not math.isfinite(value) and not name.startswith("config."):
+                raise UserError(f"--{name}={value}: must be a finite number")
         given = rest[1:]
         if len(given) > len(arguments):
             raise UserError(f"unexpected argument {given[len(arguments)]!r}; flags are written --name=value")

@@ -47,6 +47,8 @@ _CONFIG = app.define_config()
 _NAME = flags.DEFINE_string("name", None, "A flag that must be given.", required=True)
 _KIND = flags.DEFINE_enum("kind", "small", ["small", "large"], "Which one.")
 _SONGS = flags.DEFINE_list("songs", ["a", "b"], "Some songs.")
+_SHARE = flags.DEFINE_float("share", 0.5, "How much of it.", 0, 1)
+
 app.section("Output")
 _FORCE = flags.DEFINE_bool("force", False, "Again.")
 _SHOW = flags.DEFINE_bool("show", True, "Whether to show it.")
@@ -123,6 +125,7 @@ Required:
 Options:
   --kind=small|large    Which one. Default: small.
   --songs=A,B,...       Some songs. Default: a,b.
+  --share=X             How much of it. Default: 0.5.
 
 Output:
   --force               Again.
@@ -258,7 +261,12 @@ def on_a_terminal(folder, *flags, **environment):
             ["--config.size=1", "--config=small.py"],
             "--config.size needs --config=FILE before it, e.g. --config=configs/demo.py",
         ),
-        (["--config=small.py", "--name=x", "--config.size=many"], "flag --config.size=many: invalid literal for int()"),
+        (["--config=small.py", "--name=x", "--config.size=many"], "--config.size=many: must be a whole number"),
+        (["--config=small.py", "--name=x", "--kind=huge"], "--kind=huge: must be small or large"),
+        (["--config=small.py", "--name=x", "--force=perhaps"], "--force=perhaps: must be true or false"),
+        (["--config=small.py", "--name=x", "--share=a: b"], "--share=a: b: must be a number"),
+        (["--config=small.py", "--name=x", "--share=2"], "--share=2: must be a number in the range [0, 1]"),
+        (["--config=small.py", "--name=x", "--share=nan"], "--share=nan: must be a finite number"),
         (["--config=small.py", "--nam=x"], "unknown flag --nam; did you mean --name?"),
         (["--config=small.py", "--zzzzzz=x"], "unknown flag --zzzzzz; see --help"),
         (["--config=small.py", "--name=x", "y"], "unexpected argument 'y'; flags are written --name=value"),
