@@ -431,22 +431,22 @@ class ArrayFolder:
         if verify and hashlib.sha256(data).hexdigest() != entry["sha256"]:
             raise DamagedFileError(f"{path}: damaged (its checksum differs from the manifest); {remedy}")
         try:
-            array = _array(data)
-        except (ValueError, EOFError, SyntaxError) as e:
-            raise DamagedFileError(f"{path}: damaged ({' '.join(str(e).split())}); {remedy}") from e
+            array = npy_array(data)
+        except ValueError as e:
+            raise DamagedFileError(f"{path}: damaged ({e}); {remedy}") from e
         if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
             raise DamagedFileError(f"{path}: shape or dtype differs from the manifest; {remedy}")
         return array
 
 
-def _array(data: np.ndarray) -> np.ndarray:
+def npy_array(data: np.ndarray) -> np.ndarray:
     """The array of a .npy file's bytes (uint8), sharing their memory. Raises ValueError where they are none."""
     head = io.BytesIO(data[:12_000].tobytes())  # numpy reads no header above 10,000 bytes
-    version = np.lib.format.read_magic(head)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-    if read is None:
-        raise ValueError(f"version {version} of the .npy format is not read")
-    shape, fortran, dtype = read(head)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        shape, fortran, dtype = readers[np.lib.format.read_magic(head)](head)
+    except Exception as e:  # numpy tokenises and parses the header as Python, which fails in many ways
+        raise ValueError(f"its header cannot be read: {' '.join(str(e).split())}") from e
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are never loaded")
     body = data[head.tell() :]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import importlib.util
 import math
 import os
@@ -21,8 +22,9 @@ from jax.sharding import PartitionSpec as P
 
 from music_map.axis import NAME
 from music_map.errors import DamagedFileError, UserError
+from music_map.retrieval import scann_files
 from music_map.retrieval.settings import BACKENDS
-from music_map.storage import ArrayFolder, ArrayWriter, file_sha256, new_folder
+from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, check_form, file_sha256, new_folder, read_bytes
 from music_map.topk import top_k
 
 FOLDER = "index"
@@ -37,6 +39,10 @@ _RECALL_AT = 100
 # Standard errors that the measured recall stays above the target: the least parameters that reach it on a sample by
 # chance miss it on other queries about half of the time, with two standard errors one time in forty.
 _MARGIN = 2.0
+# Songs that ScaNN re-scores: the ones tried, by what they cost.
+_REORDER = (150, 200, 300, 500, 1_000)
+_MOST_REORDER = 4_000
+_FACTS = {"num_leaves": int, "leaves_to_search": int, "reorder": int}
 
 
 class Index(Protocol):
@@ -281,20 +287,8 @@ def _silenced() -> Iterator[None]:
 
 
 def _build_scann(vectors: np.ndarray) -> tuple[Any, int, dict[str, Any]]:
-    from scann.scann_ops.py import scann_ops_pybind
-
     leaves = max(1, min(round(math.sqrt(len(vectors))), len(vectors) // 2))
-    builder = (
-        scann_ops_pybind.builder(vectors, _RECALL_AT, "dot_product")
-        .set_n_training_threads(os.cpu_count() or 1)
-        .tree(
-            num_leaves=leaves,
-            num_leaves_to_search=max(1, leaves // 10),
-            training_sample_size=min(len(vectors), 250_000),
-        )
-        .score_ah(2, anisotropic_quantization_threshold=0.2)
-        .reorder(4 * _RECALL_AT)
-    )
+    builder = scann_files.builder(vectors, leaves=leaves, k=_RECALL_AT, threads=os.cpu_count() or 1)
     with _silenced():
         searcher = builder.build()
     return searcher, len(vectors), {"backend": "scann", "num_leaves": leaves}
@@ -333,7 +327,7 @@ def _tune(index: ScannIndex, exact: ExactIndex, vectors: np.ndarray, queries: np
 
     best = None
     # Re-scoring 100 more songs costs about as much as searching a leaf of 1,000: cheapest of the pairs that reach it.
-    for reorder in (150, 200, 300, 500, 1_000):
+    for reorder in _REORDER:
         low, high = 1, leaves
         if recall(high, reorder)[1] < target:
             continue
@@ -343,7 +337,7 @@ def _tune(index: ScannIndex, exact: ExactIndex, vectors: np.ndarray, queries: np
         cost = low * len(vectors) / leaves + 10 * reorder
         if best is None or cost < best[0]:
             best = (cost, low, reorder)
-    reached, least = recall(*(best[1:] if best else (leaves, min(len(vectors), 4_000))))
+    reached, least = recall(*(best[1:] if best else (leaves, min(len(vectors), _MOST_REORDER))))
     index.facts |= {
         "recall_target": target,
         "recall@100": reached,
@@ -392,19 +386,42 @@ def load_index(folder: Path, *, fingerprint: str) -> tuple[Index, np.ndarray, np
         raise UserError(f"{folder}: was built from another checkpoint's embeddings; {remedy}")
     if store.meta.get("version") != FORMAT_VERSION:
         raise UserError(f"{folder}: another version of this project wrote it; {remedy}")
+    manifest = folder / MANIFEST
+    check_form(store.meta, {"facts": {"backend": str}, "scann": {str: str}}, manifest, remedy=remedy)
     ids, facts = store.load("item_ids"), store.meta["facts"]
+    if ids.ndim != 1 or ids.dtype != np.uint32 or len(ids) == 0:
+        raise DamagedFileError(f"{folder}/item_ids.npy: is no list of song ids; {remedy}")
     if facts["backend"] == "exact":
         vectors = store.load("vectors")
+        if vectors.ndim != 2 or len(vectors) != len(ids) or vectors.dtype != np.float32 or not _all_finite(vectors):
+            raise DamagedFileError(
+                f"{folder}/vectors.npy: are not finite float32 vectors of {len(ids)} songs; {remedy}"
+            )
         return ExactIndex(vectors), vectors, ids
     choose_backend("scann", len(ids))
-    for name, digest in store.meta["scann"].items():
-        path = folder / "scann" / name
-        if not path.is_file() or file_sha256(path) != digest:
-            raise DamagedFileError(f"{path}: missing or damaged; {remedy}")
-    from scann.scann_ops.py import scann_ops_pybind
-
-    with _silenced():
-        searcher = scann_ops_pybind.load_searcher(str(folder / "scann"), assets_backcompat_shim=False)
-    # ScaNN keeps the vectors that it re-scores with: they are not stored twice.
-    vectors = np.load(folder / "scann" / "dataset.npy", mmap_mode="r", allow_pickle=False)
+    check_form(facts, _FACTS, manifest, at="meta.facts", remedy=remedy)
+    within = {"num_leaves": len(ids), "leaves_to_search": facts["num_leaves"], "reorder": _MOST_REORDER}
+    for name, most in within.items():
+        if not 1 <= facts[name] <= most:
+            raise DamagedFileError(f"{manifest}: meta.facts.{name} is {facts[name]}, not 1 to {most}; {remedy}")
+    data = {name: _listed(folder / "scann" / name, store.meta["scann"].get(name), remedy) for name in scann_files.FILES}
+    try:
+        with _silenced():
+            searcher, vectors = scann_files.load(data, num_items=len(ids), leaves=facts["num_leaves"], k=_RECALL_AT)
+    except ValueError as e:
+        raise DamagedFileError(f"{folder}/scann: {e}; {remedy}") from e
     return ScannIndex(searcher, len(ids), facts), vectors, ids
+
+
+def _all_finite(vectors: np.ndarray) -> bool:
+    return bool(np.isfinite(vectors).all())
+
+
+def _listed(path: Path, wanted: str | None, remedy: str) -> bytes:
+    """The bytes of a file whose checksum is known."""
+    if wanted is None or not path.is_file():
+        raise DamagedFileError(f"{path}: missing or damaged; {remedy}")
+    data = read_bytes(path)
+    if hashlib.sha256(data).hexdigest() != wanted:
+        raise DamagedFileError(f"{path}: missing or damaged; {remedy}")
+    return data
