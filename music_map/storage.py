@@ -405,6 +405,20 @@ class ArrayFolder:
                 raise DamagedFileError(f"{path}: lists a file outside the folder, {name!r}; {remedy}")
         return cls(folder, manifest["fingerprint"], manifest["meta"], manifest["arrays"])
 
+    def size_of(self, name: str) -> int:
+        """Bytes of an array, by the manifest. Raises DamagedFileError where there is none of this name."""
+        entry = self._entry(name)
+        return math.prod(entry["shape"]) * np.dtype(entry["dtype"]).itemsize
+
+    def length_of(self, name: str) -> int:
+        """Length of an array's first axis, by the manifest. Raises DamagedFileError where there is none."""
+        return self._entry(name)["shape"][0]
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        if name not in self.arrays:
+            raise DamagedFileError(f"{self.folder / MANIFEST}: has no array {name!r}; delete the folder and rebuild it")
+        return self.arrays[name]
+
     def load(self, name: str, *, verify: bool = True, mmap: bool = False) -> np.ndarray:
         """Loads one array; with `verify` its sha256 is compared first.
 
@@ -418,9 +432,7 @@ class ArrayFolder:
           DamagedFileError: the file is missing, truncated or changed; the message names it.
         """
         path = self.folder / f"{name}.npy"
-        if name not in self.arrays:
-            raise DamagedFileError(f"{self.folder / MANIFEST}: has no array {name!r}; delete the folder and rebuild it")
-        entry, remedy = self.arrays[name], f"delete {self.folder} and run the command again to rebuild it"
+        entry, remedy = self._entry(name), f"delete {self.folder} and run the command again to rebuild it"
         if not path.is_file():
             raise DamagedFileError(f"{path}: missing; {remedy}")
         try:
@@ -455,6 +467,28 @@ def npy_array(data: np.ndarray) -> np.ndarray:
     if dtype.itemsize == 0 or 0 in shape:
         return np.zeros(shape, dtype)
     return body.view(dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def check_rows(
+    store: ArrayFolder, name: str, offsets: np.ndarray, values: np.ndarray, *, rows: int, limit: int
+) -> None:
+    """Raises DamagedFileError unless two arrays of a folder are compressed rows of indices.
+
+    Args:
+      store: the folder.
+      name: of the values, named in the message.
+      offsets: integers [rows + 1], from 0 to len(values), never falling.
+      values: integers [N], each at least 0 and below `limit`.
+      rows: how many there are.
+      limit: of the values.
+    """
+    good = offsets.shape == (rows + 1,) and values.ndim == 1 and offsets.dtype.kind + values.dtype.kind == "ii"
+    good = good and offsets[0] == 0 and offsets[-1] == len(values) and bool((offsets[1:] >= offsets[:-1]).all())
+    if not (good and (len(values) == 0 or (values.min() >= 0 and values.max() < limit))):
+        raise DamagedFileError(
+            f"{store.folder / name}.npy: has not {rows:,} rows of indices below {limit:,}; delete {store.folder} and "
+            "run the command again to rebuild it"
+        )
 
 
 def require_file(path: Path, remedy: str) -> Path:

@@ -15,14 +15,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from music_map.errors import UserError
+from music_map.errors import DamagedFileError, UserError
 from music_map.ids import index_of
 from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, Events, ItemFeatures, Withdrawals
 from music_map.preprocess.marks import standing
-from music_map.storage import ArrayFolder, ArrayWriter, new_folder
+from music_map.storage import ArrayFolder, ArrayWriter, check_rows, new_folder
 
 # Of a run's folder.
 FOLDER, HEADS_FILE = "embeddings", "playlist.json"
+
+_MAPPED_ABOVE = 1 << 30  # bytes of histories
+_REMEDY = "delete the folder and run the command again to make it anew from the best checkpoint"
 
 
 def popularity_of(listeners: np.ndarray) -> np.ndarray:
@@ -155,13 +158,48 @@ def save_export(export: Export, folder: Path, *, fingerprint: str, step: int, hi
 def load_export(folder: Path) -> tuple[Export, str]:
     """Loads the folder and its fingerprint. Raises DamagedFileError naming a damaged file."""
     store = ArrayFolder.open(folder)
-    return Export(*(store.load(name) for name in Export._fields)), store.fingerprint
+    export = Export(*(store.load(name) for name in Export._fields))
+    _check(store, export)
+    return export, store.fingerprint
 
 
-def load_histories(folder: Path, *, verify: bool = False) -> Histories:
-    """The users' histories, mapped and not read: they are as large as the graph. Raises DamagedFileError."""
+def _check(store: ArrayFolder, export: Export) -> None:
+    """Raises DamagedFileError where the arrays do not go together, which fitting checksums do not say."""
+    num_users, num_items = len(export.user_embeddings), len(export.item_embeddings)
+    dim = export.item_embeddings.shape[1:]
+    wanted = {
+        "user_embeddings": ("<f4", (num_users, *dim)),
+        "item_embeddings": ("<f4", (num_items, *dim)),
+        "recommendable": ("|b1", (num_items,)),
+        "listeners": ("<i4", (num_items,)),
+        "has_audio": ("|b1", (num_items,)),
+    }
+    for name, (dtype, shape) in wanted.items():
+        array = getattr(export, name)
+        if len(dim) != 1 or (array.dtype.str, array.shape) != (dtype, shape) or not np.isfinite(array).all():
+            raise DamagedFileError(f"{store.folder / name}.npy: does not fit the other arrays; {_REMEDY}")
+    for ids, count in ((export.user_ids, num_users), (export.item_ids, num_items)):
+        if ids.shape != (count,):
+            raise DamagedFileError(f"{store.folder}: has not as many ids as embeddings; {_REMEDY}")
+    for kind in ("artist", "album"):
+        offsets, values = getattr(export, f"{kind}_offsets"), getattr(export, f"{kind}s")
+        limit = len(getattr(export, f"{kind}_ids"))
+        check_rows(store, f"{kind}s", offsets, values, rows=num_items, limit=limit)
+
+
+def load_histories(folder: Path) -> Histories:
+    """The users' histories, checked; above a GiB mapped in place of read. Raises DamagedFileError.
+
+    They are as large as the graph. What is read survives whatever becomes of the file; what is mapped does not.
+    """
     store = ArrayFolder.open(folder)
-    return Histories(*(store.load(name, verify=verify, mmap=True) for name in Histories._fields))
+    large = sum(store.size_of(name) for name in Histories._fields) > _MAPPED_ABOVE
+    found = Histories(*(store.load(name, mmap=large) for name in Histories._fields))
+    num_users, num_items = store.length_of("user_embeddings"), store.length_of("item_embeddings")
+    for name in ("heard", "disliked"):
+        offsets, values = getattr(found, f"{name}_offsets"), getattr(found, name)
+        check_rows(store, name, offsets, values, rows=num_users, limit=num_items)
+    return found
 
 
 def no_histories(num_users: int) -> Histories:

@@ -131,13 +131,54 @@ def test_export_survives_a_round_trip_and_names_damage(export, tmp_path):
     assert identity == "f"
     for a, b in zip(export, loaded, strict=True):
         np.testing.assert_array_equal(a, b)
-    assert load_histories(folder, verify=True).disliked_by(1).tolist() == [3]
+    assert load_histories(folder).disliked_by(1).tolist() == [3]
     victim = folder / "item_embeddings.npy"
     content = bytearray(victim.read_bytes())
     content[-1] ^= 1
     victim.write_bytes(bytes(content))
     with pytest.raises(DamagedFileError, match=str(victim)):
         load_export(folder)
+
+
+@pytest.mark.parametrize("name", Histories._fields)
+def test_a_damaged_history_is_named_and_never_answered_from(export, tmp_path, name):
+    """Zeroed, disliked songs would come back; one bit is an index out of range."""
+    save_export(export, tmp_path / "e", fingerprint="f", step=3, histories=HISTORIES)
+    path = tmp_path / "e" / f"{name}.npy"
+    whole = path.read_bytes()
+    for damaged in (whole[:128] + bytes(len(whole) - 128), whole[:-1] + bytes([whole[-1] ^ 64]), whole[:-1], b""):
+        if damaged != whole:
+            path.write_bytes(damaged)
+            with pytest.raises(DamagedFileError, match=rf"{name}\.npy: damaged"):
+                load_histories(tmp_path / "e")
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("disliked", np.array([99], np.int32)),
+        ("disliked", np.array([-1], np.int32)),
+        ("disliked", np.array([3.0])),
+        ("heard_offsets", np.zeros(2, np.int64)),
+        ("disliked_offsets", np.array([0, 2, 1])),
+        ("item_embeddings", np.zeros((6, 3), np.float32)),
+        ("item_embeddings", np.zeros(6, np.float32)),
+        ("user_embeddings", np.full((2, 4), np.nan, np.float32)),
+        ("listeners", np.zeros(5, np.int32)),
+        ("item_ids", np.zeros(5, np.uint32)),
+        ("artists", np.full(3, 1000, np.int32)),
+    ],
+)
+def test_arrays_that_do_not_go_together_are_refused_whatever_their_checksums(export, tmp_path, name, value):
+    if name in Histories._fields:
+        histories = HISTORIES._replace(**{name: value})
+        changed = export
+    else:
+        histories, changed = HISTORIES, export._replace(**{name: value})
+    save_export(changed, tmp_path / "e", fingerprint="f", step=3, histories=histories)
+    with pytest.raises(DamagedFileError, match=f"{tmp_path}/e"):
+        load_export(tmp_path / "e")
+        load_histories(tmp_path / "e")
 
 
 def test_a_users_dislikes_and_heard_songs_are_out(export):
