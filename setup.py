@@ -43,6 +43,7 @@ setup(
     entry_points={"console_scripts": ["music-map = launch.jobs:main"]},
     install_requires=[
         "absl-py",  # flags and application start-up of launch/
+        "duckdb>=1.4",  # launch/convert.py: judges, numbers and sorts logs beyond memory
         "filelock",  # one download at a time into a folder
         "flax",  # linen modules of the item fusion
         "huggingface_hub>=1.0",  # launch/download.py: file metadata, authentication and HTTP session of the hub

@@ -1,12 +1,14 @@
-"""Converts own logs (CSV, TSV, JSON lines, Parquet) to the schema and layout that training reads.
+"""Converts own logs (CSV, TSV, JSON, Parquet), or an export by name, to the schema and layout that training reads.
 
     python launch/convert.py --input=plays.csv --output=data/own --user=user_id --item=track --time=played_at
     python launch/convert.py --input=plays.parquet --likes=likes.csv --output=data/own --user=u --item=t --time=ts
-    python launch/convert.py --input=log.jsonl.gz --output=data/own --user=user --item=song --time=at --type=event
+    python launch/convert.py --input=my.jsonl.gz --output=data/own --item=artist,title --time=at --user_value=me
+    python launch/convert.py --preset=spotify --input=my_spotify_data --output=data/own
 
-Times are numbers (s, ms, us or ns since any moment, told by the first value) or ISO 8601; ids are numbers or strings.
-Strings are numbered, and the numbers kept in OUTPUT/flat/SIZE/user_ids.parquet and song_ids.parquet, which
-launch/recommend.py --id_tables=OUTPUT/flat/SIZE reads. Rows need no order. Errors name file, column and row (from 0).
+A column may lie in another (track.name), an input be a pattern ('plays*.json') or a folder of Parquet parts. Times
+are numbers (s, ms, us or ns since any moment, told by all values of a file) or ISO 8601; ids are numbers or strings.
+Strings are numbered, and the numbers kept beside the events. Rows need no order. Errors name file, column and row (from
+0).
 """
 
 import datetime
@@ -15,56 +17,81 @@ from pathlib import Path
 from absl import flags
 
 from launch import app
+from music_map.convert.formats import FORMATS, files_of
+from music_map.convert.presets import PRESETS, Import
 from music_map.convert.settings import (
     BAD_ROWS,
     DURATION_UNITS,
     EVENT_TYPES,
-    FORMATS,
+    FEW,
     PLAYED_UNITS,
+    SONGS,
     TIME_UNITS,
     ColumnMapping,
 )
 from music_map.errors import UserError
+from music_map.raw.layout import EVENTS
 
 _INPUT = flags.DEFINE_list("input", None, "Files of listens (of all events with --type).", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to fill: data.raw_dir of the configurations.", required=True)
-_USER = flags.DEFINE_string("user", None, "Column of the user.", required=True)
-_ITEM = flags.DEFINE_string("item", None, "Column of the song.", required=True)
-_TIME = flags.DEFINE_string("time", None, "Column of the time.", required=True)
+_PRESET = flags.DEFINE_enum("preset", None, list(PRESETS), "An export whose files and columns are known.")
 _SIZE = flags.DEFINE_string("size", "own", "Name of the log: data.size of the configurations.")
+_COLUMNS = {
+    "user": flags.DEFINE_string("user", None, "Column of the user."),
+    "item": flags.DEFINE_string("item", None, "Column of the song, or several that name it: artist,title."),
+    "time": flags.DEFINE_string("time", None, "Column of the time."),
+    "user_value": flags.DEFINE_string("user_value", None, "The user of all events, where there is no such column."),
+}
 
-app.section("Other events")
+app.section("Other files")
 _LIKES = flags.DEFINE_list("likes", [], "Files of likes: their columns of user, song and time.")
 _DISLIKES = flags.DEFINE_list("dislikes", [], "Files of dislikes: the same columns.")
 _UNLIKES = flags.DEFINE_list("unlikes", [], "Files of likes taken back: the same columns.")
 _UNDISLIKES = flags.DEFINE_list("undislikes", [], "Files of dislikes taken back: the same columns.")
+_SONGS = flags.DEFINE_list("songs", [], "Files with a row a song: --item and the columns of names, artist or album.")
 
 app.section("Columns")
-_TIME_UNIT = flags.DEFINE_enum("time_unit", "auto", TIME_UNITS, "Unit of times that are numbers.")
-_TIME_FORMAT = flags.DEFINE_string(
-    "time_format", None, "strptime format of times, e.g. '%d/%m/%Y %H:%M'; else ISO 8601."
-)
-_PLAYED = flags.DEFINE_string("played", None, "Column of how much was played; without it, all of the song.")
-_PLAYED_UNIT = flags.DEFINE_enum(
-    "played_unit", "percent", PLAYED_UNITS, "Unit of --played; fraction: 1 is a whole song."
-)
-_DURATION = flags.DEFINE_string("duration", None, "Column of the song's length.")
-_DURATION_UNIT = flags.DEFINE_enum("duration_unit", "seconds", DURATION_UNITS, "Unit of --duration.")
-_ORGANIC = flags.DEFINE_string("organic", None, "Column that is true where the user chose the song; else all did.")
-_TYPE = flags.DEFINE_string("type", None, "Column of the kind of event: listen, like, dislike, unlike, undislike.")
+_COLUMNS |= {
+    "time_unit": flags.DEFINE_enum("time_unit", None, TIME_UNITS, "Unit of times that are numbers, by default told."),
+    "time_format": flags.DEFINE_string(
+        "time_format", None, "strptime format of times, e.g. '%d/%m/%Y %H:%M'; else ISO 8601."
+    ),
+    "time_zone": flags.DEFINE_string("time_zone", None, "Zone of times without one: Europe/Lisbon; else UTC."),
+    "played": flags.DEFINE_string("played", None, "Column of how much was played; without it, all of the song."),
+    "played_unit": flags.DEFINE_enum(
+        "played_unit", None, PLAYED_UNITS, "Unit of --played, by default percent; a whole song is fraction 1, stars 5."
+    ),
+    "played_threshold": flags.DEFINE_float(
+        "played_threshold", None, "Seconds that count as a whole song where its length is unknown, e.g. 30."
+    ),
+    "duration": flags.DEFINE_string("duration", None, "Column of the song's length."),
+    "duration_unit": flags.DEFINE_enum("duration_unit", None, DURATION_UNITS, "Of --duration, by default seconds."),
+    "organic": flags.DEFINE_string("organic", None, "Column that is true where the user chose the song; else all did."),
+    "type": flags.DEFINE_string("type", None, "Column of the kind of event: listen, like, dislike, unlike, undislike."),
+    "artist": flags.DEFINE_string("artist", None, "Column of the song's artist; by default its name."),
+    "album": flags.DEFINE_string("album", None, "Column of the song's album; by default its name."),
+    "title": flags.DEFINE_string("title", None, "Column of the song's title."),
+    "artist_name": flags.DEFINE_string("artist_name", None, "Column of the artist's name."),
+    "album_name": flags.DEFINE_string("album_name", None, "Column of the album's name."),
+}
 _TYPES = flags.DEFINE_list("types", [], "What other values of --type mean, e.g. heart:like,skip:listen,view:ignore.")
-_ARTIST = flags.DEFINE_string("artist", None, "Column of the song's artist.")
-_ALBUM = flags.DEFINE_string("album", None, "Column of the song's album.")
+_MISSING = flags.DEFINE_list("missing", None, "Ids that mean that there is none; by default NULL, NaN, None, ...")
 
 app.section("Format of the files")
-_FORMAT = flags.DEFINE_enum("format", None, sorted(set(FORMATS.values())), "Format of the files; by default by name.")
+_FORMAT = flags.DEFINE_enum("format", None, list(FORMATS), "Format of the files; by default by name.")
 _DELIMITER = flags.DEFINE_string("delimiter", None, "Of a CSV; by default a comma, or a tab in .tsv.")
 _HEADER = flags.DEFINE_list("header", [], "Names of the columns of a CSV that has no header line.")
+_ENCODING = flags.DEFINE_string("encoding", None, "Of text; by default UTF-8, or what a byte order mark tells.")
 
 app.section("What to do")
-_BAD_ROWS = flags.DEFINE_enum("bad_rows", "stop", BAD_ROWS, "At a row that cannot be read: stop, or skip and count it.")
+_COLUMNS["bad_rows"] = flags.DEFINE_enum(
+    "bad_rows", None, BAD_ROWS, "At a row that cannot be read: stop, as by default, or skip and count it."
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier conversion.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only read the first rows of each file, and say what they become.")
+
+
+_EARLIEST = 600_000_000  # seconds; before there was any log of music
 
 
 def _types() -> dict[str, str]:
@@ -81,59 +108,73 @@ def _day(seconds: int) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def _import() -> Import:
+    """What to read: by the preset, where there is one, and by the flags."""
+    paths = [app.path_of(text, "input") for text in _INPUT.value]
+    found = PRESETS[_PRESET.value](paths) if _PRESET.value else Import({"listens": paths}, {})
+    columns = found.columns | {name: flag.value for name, flag in _COLUMNS.items() if flag.value is not None}
+    for name in ("item", "time"):
+        if name not in columns:
+            raise UserError(f"--{name} missing; give the name of a column, or --preset")
+    if "user" not in columns and "user_value" not in columns:
+        raise UserError("--user missing; give the column of the user, or --user_value=NAME where all events are of one")
+    if _TYPES.value and "type" not in columns:
+        raise UserError("--types: says what the values of a column mean; give --type=COLUMN")
+    if _MISSING.value is not None:
+        columns["missing"] = tuple(_MISSING.value)
+    source = {
+        "file_format": _FORMAT.value,
+        "delimiter": _DELIMITER.value,
+        "header": _HEADER.value,
+        "encoding": _ENCODING.value,
+    }
+    given = {name: value for name, value in source.items() if value}
+    inputs = dict(found.inputs)
+    for kind, flag in zip((*EVENTS, SONGS), (None, _LIKES, _DISLIKES, _UNLIKES, _UNDISLIKES, _SONGS), strict=True):
+        if flag is not None and flag.value:
+            inputs[kind] = inputs.get(kind, []) + [app.path_of(text, kind) for text in flag.value]
+    return Import(inputs, {"user": None, **columns, "types": _types()}, found.source | given, found.notes)
+
+
 def main() -> int:
     from music_map.convert.build import convert_logs, preview_logs
 
     raw_dir = app.path_of(_OUTPUT.value, "output")
-    if _TYPES.value and _TYPE.value is None:
-        raise UserError("--types: says what the values of a column mean; give --type=COLUMN")
-    mapping = ColumnMapping(
-        user=_USER.value,
-        item=_ITEM.value,
-        time=_TIME.value,
-        played=_PLAYED.value,
-        played_unit=_PLAYED_UNIT.value,
-        duration=_DURATION.value,
-        duration_unit=_DURATION_UNIT.value,
-        organic=_ORGANIC.value,
-        type=_TYPE.value,
-        types=_types(),
-        artist=_ARTIST.value,
-        album=_ALBUM.value,
-        time_unit=_TIME_UNIT.value,
-        time_format=_TIME_FORMAT.value,
-        bad_rows=_BAD_ROWS.value,
-    )
-    inputs = {
-        "listens": _INPUT.value,
-        "likes": _LIKES.value,
-        "dislikes": _DISLIKES.value,
-        "unlikes": _UNLIKES.value,
-        "undislikes": _UNDISLIKES.value,
-    }
-    files = {kind: [app.path_of(text, "input") for text in paths] for kind, paths in inputs.items()}
-    options = {
-        "size": _SIZE.value,
-        "overwrite": _OVERWRITE.value,
-        "source": {"file_format": _FORMAT.value, "delimiter": _DELIMITER.value, "header": _HEADER.value},
-    }
+    found = _import()
+    mapping = ColumnMapping(**found.columns)
+    options = {"size": _SIZE.value, "overwrite": _OVERWRITE.value, "source": found.source}
     if _DRY_RUN.value:
-        summary = preview_logs(files, raw_dir, mapping, **options)
-        for path in (path for paths in files.values() for path in paths):
+        summary = preview_logs(found.inputs, raw_dir, mapping, **options)
+        for path in (path for paths in found.inputs.values() for given in paths for path in files_of(given)):
             app.say(f"  {app.size_text(path.stat().st_size):>10}  {path}")
         app.say("Their first rows:")
     else:
-        summary = convert_logs(files, raw_dir, mapping, **options, progress=app.bar)
+        summary = convert_logs(found.inputs, raw_dir, mapping, **options, progress=app.bar)
     for kind, count in summary.events.items():
         app.say(f"{count:>14,} {kind}")
     app.say(f"{summary.num_users:>14,} users, {summary.num_items:,} songs")
+    if summary.rare_users or summary.rare_items:
+        app.say(
+            f"{'':>14} of them {summary.rare_users:,} users and {summary.rare_items:,} songs with fewer than {FEW} "
+            "events, which training leaves out (--config.data.min_interactions)"
+        )
     app.say(f"{_day(summary.first):>24} to {_day(summary.last)}")
+    if summary.last < _EARLIEST:
+        app.warn(
+            "the times lie before 1989: taken as seconds since any moment (--time_unit, --time_format say otherwise)"
+        )
     for count, what in ((summary.skipped, "rows skipped: they could not be read"), (summary.ignored, "rows ignored")):
         if count:
             app.say(f"{count:>14,} {what}")
-    for column, path in summary.tables.items():
-        app.say(f"{column} ids are no whole numbers and {'would be' if _DRY_RUN.value else 'were'} numbered: {path}")
-    for note in summary.notes:
+    for reason, count in summary.reasons.items():
+        app.say(f"{count:>18,} {reason}")
+    would = "would be" if _DRY_RUN.value else "were"
+    for column in summary.numbered:
+        app.say(f"{column} ids are no whole numbers and {would} numbered: {summary.tables[column]}")
+    for column in summary.tables:
+        if column not in summary.numbered:
+            app.say(f"{column} names {'would be' if _DRY_RUN.value else 'are'} kept: {summary.tables[column]}")
+    for note in (*found.notes, *summary.notes):
         app.warn(note)
     if _DRY_RUN.value:
         app.say(f"to write: {raw_dir / 'flat' / _SIZE.value}")

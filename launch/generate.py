@@ -20,7 +20,7 @@ from pathlib import Path
 from absl import flags
 
 from launch import app
-from music_map.raw.layout import EVENTS, ITEMS, event_path, item_path, pipeline_files
+from music_map.raw.layout import EVENTS, ITEMS, event_path, pipeline_files
 from music_map.synthetic.settings import PRESETS, Settings, settings_for
 
 OUTPUT = flags.DEFINE_string("output", "data/raw", "Folder to write to, in the hub's layout.")
@@ -47,7 +47,7 @@ def _report(raw_dir: Path, size: str, marginals: Mapping[str, float]) -> None:
         beside = f"{_number(published[name]):>15}" if name in published else ""
         app.say(f"{name.replace('_', ' '):32}{_number(value):>15}{beside}")
     app.say()
-    for name in pipeline_files(size):
+    for name in pipeline_files(size, raw_dir):
         path = raw_dir / name
         app.say(f"{path}  {path.stat().st_size / 2**20:,.1f} MiB")
 
@@ -61,7 +61,7 @@ def _plan(raw_dir: Path, settings: Settings) -> None:
     for name in EVENTS:
         app.say(f"{getattr(settings, f'num_{name}'):>16,}  {event_path(raw_dir, settings.size, name)}")
     for name in ITEMS:
-        app.say(f"{'':>16}  {item_path(raw_dir, name)}")
+        app.say(f"{'':>16}  {event_path(raw_dir, settings.size, name)}")
     app.say(f"about {app.size_text(expected_bytes(settings))} in all")
 
 

@@ -26,13 +26,15 @@ from absl import flags
 
 from launch import app, experiment, recency
 from launch.every_user import plan_every_user, write_every_user
-from music_map.convert.build import SONGS, USERS
 from music_map.convert.ids import IdTable
 from music_map.errors import UserError
 from music_map.ids import index_of
+from music_map.raw.schema import ID_TABLES
 from music_map.retrieval.filters import Filters, filters_of
 from music_map.retrieval.recommender import Answer, Query, Recommender
 from music_map.storage import write_text
+
+SONGS, USERS = ID_TABLES["item"], ID_TABLES["user"]
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 _SONGS = flags.DEFINE_list("songs", [], "Song ids of the data set, separated by commas, the latest last.")

@@ -1,180 +1,168 @@
-"""Reads the user's own files batch by batch: CSV, TSV, JSON lines (compressed or not) and Parquet.
+"""A file to read, and what readers of text share.
 
 Text formats give every column as strings, so that no value is read as what the first rows of the file suggest.
 """
 
 from __future__ import annotations
 
-import csv as python_csv
+import codecs
+import dataclasses
 import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from pyarrow import csv
 
-from music_map.convert.settings import FORMATS
 from music_map.errors import UserError
-from music_map.raw.reader import open_parquet, record_batches
 
-_COMPRESSED = (".gz", ".bz2", ".zst")
-# 8 MiB of text are some 150,000 events.
-_BLOCK_BYTES = 8 << 20
-_BATCH_ROWS = 1 << 17
-
-
-def format_of(path: Path) -> str:
-    """The format that a file's name tells. Raises UserError where it tells none."""
-    suffixes = [s.lower() for s in path.suffixes]
-    if suffixes and suffixes[-1] in _COMPRESSED:
-        suffixes.pop()
-    found = FORMATS.get(suffixes[-1] if suffixes else "")
-    if found is None:
-        raise UserError(f"{path}: its name tells no format; end it in one of {', '.join(FORMATS)}, or give --format")
-    return found
+ROW = "\0row"  # name of the batches' column of row numbers: no column of a file
+BATCH_ROWS = 1 << 17
+# The first bytes of compressed files; Parquet compresses inside.
+_MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
-def read_batches(
-    path: Path,
-    columns: Mapping[str, str],
-    *,
-    file_format: str | None = None,
-    delimiter: str | None = None,
-    header: Sequence[str] = (),
-) -> Iterator[pa.RecordBatch]:
-    """Yields the wanted columns of a file, in record batches.
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A file to read.
+
+    Attributes:
+      path: the file.
+      columns: (role, column) of all that is wanted; the role is the name of the flag.
+      bad_row: called with the number of a row that cannot be read, the reason and, if it is known, the column; raises
+        UserError unless such rows are skipped.
+      delimiter: of a CSV; None: that of the format.
+      header: names of the columns of a CSV without a header line.
+      optional: columns that may be absent.
+      encoding: of text; None: UTF-8, or what a byte order mark tells.
+    """
+
+    path: Path
+    columns: Sequence[tuple[str, str]]
+    bad_row: Callable[..., None]
+    delimiter: str | None = None
+    header: Sequence[str] = ()
+    optional: Sequence[str] = ()
+    encoding: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The wanted columns, each once."""
+        return list(dict.fromkeys(name for _, name in self.columns))
+
+    def require(self, found: Iterable[str]) -> None:
+        """Raises UserError where a wanted column is not among those found."""
+        found = list(found)
+        for role, name in self.columns:
+            if name not in found and name not in self.optional:
+                have = ", ".join(n[:60] for n in found[:20]) + (", ..." if len(found) > 20 else "")
+                raise UserError(f"{self.path}: has no column {name!r}, only {have}; set --{role} to one of them")
+
+    def unreadable(self, error: object, what: str) -> NoReturn:
+        """Raises the UserError of a file that cannot be read at all."""
+        raise UserError(f"{self.path}: cannot be read as {what} ({str(error)[:200]}); export it again") from None
+
+
+def open_bytes(source: Source) -> io.BufferedIOBase:
+    """Opens a text file as bytes, decompressed, after a byte order mark. Raises UserError where it is empty."""
+    path = source.path
+    try:
+        file = open(path, "rb", buffering=1 << 20)  # noqa: SIM115 - closed by the reader
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give --input=FILE") from None
+    except OSError as e:
+        raise UserError(f"{path}: cannot be opened ({e.strerror}); check its permissions") from None
+    head = file.peek(4)
+    if not head:
+        file.close()
+        raise UserError(f"{path}: is empty (0 bytes); export it again")
+    kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+    if kind is not None:
+        plain = pa.CompressedInputStream(pa.PythonFile(file, "r"), kind)
+        file = io.BufferedReader(_Raw(plain), 1 << 20)
+        try:
+            head = file.peek(4)
+        except (pa.ArrowException, OSError) as e:
+            source.unreadable(e, kind)
+    encoding = "utf-16" if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else source.encoding
+    if encoding is not None:
+        return io.BufferedReader(_Recoded(file, encoding), 1 << 20)
+    if head.startswith(b"\xef\xbb\xbf"):
+        file.read(3)
+    return file
+
+
+class _Raw(io.RawIOBase):
+    """An Arrow stream as Python's, for `peek`."""
+
+    def __init__(self, stream: pa.NativeFile):
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        return self._stream.readinto(buffer)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class _Recoded(io.RawIOBase):
+    """Text of another encoding as UTF-8."""
+
+    def __init__(self, stream: io.BufferedIOBase, encoding: str):
+        self._stream, self._decoder = stream, codecs.getincrementaldecoder(encoding)("replace")
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        read = b"more"
+        while not self._rest and read:
+            read = self._stream.read(1 << 18)
+            self._rest = self._decoder.decode(read, final=not read).encode()
+        count = min(len(buffer), len(self._rest))
+        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+        return count
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def batches_of(rows: Iterable[tuple[int, Mapping[str, str | None]]], source: Source) -> Iterator[pa.RecordBatch]:
+    """Batches of rows that were read one by one.
 
     Args:
-      path: the file; .gz, .bz2 and .zst are decompressed on the way where it is text.
-      columns: names of columns by the flag that gave them, which errors name.
-      file_format: "csv", "tsv", "jsonl" or "parquet"; None: by the file's name.
-      delimiter: of a CSV; None: a comma, or a tab for TSV.
-      header: names of the columns of a CSV without a header line.
-
-    Raises:
-      UserError: no such file, no such column, or a row that is none.
+      rows: the number of a row, and its wanted columns as text; a value that is not text makes the row bad.
+      source: what is read.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give --input=FILE")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: is empty (0 bytes); export it again")
-    kind = file_format or format_of(path)
-    if kind == "parquet":
-        yield from _parquet(path, columns)
-    elif kind == "jsonl":
-        yield from _json_lines(path, columns)
-    else:
-        yield from _csv(path, columns, delimiter or ("\t" if kind == "tsv" else ","), header)
-
-
-def _require_columns(path: Path, columns: Mapping[str, str], found: Sequence[str]) -> list[str]:
-    for flag, name in columns.items():
-        if name not in found:
-            have = ", ".join(found[:20]) + (", ..." if len(found) > 20 else "")
-            raise UserError(f"{path}: has no column {name!r}, only {have}; set --{flag} to one of them")
-    return list(dict.fromkeys(columns.values()))
-
-
-def _parquet(path: Path, columns: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
-    with open_parquet(path) as file:
-        wanted = _require_columns(path, columns, file.schema_arrow.names)
-    for batch in record_batches(path, wanted, batch_rows=_BATCH_ROWS):
-        plain = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
-        yield pa.record_batch(plain, names=batch.schema.names)
-
-
-def _csv(path: Path, columns: Mapping[str, str], delimiter: str, header: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    if len(delimiter.encode()) != 1:
-        raise UserError(f"--delimiter={delimiter!r}: must be one character")
-    broken: list[str] = []
-
-    def note(row: Any) -> str:
-        # Numbers count from 1 and, where there is a header, from its line.
-        number = "" if row.number is None else f", row {row.number - (1 if header else 2)}"
-        broken.append(f"{path}{number}: {row.actual_columns} columns where {row.expected_columns} are expected")
-        return "error"
-
-    found = list(header) or _header_line(path, delimiter)
-    names = _require_columns(path, columns, found)
-    read = csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=list(header) or None, use_threads=False)
-    parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note)
-    convert = csv.ConvertOptions(
-        include_columns=names,
-        column_types={name: pa.string() for name in names},
-        null_values=[""],
-        strings_can_be_null=True,
-    )
-    try:
-        with csv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert) as stream:
-            for batch in stream:
-                yield pa.record_batch([pc.utf8_trim_whitespace(c) for c in batch.columns], names=batch.schema.names)
-    except (pa.ArrowException, OSError) as e:
-        cause = broken[0] if broken else f"{path}: cannot be read as CSV ({' '.join(str(e).split())[:200]})"
-        raise UserError(f"{cause}; check --delimiter, the quotes and the encoding (UTF-8)") from e
-
-
-def _text(path: Path) -> io.TextIOWrapper:
-    return io.TextIOWrapper(pa.input_stream(str(path), compression="detect", buffer_size=1 << 20), "utf-8-sig")
-
-
-def _header_line(path: Path, delimiter: str) -> list[str]:
-    try:
-        with _text(path) as stream:
-            found = next(python_csv.reader(stream, delimiter=delimiter), [])
-    except (OSError, UnicodeDecodeError, python_csv.Error) as e:
-        raise UserError(f"{path}: cannot be read as CSV ({' '.join(str(e).split())[:200]}); save it as UTF-8") from e
-    repeated = sorted({name for name in found if found.count(name) > 1})
-    if repeated:
-        raise UserError(f"{path}: has the column {repeated[0]!r} twice; rename one of them")
-    return found
-
-
-def _json_lines(path: Path, columns: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
-    wanted = list(dict.fromkeys(columns.values()))
-    values: dict[str, list[str | None]] = {name: [] for name in wanted}
-    seen: set[str] = set()
-    row = 0
+    names = source.names
+    columns: dict[str, list] = {name: [] for name in (*names, ROW)}
 
     def batch() -> pa.RecordBatch:
-        return pa.record_batch([pa.array(values[name], pa.string()) for name in wanted], names=wanted)
+        kinds = [pa.string()] * len(names) + [pa.int64()]
+        made = pa.record_batch([pa.array(c, t) for c, t in zip(columns.values(), kinds, strict=True)], [*columns])
+        for column in columns.values():
+            column.clear()
+        return made
 
-    try:
-        with _text(path) as stream:
-            for line in stream:
-                if line.isspace():
-                    continue
-                try:
-                    event = json.loads(line)
-                except json.JSONDecodeError as e:
-                    raise UserError(f"{path}, row {row}: not valid JSON ({e.msg}); mend the line") from e
-                if not isinstance(event, dict):
-                    raise UserError(f"{path}, row {row}: is no JSON object; write {{...}} a line")
-                seen.update(event)
-                for name in wanted:
-                    values[name].append(_as_text(event.get(name), path, name, row))
-                row += 1
-                if row % _BATCH_ROWS == 0:
-                    _require_columns(path, columns, list(seen))
-                    yield batch()
-                    for column in values.values():
-                        column.clear()
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(e).split())[:200]}); save it as UTF-8") from e
-    _require_columns(path, columns, list(seen))
-    if values[wanted[0]]:
+    for number, row in rows:
+        values = [row.get(name) for name in names]
+        try:
+            for value in values:
+                if value is not None:
+                    value.encode()
+        except UnicodeEncodeError:
+            source.bad_row(number, "half a character (a lone surrogate): it is no Unicode text")
+            continue
+        for name, value in zip(names, values, strict=True):
+            columns[name].append(value)
+        columns[ROW].append(number)
+        if len(columns[ROW]) == BATCH_ROWS:
+            yield batch()
+    if columns[ROW]:
         yield batch()
-
-
-def _as_text(value: Any, path: Path, name: str, row: int) -> str | None:
-    if isinstance(value, str):
-        return value.strip() or None
-    if value is None:
-        return None
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
-    raise UserError(f"{path}: column {name}, row {row}: a {type(value).__name__}; write a number or a string")

@@ -53,6 +53,9 @@ class DatasetPlan:
         """What a user should know of the inputs: a line each."""
         if not self.missing:
             return []
+        if self.settings.format == "text":
+            what = "is part of train anyway" if self.settings.train_on_val else "is a tenth of train's pairs"
+            return [f"{self.source}: {', '.join(self.missing)} is not there; validation {what}"]
         are = "is not there and counts" if len(self.missing) == 1 else "are not there and count"
         return [f"{self.source}: {', '.join(self.missing)} {are} as empty"]
 
@@ -106,12 +109,12 @@ def _identity(settings: PreprocessSettings, inputs: Inputs) -> str:
 def _wanted(settings: PreprocessSettings, source: Path) -> dict[str, Any]:
     """The input files, those of them that may be absent, and what to do where another is."""
     if settings.format == "text":
-        names, optional = list(TEXT_FILES.values()), []
+        names, optional = list(TEXT_FILES.values()), [TEXT_FILES["val"]]
         remedy = "point --config.data.path at the folder that holds train.txt, valid.txt and test.txt"
     else:
         # A table of ids counts only where there is one: what was made without keeps its fingerprint.
         tables = (str(id_table_path(Path(), settings.size, kind)) for kind in ID_TABLES)
-        names = pipeline_files(settings.size) + [name for name in tables if (source / name).is_file()]
+        names = pipeline_files(settings.size, source) + [name for name in tables if (source / name).is_file()]
         listens = str(event_path(Path(), settings.size, "listens"))
         optional = [name for name in names if name != listens]
         remedy = (

@@ -27,8 +27,9 @@ from music_map.preprocess.present import far_times
 from music_map.preprocess.settings import PreprocessSettings
 from music_map.preprocess.splits import Cutoffs, global_temporal_cutoffs, split_sizes, temporal_cutoffs
 from music_map.progress import Progress
+from music_map.raw.layout import id_table_path, item_file
 from music_map.raw.reader import BATCH_ROWS, EventTable, Table, open_events
-from music_map.raw.schema import ITEM_SCHEMAS, id_table_path, item_path
+from music_map.raw.schema import ITEM_SCHEMAS
 from music_map.storage import ArrayWriter
 
 
@@ -138,14 +139,14 @@ def write_features(
     write_ids("item", items)
     if layout.held_out.any():
         writer.write("held_out", layout.held_out)
-    embeddings = item_path(raw_dir, "embeddings")
+    embeddings = item_file(raw_dir, size, "embeddings")
     found = {
         "num_items_with_audio": write_audio(
             writer, embeddings if embeddings.is_file() else None, items, progress=progress
         )
     }
     for name in ("artist", "album"):
-        path = item_path(raw_dir, f"{name}_item_mapping")
+        path = item_file(raw_dir, size, f"{name}_item_mapping")
         table = Table.open(path, ITEM_SCHEMAS[f"{name}_item_mapping"]) if path.is_file() else None
         groups = write_mapping(writer, name, table, items, progress=progress)
         write_ids(name, IdIndex(groups))

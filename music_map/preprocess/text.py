@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray]:
     users, parts = [], [np.empty(0, np.uint64)]
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            tokens = line.split()
+            tokens = line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").split()
             for token in tokens:
                 # bytes.isdigit admits ASCII digits only; int() would let signs and underscores through.
                 if not token.isdigit() or int(token) > 0xFFFFFFFF:
@@ -54,10 +55,25 @@ def read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(np.concatenate(parts)), np.unique(np.array(users, np.uint64))
 
 
+def cut_validation(pairs: np.ndarray) -> np.ndarray:
+    """Which train pairs validation takes where there is no valid.txt: bool [P], a tenth, drawn by the pair alone.
+
+    Args:
+      pairs: uint64 [P], user * 2^32 + item.
+    """
+    # The finaliser of SplitMix64: every bit of the pair moves half of the bits.
+    mixed = pairs + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (mixed ^ (mixed >> np.uint64(31))) % np.uint64(10) == 0
+
+
 def preprocess_text(
     folder: Path, settings: PreprocessSettings, writer: ArrayWriter, *, progress: Progress
 ) -> dict[str, Any]:
     """Writes the arrays of a processed folder from train.txt, valid.txt and test.txt.
+
+    Where there is no valid.txt, validation is a part of train's pairs, see `cut_validation`.
 
     Every pair becomes an organic listen of 100 %, at timestamp 0 (train), 1 (val) or 2 (test); a pair that stands in
     two files is in both splits. Users and songs are those of all three files, unfiltered; there are no item features.
@@ -75,9 +91,13 @@ def preprocess_text(
     pairs, users = {}, []
     with progress("read text", len(TEXT_FILES), "file") as advance:
         for split, name in TEXT_FILES.items():
-            pairs[split], named = read_pairs(folder / name)
+            if split == "val" and not (folder / name).is_file():
+                cut = cut_validation(pairs["train"]) & (not settings.train_on_val)
+                pairs["train"], pairs["val"], named = pairs["train"][~cut], pairs["train"][cut], users[0]
+            else:
+                pairs[split], named = read_pairs(folder / name)
             users.append(named)
-            if len(pairs[split]) == 0:
+            if len(pairs[split]) == 0 and not (split == "val" and settings.train_on_val):
                 raise UserError(f"{folder / name}: has no item, so the {split} split would be empty; fill the file")
             advance(1)
     if settings.train_on_val:

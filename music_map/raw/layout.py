@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 SIZES = ("50m", "500m", "5b")
@@ -23,12 +24,42 @@ def item_path(raw_dir: Path, name: str) -> Path:
     return raw_dir / f"{name}.parquet"
 
 
+def item_file(raw_dir: Path, size: str, name: str) -> Path:
+    """Path of an item file as it is read: a log's own (`flat/SIZE/NAME.parquet`) or, without one, that of all logs."""
+    own, shared = event_path(raw_dir, size, name), item_path(raw_dir, name)
+    # A link leads to another log's own file: see link_item_files.
+    linked = shared.is_symlink() and shared.readlink().parts[0] == "flat"
+    return own if own.is_file() or linked else shared
+
+
+def link_item_files(raw_dir: Path, size: str) -> None:
+    """Makes a log's own item files known at the hub's places too, by links, where the system has them.
+
+    A link means whatever the log's folder holds, so it need not appear together with it.
+    """
+    for name in ITEMS:
+        own, path = event_path(raw_dir, size, name), item_path(raw_dir, name)
+        with contextlib.suppress(OSError):
+            if own.is_file():
+                path.unlink(missing_ok=True)
+                path.symlink_to(own.relative_to(raw_dir))
+            elif path.is_symlink() and not path.exists():
+                path.unlink()
+
+
 def id_table_path(raw_dir: Path, size: str, kind: str) -> Path:
     """Path of a table of own ids, e.g. `data/own/flat/own/song_ids.parquet` of the kind "item"; see ID_TABLES."""
     return raw_dir / "flat" / size / f"{ID_TABLES[kind]}.parquet"
 
 
-def pipeline_files(size: str) -> list[str]:
-    """The files that the pipeline reads, relative to the raw folder, in the hub's layout."""
+def pipeline_files(size: str, raw_dir: Path | None = None) -> list[str]:
+    """The files that the pipeline reads, relative to the raw folder.
+
+    Args:
+      size: name of the log.
+      raw_dir: the raw folder, whose item files may be the log's own (see `item_file`); None: those of the hub's layout.
+    """
     events = [f"flat/{size}/{name}.parquet" for name in EVENTS]
-    return events + [f"{name}.parquet" for name in ITEMS]
+    base = raw_dir or Path()
+    items = [item_path(base, name) if raw_dir is None else item_file(base, size, name) for name in ITEMS]
+    return events + [str(path.relative_to(base)) for path in items]

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from music_map.errors import DamagedFileError, UserError
 from music_map.progress import Progress, silent
-from music_map.raw.schema import EVENT_SCHEMAS, ITEM_SCHEMAS, event_path, item_path, pipeline_files
-from music_map.storage import read_json, scratch_folder, write_json
+from music_map.raw.layout import event_path, item_path, link_item_files, pipeline_files
+from music_map.raw.schema import EVENT_SCHEMAS, ITEM_SCHEMAS
+from music_map.storage import new_folder, read_json, write_json
 from music_map.synthetic.audio import BLOCK_SONGS, MISSING_SHARE, audio_blocks
 from music_map.synthetic.blocks import BlockEvents, World, block_events, build_world
 from music_map.synthetic.mappings import album_rows, artist_rows
@@ -49,9 +50,10 @@ def read_record(raw_dir: Path, settings: Settings) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict) or {k: record.get(k) for k in ("format", "settings")} != _identity(settings):
         return None
-    sizes = record.get("bytes")
-    files = {name: raw_dir / name for name in pipeline_files(settings.size)}
-    if sizes != {name: path.stat().st_size for name, path in files.items() if path.is_file()}:
+    # Earlier versions kept the item files at the hub's places, and their paths here.
+    sizes, names = record.get("bytes"), pipeline_files(settings.size, raw_dir)
+    found = {name: (raw_dir / name).stat().st_size for name in names if (raw_dir / name).is_file()}
+    if sizes not in (found, {Path(name).name: size for name, size in found.items()}):
         return None
     return record
 
@@ -208,9 +210,9 @@ def write_items(folder: Path, world: World, seen: np.ndarray, *, progress: Progr
 
 
 def generate(raw_dir: Path, settings: Settings, *, overwrite: bool = False, progress: Progress = silent) -> dict:
-    """Generates a set of logs and moves it into place once it is whole.
+    """Generates a set of logs: whole or not at all.
 
-    Nothing is replaced before all files are written; then they are moved one by one, the record last.
+    All files are in the folder of the log, which appears whole, by one rename; links at the hub's places follow.
 
     Args:
       raw_dir: the hub's layout begins here.
@@ -227,18 +229,20 @@ def generate(raw_dir: Path, settings: Settings, *, overwrite: bool = False, prog
     if not overwrite:
         require_free(raw_dir, settings)
     _require_space(raw_dir, settings)
-    record = record_path(raw_dir, settings.size)
-    with scratch_folder(raw_dir / "generated") as folder:
+    place = record_path(raw_dir, settings.size).parent
+    with new_folder(place) as folder:
+        work = folder / "work"
         world = build_world(settings)
-        counter = write_events(folder, world, progress=progress)
-        write_items(folder, world, counter.seen(), progress=progress)
+        counter = write_events(work, world, progress=progress)
+        write_items(work, world, counter.seen(), progress=progress)
         marginals = counter.marginals()
-        names = pipeline_files(settings.size)
-        sizes = {name: (folder / name).stat().st_size for name in names}
-        # Without its record a set that is half replaced, should the moves be interrupted, is not taken for whole.
-        record.unlink(missing_ok=True)
-        for name in names:
-            (raw_dir / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(folder / name, raw_dir / name)
-        write_json(record, {**_identity(settings), "bytes": sizes, "marginals": marginals})
+        for name in pipeline_files(settings.size):
+            os.replace(work / name, folder / Path(name).name)
+        shutil.rmtree(work)
+        sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+        write_json(
+            folder / record_path(raw_dir, settings.size).name,
+            {**_identity(settings), "bytes": sizes, "marginals": marginals},
+        )
+    link_item_files(raw_dir, settings.size)
     return marginals

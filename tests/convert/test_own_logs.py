@@ -8,10 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from music_map.convert import spill
 from music_map.convert.build import convert_logs
 from music_map.convert.ids import IdTable
 from music_map.convert.settings import ColumnMapping
@@ -73,7 +72,7 @@ def test_whole_numbers_stay_as_they_are(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("own", ["007", "4294967296", "-1", "1.0", "x"])
+@pytest.mark.parametrize("own", ["007", "4294967296", "-1", "1.5", "x"])
 def test_one_id_that_is_no_plain_number_numbers_all(tmp_path, own):
     summary = convert(tmp_path, f"user_id,track,played_at\n7,{own},5\n7,12,1\n")
     assert set(summary.tables) == {"item"}
@@ -271,49 +270,30 @@ def test_likes_from_a_file_of_their_own_share_the_numbers(tmp_path):
 events = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 9), st.integers(0, 5)), min_size=1, max_size=60)
 
 
-@given(events=events, partition_rows=st.integers(1, 30))
-def test_sorting_in_parts_is_a_stable_sort(tmp_path_factory, events, partition_rows):
-    folder: Path = tmp_path_factory.mktemp("spill")
-    users = np.random.default_rng(len(events)).permutation(13).astype(np.uint32)
-    items = (np.arange(6, dtype=np.uint32) * 7 + 1) % 11
-    rows = np.zeros(len(events), spill.ROW)
-    rows["user"], rows["time"], rows["item"] = np.array(events).T
-    rows["played"] = np.arange(len(events))
-    spilled = spill.Spill(folder, "listens")
-    for start in range(0, len(rows), 7):
-        spilled.append(rows[start : start + 7])
-    parts = list(spilled.sorted_rows(users, items, partition_rows=partition_rows))
-    wanted = sorted(
-        ((int(users[u]), t, int(items[i]), n) for n, (u, t, i) in enumerate(events)), key=lambda row: row[:2]
+@settings(max_examples=20, deadline=None)
+@given(events=events)
+def test_rows_are_sorted_stably(tmp_path_factory, events):
+    folder: Path = tmp_path_factory.mktemp("sorted")
+    lines = [f"{user},{item},{time},{row}" for row, (user, time, item) in enumerate(events)]
+    convert(folder, "\n".join(["user_id,track,played_at,p", *lines]), played="p", time_unit="s")
+    found = [(r["uid"], r["timestamp"], r["item_id"], r["played_ratio_pct"]) for r in listens(folder)]
+    assert found == sorted(
+        ((user, time, item, row) for row, (user, time, item) in enumerate(events)), key=lambda row: row[:2]
     )
-    found = [tuple(map(int, (r["user"], r["time"], r["item"], r["played"]))) for r in np.concatenate(parts)]
-    assert found == wanted
-    assert not list(folder.iterdir())
-    # A part has at most partition_rows rows and those of the user that crosses its end.
-    most = max(np.bincount(rows["user"]))
-    assert all(len(part) <= partition_rows + most for part in parts)
 
 
-def test_memory_holds_a_part_and_not_the_log(tmp_path):
+def test_what_does_not_fit_into_memory_goes_to_the_disk(tmp_path):
     rng = np.random.default_rng(0)
-    rows = 600_000
-    table = {"user_id": rng.integers(0, 5_000, rows), "track": rng.integers(0, 5_000, rows)}
+    rows = 1_500_000
+    table = {"user_id": rng.integers(0, 5_000, rows), "track": rng.integers(0, 400_000, rows)}
     table["played_at"] = rng.integers(0, 10**6, rows)
     pq.write_table(pa.table(table), tmp_path / "plays.parquet", row_group_size=50_000)
-    before = pa.total_allocated_bytes()
-    sizes = []
-
-    class Watched(spill.Spill):
-        def sorted_rows(self, *args, **kwargs):
-            for part in super().sorted_rows(*args, **kwargs):
-                sizes.append((len(part), pa.total_allocated_bytes() - before))
-                yield part
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("music_map.convert.build.Spill", Watched)
-        convert_logs(
-            {"listens": [tmp_path / "plays.parquet"]}, tmp_path / "raw", ColumnMapping(**COLUMNS), partition_rows=50_000
-        )
-    assert len(sizes) == 12 and sum(size for size, _ in sizes) == rows
-    assert max(size for size, _ in sizes) < 55_000 and max(held for _, held in sizes) < 8 << 20
+    mapping = ColumnMapping(**COLUMNS)
+    summary = convert_logs({"listens": [tmp_path / "plays.parquet"]}, tmp_path / "raw", mapping, memory="80MB")
+    assert summary.events == {"listens": rows}
+    found = pq.read_table(tmp_path / "raw/flat/own/listens.parquet")
+    order = np.lexsort((table["played_at"], table["user_id"]))
+    for name, column in (("uid", "user_id"), ("timestamp", "played_at"), ("item_id", "track")):
+        np.testing.assert_array_equal(found[name].to_numpy(), table[column][order])
+    assert sorted(path.name for path in (tmp_path / "raw/flat/own").iterdir()) == ["listens.parquet"]
     list(open_events(tmp_path / "raw", "own")["listens"].batches(LISTENS.names))

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from music_map.errors import UserError
 from music_map.preprocess.build import build_dataset, plan_dataset
 from music_map.preprocess.dataset import Dataset
 from music_map.preprocess.settings import PreprocessSettings
+from music_map.preprocess.text import cut_validation
 
 TRAIN, VALID, TEST = "10 3 1 3\n7 1\n", "7 3\n10\n", "10 9 1\n\n20 3\n"
 
@@ -51,6 +53,29 @@ def test_bad_token_is_named_by_line(tmp_path: Path, token: str) -> None:
     with pytest.raises(UserError) as caught:
         build(tmp_path, (f"10 3\n\n7 {token}\n", VALID, TEST))
     assert str(caught.value).startswith(f"{tmp_path / 'train.txt'}: line 3: {token!r} is no integer in 0..4294967295")
+
+
+def test_without_valid_txt_validation_is_a_part_of_train(tmp_path: Path) -> None:
+    train = "".join(f"{user} {' '.join(str(user * 7 + n) for n in range(20))}\n" for user in range(60))
+    for name, text in (("train", "\ufeff" + train), ("test", TEST)):
+        (tmp_path / f"{name}.txt").write_text(text)
+    whole = [(user, user * 7 + n) for user in range(60) for n in range(20)]
+    for train_on_val in (False, True):
+        settings = PreprocessSettings(format="text", train_on_val=train_on_val)
+        plan = plan_dataset(settings, source=tmp_path, processed_dir=tmp_path / "processed")
+        assert len(plan.warnings) == 1 and "valid.txt is not there; validation is" in plan.warnings[0]
+        dataset = build_dataset(plan)
+        cut = pairs(dataset, "val")
+        assert sorted(pairs(dataset, "train") + cut) == whole
+        assert cut == [] if train_on_val else 60 < len(cut) < 180
+    assert (
+        cut_validation(np.array([5, 6], np.uint64)).tolist()
+        == cut_validation(np.array([5, 6, 7], np.uint64))[:2].tolist()
+    )
+
+
+def test_an_empty_valid_txt_is_no_fault_where_it_is_part_of_train(tmp_path: Path) -> None:
+    assert pairs(build(tmp_path, (TRAIN, "", TEST), train_on_val=True), "val") == []
 
 
 def test_missing_file_and_empty_split(tmp_path: Path) -> None:

@@ -1,0 +1,211 @@
+"""Each preset on a small file in that export's layout."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from music_map.convert.build import convert_logs
+from music_map.convert.presets import PRESETS
+from music_map.convert.settings import ColumnMapping
+from music_map.errors import UserError
+
+
+def imported(tmp_path, preset, *paths):
+    """The summary, the listens with their users' and songs' ids, and the table of songs by id."""
+    found = PRESETS[preset](paths)
+    mapping = ColumnMapping(**{"user": None, **found.columns})
+    summary = convert_logs(found.inputs, tmp_path / "raw", mapping, source=found.source)
+    folder = tmp_path / "raw/flat/own"
+
+    def table(name):
+        path = folder / f"{name}.parquet"
+        return {row["number"]: row for row in pq.read_table(path).to_pylist()} if path.exists() else {}
+
+    users, songs = table("user_ids"), table("song_ids")
+    rows = [
+        (
+            users.get(r["uid"], {}).get("id", r["uid"]),
+            songs.get(r["item_id"], {}).get("id", r["item_id"]),
+            r["timestamp"],
+            r["played_ratio_pct"],
+        )
+        for r in pq.read_table(folder / "listens.parquet").to_pylist()
+    ]
+    return summary, rows, {row["id"]: row for row in songs.values()}, found.notes
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text if isinstance(text, str) else json.dumps(text, indent=2))
+    return path
+
+
+def spotify_play(ts, ms, uri, track, artist, album, **more):
+    return {
+        "ts": ts, "platform": "ios", "ms_played": ms, "conn_country": "DE", "ip_addr": "1.2.3.4",
+        "master_metadata_track_name": track, "master_metadata_album_artist_name": artist,
+        "master_metadata_album_album_name": album, "spotify_track_uri": uri, "episode_name": None,
+        "episode_show_name": None, "spotify_episode_uri": None, "reason_start": "clickrow", "reason_end": "trackdone",
+        "shuffle": False, "skipped": False, "offline": False, "offline_timestamp": None, "incognito_mode": False,
+        **more,
+    }  # fmt: skip
+
+
+def test_spotify_extended_history(tmp_path):
+    folder = tmp_path / "Spotify Extended Streaming History"
+    write(folder / "Streaming_History_Audio_2022-2023_0.json", [
+        spotify_play("2023-03-01T10:00:05Z", 201000, "spotify:track:AAA", "Song One", "Band", "LP"),
+        spotify_play("2023-03-01T10:03:05Z", 1200, "spotify:track:BBB", "Song Two", "Band", "LP"),
+        spotify_play("2023-03-01T11:00:00Z", 600000, None, None, None, None, episode_name="Pod"),
+    ])  # fmt: skip
+    write(folder / "Streaming_History_Audio_2023_1.json", [
+        spotify_play("2023-04-01T10:00:00Z", 31000, "spotify:track:AAA", "Song One", "Band", "LP"),
+    ])  # fmt: skip
+    write(folder / "Streaming_History_Video_2022.json", [spotify_play("2022-01-01T00:00:00Z", 1, "v", "v", "v", "v")])
+    write(folder / "ReadMeFirst_ExtendedStreamingHistory.pdf", "x")
+    summary, rows, songs, _ = imported(tmp_path, "spotify", folder)
+    at = 1_677_664_805
+    assert rows == [
+        ("me", "spotify:track:AAA", at, 100),
+        ("me", "spotify:track:BBB", at + 180, 0),
+        ("me", "spotify:track:AAA", 1_680_343_200, 100),
+    ]
+    assert summary.skipped == 1 and "spotify_track_uri: must be an id" in next(iter(summary.reasons))
+    assert songs["spotify:track:AAA"] == {
+        "number": 0, "id": "spotify:track:AAA", "title": "Song One", "artist": "Band", "album": "LP",
+    }  # fmt: skip
+    artists = pq.read_table(tmp_path / "raw/flat/own/artist_ids.parquet").to_pylist()
+    assert artists == [{"number": 0, "id": "Band", "name": "Band"}]
+    albums = pq.read_table(tmp_path / "raw/flat/own/album_ids.parquet").to_pylist()
+    assert albums == [{"number": 0, "id": "Band - LP", "name": "LP"}]
+    mapping = pq.read_table(tmp_path / "raw/flat/own/artist_item_mapping.parquet").to_pylist()
+    assert mapping == [{"artist_id": 0, "item_id": 0}, {"artist_id": 0, "item_id": 1}]
+
+
+def test_spotify_account_data(tmp_path):
+    folder = tmp_path / "MyData"
+    plays = [{"endTime": "2023-01-02 10:30", "artistName": "Band", "trackName": "Song One", "msPlayed": 201000}]
+    write(folder / "StreamingHistory_music_0.json", plays)
+    write(folder / "Playlist1.json", {"playlists": []})
+    _, rows, songs, _ = imported(tmp_path, "spotify", folder)
+    assert rows == [("me", "Band - Song One", 1_672_655_400, 100)]
+    assert songs["Band - Song One"]["title"] == "Song One" and songs["Band - Song One"]["artist"] == "Band"
+
+
+def test_lastfm_in_both_layouts(tmp_path):
+    plain = 'Radiohead,OK Computer,Airbag,31 Dec 2023 10:30\n"Emerson, Lake & Palmer",,Tank,01 Jan 2024 00:01\n'
+    _, rows, songs, _ = imported(tmp_path / "a", "lastfm", write(tmp_path / "a/someone.csv", plain))
+    assert rows == [
+        ("me", "Radiohead - Airbag", 1_704_018_600, 100),
+        ("me", "Emerson, Lake & Palmer - Tank", 1_704_067_260, 100),
+    ]
+    assert songs["Radiohead - Airbag"]["album"] == "OK Computer"
+    headed = (
+        "uts,utc_time,artist,artist_mbid,album,album_mbid,track,track_mbid\n"
+        '"1704018600","31 Dec 2023, 10:30","Radiohead","","OK Computer","","Airbag",""\n'
+    )
+    _, rows, _, _ = imported(tmp_path / "b", "lastfm", write(tmp_path / "b/recenttracks.csv", headed))
+    assert rows == [("me", "Radiohead - Airbag", 1_704_018_600, 100)]
+
+
+def test_lastfm1k(tmp_path):
+    text = (
+        "user_000001\t2009-05-04T23:08:57Z\tf1b1cf71\tDeep Dish\t\tFuck Me Im Famous\n"
+        'user_000001\t2009-05-04T13:54:10Z\ta7f7df4a\tUnderworld\tdc394163\t"Composition 0919 (Live)\n'
+        "user_000002\t2009-05-04T13:52:04Z\ta7f7df4a\tUnderworld\tdc394163\t\n"
+    )
+    path = write(tmp_path / "lastfm-dataset-1K/userid-timestamp-artid-artname-traid-traname.tsv", text)
+    summary, rows, _, _ = imported(tmp_path, "lastfm1k", path.parent)
+    assert rows == [
+        ("user_000001", 'Underworld - "Composition 0919 (Live)', 1_241_445_250, 100),
+        ("user_000001", "Deep Dish - Fuck Me Im Famous", 1_241_478_537, 100),
+    ]
+    assert summary.skipped == 1
+
+
+@pytest.mark.parametrize("user", [True, False])
+def test_listenbrainz(tmp_path, user):
+    events = [
+        {"listened_at": 1_600_000_000 + 300 * n, **({"user_name": "rob"} if user else {}), "recording_msid": "x",
+         "track_metadata": {"track_name": f"Song {n}", "artist_name": "Band", "additional_info": {"isrc": "A"},
+                            **({"release_name": "LP"} if n else {})}}
+        for n in range(2)
+    ]  # fmt: skip
+    write(tmp_path / "listens/2020/9.jsonl", "\n".join(map(json.dumps, events)) + "\n")
+    _, rows, songs, _ = imported(tmp_path, "listenbrainz", tmp_path / "listens")
+    who = "rob" if user else "me"
+    assert rows == [(who, "Band - Song 0", 1_600_000_000, 100), (who, "Band - Song 1", 1_600_000_300, 100)]
+    assert songs["Band - Song 1"]["album"] == "LP" and songs["Band - Song 0"]["album"] is None
+
+
+def test_million_playlists(tmp_path):
+    def track(pos, name):
+        return {"pos": pos, "artist_name": "Missy Elliott", "track_uri": f"spotify:track:{name}", "track_name": name,
+                "artist_uri": "spotify:artist:2", "album_uri": "spotify:album:6", "duration_ms": 226863,
+                "album_name": "The Cookbook"}  # fmt: skip
+
+    slice_ = {
+        "info": {"generated_on": "2017-12-03 08:41:42.057563", "slice": "0-999", "version": "v1"},
+        "playlists": [
+            {"name": "Throwbacks", "collaborative": "false", "pid": 0, "modified_at": 1_493_424_000, "num_tracks": 2,
+             "tracks": [track(0, "A"), track(1, "B")], "num_edits": 6},
+            {"name": "x", "collaborative": "false", "pid": 5, "modified_at": 1_506_556_800, "tracks": [track(0, "B")]},
+        ],
+    }  # fmt: skip
+    write(tmp_path / "data/mpd.slice.0-999.json", slice_)
+    _, rows, songs, notes = imported(tmp_path, "mpd", tmp_path / "data")
+    assert rows == [
+        (0, "spotify:track:A", 1_493_424_000, 100),
+        (0, "spotify:track:B", 1_493_424_001, 100),
+        (5, "spotify:track:B", 1_506_556_800, 100),
+    ]
+    assert songs["spotify:track:A"]["title"] == "A" and "no times" in notes[0]
+    listens = pq.read_table(tmp_path / "raw/flat/own/listens.parquet")
+    assert set(listens["track_length_seconds"].to_pylist()) == {227}
+
+
+@pytest.mark.parametrize("layout", ["csv", "dat", "data"])
+def test_movielens(tmp_path, layout):
+    title = "Misérables, Les (1995)"
+    texts = {
+        "csv": ("ratings.csv", "userId,movieId,rating,timestamp\n1,73,4.5,964982703\n", "movies.csv",
+                f'movieId,title,genres\n73,"{title}",Drama|War\n9,Never rated,Action\n'),
+        "dat": ("ratings.dat", "1::73::4::964982703\n", "movies.dat", f"73::{title}::Drama|War\n"),
+        "data": ("u.data", "1\t73\t4\t964982703\n", "u.item", f"73|{title}|01-Jan-1995||url|{'|'.join('0' * 19)}\n"),
+    }  # fmt: skip
+    ratings, text, movies, items = texts[layout]
+    write(tmp_path / ratings, text)
+    (tmp_path / movies).write_bytes(items.encode("utf-8" if layout == "csv" else "latin-1"))
+    summary, rows, songs, _ = imported(tmp_path, "movielens", tmp_path)
+    assert rows == [(1, "73", 964_982_703, 90 if layout == "csv" else 80)] and summary.num_items == 1
+    assert songs == {"73": {"number": 73, "id": "73", "title": title}}
+
+
+def test_recbole(tmp_path):
+    write(
+        tmp_path / "lfm/lfm.inter", "user_id:token\titem_id:token\trating:float\ttimestamp:float\n7\ta\t3\t881250949\n"
+    )
+    write(tmp_path / "lfm/lfm.item", "item_id:token\tname:token_seq\tyear:float\na\tThe Song\t1999\n")
+    _, rows, songs, _ = imported(tmp_path, "recbole", tmp_path / "lfm")
+    assert rows == [(7, "a", 881_250_949, 100)] and songs["a"]["title"] == "The Song"
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_lightgcn(tmp_path, valid):
+    write(tmp_path / "train.txt", "0 1 2\n1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28\n")
+    write(tmp_path / "test.txt", "0 3\n1\n")
+    if valid:
+        write(tmp_path / "valid.txt", "0 4\n")
+    summary, rows, _, notes = imported(tmp_path, "lightgcn", tmp_path)
+    times = [time for *_, time, _ in rows]
+    assert times.count(2) == 1 and (0, 3, 2, 100) in rows
+    assert summary.events["listens"] == 30 + valid and f"--config.data.path={tmp_path}" in notes[0]
+    assert times.count(1) == 1 if valid else (0 < times.count(1) < 10 and "no valid.txt" in notes[1])
+
+
+def test_a_folder_without_the_export_is_told(tmp_path):
+    write(tmp_path / "notes.txt", "x")
+    for preset in PRESETS:
+        with pytest.raises(UserError, match=r"holds none of|: no such file"):
+            imported(tmp_path / preset, preset, tmp_path)
