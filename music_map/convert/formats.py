@@ -1,4 +1,4 @@
-"""The formats of the user's own files: a format is a function from a file to batches of columns, and an entry in FORMATS."""
+"""The formats of own files: a format is a function from a file to batches of columns, and an entry in FORMATS."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Format:
 
     Attributes:
       reader: a function that yields the wanted columns of a Source (a column that is absent may be left out) and ROW,
-        int64, the number of each row; or where it is, as "module:function", so that listing the formats imports nothing.
+        int64, the number of each row; or where it is, "module:function", so that listing the formats imports nothing.
       suffixes: ends of file names in lower case.
     """
 

@@ -208,9 +208,8 @@ def lightgcn(paths: Sequence[Path]) -> Import:
     ]
     if len(files) == 2:
         notes.append("no valid.txt: a tenth of train's pairs counts as valid")
-    return Import(
-        {"listens": files}, {"user": "user", "item": "item", "time": "time", "time_unit": "s"}, _LIGHTGCN, notes
-    )
+    columns = {"user": "user", "item": "item", "time": "time", "time_unit": "s"}
+    return Import({"listens": files}, columns, {"file_format": "lightgcn"}, notes)
 
 
 PRESETS: dict[str, Callable[[Sequence[Path]], Import]] = {

@@ -18,7 +18,7 @@ from music_map.errors import DamagedFileError, UserError
 from music_map.progress import Progress, silent
 from music_map.raw.layout import event_path, item_path, link_item_files, pipeline_files
 from music_map.raw.schema import EVENT_SCHEMAS, ITEM_SCHEMAS
-from music_map.storage import new_folder, read_json, write_json
+from music_map.storage import new_folder, read_json, scratch_folder, write_json
 from music_map.synthetic.audio import BLOCK_SONGS, MISSING_SHARE, audio_blocks
 from music_map.synthetic.blocks import BlockEvents, World, block_events, build_world
 from music_map.synthetic.mappings import album_rows, artist_rows
@@ -229,20 +229,16 @@ def generate(raw_dir: Path, settings: Settings, *, overwrite: bool = False, prog
     if not overwrite:
         require_free(raw_dir, settings)
     _require_space(raw_dir, settings)
-    place = record_path(raw_dir, settings.size).parent
-    with new_folder(place) as folder:
-        work = folder / "work"
+    record = record_path(raw_dir, settings.size)
+    with scratch_folder(raw_dir / "generated") as work:
         world = build_world(settings)
         counter = write_events(work, world, progress=progress)
         write_items(work, world, counter.seen(), progress=progress)
         marginals = counter.marginals()
-        for name in pipeline_files(settings.size):
-            os.replace(work / name, folder / Path(name).name)
-        shutil.rmtree(work)
-        sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
-        write_json(
-            folder / record_path(raw_dir, settings.size).name,
-            {**_identity(settings), "bytes": sizes, "marginals": marginals},
-        )
+        with new_folder(record.parent) as folder:
+            for name in pipeline_files(settings.size):
+                os.replace(work / name, folder / Path(name).name)
+            sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+            write_json(folder / record.name, {**_identity(settings), "bytes": sizes, "marginals": marginals})
     link_item_files(raw_dir, settings.size)
     return marginals
