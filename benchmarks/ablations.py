@@ -26,7 +26,7 @@ from music_map.errors import UserError
 from music_map.evaluation.dislikes import unwanted_in_top, unwanted_of
 from music_map.evaluation.protocols import RankingTask
 from music_map.evaluation.ranking import ScoreBlock
-from music_map.model.lightgcn import Params
+from music_map.model.encoder import Params
 from music_map.preprocess.dataset import Dataset
 from music_map.storage import write_json
 

@@ -21,8 +21,9 @@ from absl import flags
 from launch import app
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.losses.settings import LossSettings
-from music_map.model.lightgcn import Inputs, ModelSettings
+from music_map.model.encoder import EncoderInputs
 from music_map.model.propagation import adjacency
+from music_map.model.settings import ModelSettings
 from music_map.parallel.runners import make_runner
 from music_map.training.optimizer import OptimizerSettings
 from music_map.training.runner import Runner
@@ -74,7 +75,7 @@ def runner_on(mode: str, graph: BipartiteGraph, settings: StepSettings, devices:
     return make_runner(
         mode,
         graph=graph,
-        inputs=Inputs(adjacency(graph, degree="weighted"), None),
+        inputs=EncoderInputs(adjacency(graph, degree="weighted"), None),
         users="uniform",
         items="uniform",
         settings=settings,
@@ -88,8 +89,8 @@ def trained(mode: str, graph: BipartiteGraph, settings: StepSettings, devices: i
     state, losses = runner.create_state(0), []
     for step in range(_STEPS.value):
         state, _ = runner.advance(state, step, 1)
-        losses.append(float(state.window["loss"]))
-        state = state._replace(window=runner.empty_window())
+        losses.append(float(state.metric_sums["loss"]))
+        state = state.logged(runner.empty_sums())
     users, items = runner.encode(runner.params(state.params))
     return np.array(losses), np.concatenate([np.asarray(users), np.asarray(items)])
 
@@ -110,9 +111,13 @@ def compare(settings: StepSettings) -> None:
 
 
 def main() -> int:
-    model = ModelSettings(3, 64, 0.6, -0.1, 0.35, False, "weighted", "cosine", 0.1, False, False, 0.0, 0, "segment")
-    loss = LossSettings("debiased_contrastive", 0.2, "uniform", 1024, False, 0.0, 0.01, 0.0, 0.0, 0.0)
-    settings = StepSettings(model, loss, OptimizerSettings("adam", 1e-3, "constant", 0, 0.0, 1.0, 100), 4096)
+    model = ModelSettings(audio=False, metadata=False, id_dropout=0.0, backend="segment")
+    loss = LossSettings(explicit_negative_weight=0.0)
+    optimizer = OptimizerSettings(
+        name="adam", learning_rate=1e-3, schedule="constant", warmup_steps=0, weight_decay=0.0, clip_norm=1.0,
+        total_steps=100,
+    )  # fmt: skip
+    settings = StepSettings(model, loss, optimizer, 4096)
     if _STEPS.value:
         compare(settings)
         return 0

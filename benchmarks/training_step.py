@@ -4,6 +4,7 @@
     python benchmarks/training_step.py --edges=500000 --output=step.json
     python benchmarks/training_step.py --users=9984 --items=253939 --edges=33900000 --backends=pallas,segment
     python benchmarks/training_step.py --users=9984 --items=253939 --edges=33900000 --recipe=yambda
+    python benchmarks/training_step.py --users=9984 --items=253939 --edges=5100000 --recipe=yambda --profile --kernels=9
 
 Identical batch (2,048 pairs), layers (2), dimensions (64), loss, optimizer and graph; DIR holds the train.txt of a
 LightGCN split, otherwise a graph is generated. The peer is written from the paper in torch's fastest form: CSR matrices
@@ -12,18 +13,29 @@ on a GPU too. Both take --steps steps in turns; an epoch is as many steps as |tr
 medians. Without torch only ours is measured. The last command takes the steps of configs/yambda.py instead (three
 layers, audio and metadata fused, debiased contrastive and explicit negative losses), on songs with random features,
 and users' dislikes, a hundredth of the edges; it has no peer.
+
+--profile takes the pieces of a step apart, each a program of its own (a step's fusions across pieces are lost: the sum
+is more than the step); medians of --rounds turns of --steps runs in a row. --kernels=N adds the N kernels that took
+longest in a trace of the steps themselves, summed by name.
 """
 
+import functools
+import gzip
 import importlib.util
+import json
 import os
 import statistics
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from absl import flags
 from generated import from_text, make_graph
 
@@ -31,15 +43,16 @@ from configs import yambda
 from launch import app, experiment
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.losses.settings import LossSettings
-from music_map.model import fusion
-from music_map.model.lightgcn import Inputs, ModelSettings
-from music_map.model.propagation import adjacency, choose_backend
+from music_map.model import encoder, fusion
+from music_map.model.encoder import Embeddings, EncoderInputs
+from music_map.model.propagation import adjacency, choose_backend, prepare
+from music_map.model.settings import ModelSettings
 from music_map.preprocess.dataset import ItemFeatures
 from music_map.storage import write_json
 from music_map.training.loop import steps_per_epoch
-from music_map.training.optimizer import OptimizerSettings
-from music_map.training.sampling import SampleData, sample_data
-from music_map.training.step import StepSettings, create_state, train_steps
+from music_map.training.optimizer import OptimizerSettings, make_optimizer
+from music_map.training.sampling import SampleData, draw, sample_data
+from music_map.training.step import StepSettings, batch_loss, create_state, encode_batch, objective, train_steps
 
 _DATA = flags.DEFINE_string("data", None, "Folder with train.txt; otherwise a graph is generated.")
 _EDGES = flags.DEFINE_integer("edges", 500_000, "Generated: edges, each stored once.", 1)
@@ -49,45 +62,157 @@ _RECIPE = flags.DEFINE_enum("recipe", "lightgcnpp", ["lightgcnpp", "yambda"], "W
 _BACKENDS = flags.DEFINE_list("backends", ["auto"], "Of ours (config.model.backend), the first of them compared.")
 _STEPS = flags.DEFINE_integer("steps", 32, "Of one turn.", 1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Turns.", 1)
+_PROFILE = flags.DEFINE_bool("profile", False, "Time the pieces of a step instead, of the first backend.")
+_KERNELS = flags.DEFINE_integer("kernels", 0, "With --profile: kernels to list.", 0)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file.")
 
 BATCH, DIMS, LAYERS, ALPHA, BETA, GAMMA, L2, RATE = 2048, 64, 2, 0.6, -0.1, 0.2, 1e-4, 1e-3
 
 
-def runner(settings: StepSettings, inputs: Inputs, data: SampleData, steps: int) -> Callable[[], float]:
+class Ours(NamedTuple):
+    """What a step is compiled for, and what it reads."""
+
+    settings: StepSettings
+    inputs: EncoderInputs
+    data: SampleData
+
+
+def runner(ours: Ours, steps: int) -> Callable[[], float]:
     """Takes the steps in one dispatch; gives the mean loss."""
+    settings, inputs, data = ours
     state = [create_state(settings, inputs, seed=0)]
 
     def run() -> float:
-        before = float(state[0].window["loss"])
+        before = float(state[0].metric_sums["loss"])
         state[0], _ = train_steps(state[0], inputs, data, jnp.int32(steps), settings=settings)
         jax.block_until_ready(state[0])
-        return (float(state[0].window["loss"]) - before) / steps
+        return (float(state[0].metric_sums["loss"]) - before) / steps
 
     return run
 
 
-def lightgcnpp(graph: BipartiteGraph, steps: int, backend: str) -> Callable[[], float]:
+def pieces(ours: Ours) -> dict[str, Callable[[], object]]:
+    """The pieces of a step by name, each one program."""
+    settings, inputs, data = ours
+    model, num_items = settings.model, data.item_probability.shape[0]
+    state = create_state(settings, inputs, seed=0)
+    params, keys = state.params, jax.random.split(jax.random.key(1), 4)
+    program = functools.partial(jax.jit, donate_argnums=())
+
+    def weighed(tree: object) -> jax.Array:  # a scalar whose gradient is dense and not constant
+        return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating))
+
+    drawing = program(lambda inputs, data: draw(keys[:3], inputs, data, settings.loss, settings.batch_size))
+    batch = drawing(inputs, data)
+
+    def base(params, inputs):
+        return encoder.base_embeddings(params, inputs, model, encoder.known_songs(inputs, model, keys[3]))
+
+    def layer(sent, inputs):
+        return encoder.receive(inputs, model, sent)
+
+    def encoded(params, inputs, data, batch):
+        return encode_batch(params, inputs, data, batch, keys[3], settings)
+
+    sent = program(base)(params, inputs)
+    rows = program(encoded)(params, inputs, data, batch)
+    at = Embeddings(batch.users, jnp.concatenate([batch.items, batch.negatives]))
+
+    def last_layer(sent, inputs, at):
+        return encoder.receive(inputs, model, sent, at)
+
+    def loss(rows, inputs, batch):
+        return objective(rows, batch, inputs, num_items, settings)[0]
+
+    def update(grads, opt_state, params):
+        updates, opt_state = make_optimizer(settings.optimizer).update(grads, opt_state, params)
+        norms = [optax.tree.norm(x) for x in (grads, updates, params)]
+        return optax.apply_updates(params, updates), opt_state, norms
+
+    def backward(f):
+        return program(jax.grad(lambda x, *rest: weighed(f(x, *rest))))
+
+    both = program(jax.grad(lambda p, *rest: batch_loss(p, *rest, settings)[0]))
+    key = jax.random.key(2)
+    grads = both(params, inputs, data, key)
+    timed = {
+        "draw a batch": (drawing, inputs, data),
+        "e^(0): ids and features": (program(base), params, inputs),
+        "e^(0), with gradient": (backward(base), params, inputs),
+        "one layer of all nodes": (program(layer), sent, inputs),
+        "one layer, with gradient": (backward(layer), sent, inputs),
+        "last layer of the batch": (program(last_layer), sent, inputs, at),
+        "last layer, with gradient": (backward(last_layer), sent, inputs, at),
+        "encode the batch": (program(encoded), params, inputs, data, batch),
+        "encode, with gradient": (backward(encoded), params, inputs, data, batch),
+        "loss of the rows, with gradient": (program(jax.grad(loss, allow_int=True)), rows, inputs, batch),
+        "loss and gradient, drawing included": (both, params, inputs, data, key),
+        "optimizer and norms": (program(update), grads, state.opt_state, params),
+    }
+    return {name: functools.partial(f, *arguments) for name, (f, *arguments) in timed.items()}
+
+
+def profile(ours: Ours, steps: int, rounds: int) -> dict[str, float]:
+    """Median milliseconds of each piece, and of a step."""
+    found: dict[str, float] = {}
+    for name, run in pieces(ours).items():
+        seconds = []
+        for _ in range(rounds + 1):
+            start = time.perf_counter()
+            for _ in range(steps):
+                out = run()
+            jax.block_until_ready(out)
+            seconds.append(time.perf_counter() - start)
+        found[name] = 1e3 * statistics.median(seconds[1:]) / steps
+    step, seconds = runner(ours, steps), []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return found | {"a step": 1e3 * statistics.median(seconds[1:]) / steps}
+
+
+def kernels(ours: Ours, steps: int, most: int) -> list[tuple[str, float, float]]:
+    """The kernels that take longest in a step: name, milliseconds a step, runs a step. On a CPU, its operations."""
+    step = runner(ours, steps)
+    step()
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            step()
+        (file,) = Path(folder).glob("plugins/profile/*/*.trace.json.gz")
+        events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
+    processes = {e["pid"]: e["args"]["name"] for e in events if e.get("name") == "process_name"}
+    threads = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e.get("name") == "thread_name"}
+    device = any("/device:" in name for name in processes.values())
+    total, runs = Counter(), Counter()
+    for e in events:
+        if e.get("ph") != "X":
+            continue
+        where, thread = processes.get(e["pid"], ""), threads.get((e["pid"], e.get("tid")), "")
+        if ("/device:" in where and "Stream" in thread) if device else "hlo_op" in e.get("args", {}):
+            total[e["name"]] += e["dur"] / 1e3 / steps
+            runs[e["name"]] += 1
+    shown = [(name, value, runs[name] / steps) for name, value in total.most_common(most)]
+    return [*shown, ("all", sum(total.values()), sum(runs.values()) / steps)]
+
+
+def lightgcnpp(graph: BipartiteGraph, backend: str) -> Ours:
     """What the peer does."""
     model = ModelSettings(
-        num_layers=LAYERS, embedding_dim=DIMS, alpha=ALPHA, beta=BETA, gamma=GAMMA, adaptive=False, degree="count",
-        score="dot", init_std=0.1, audio=False, metadata=False, id_dropout=0.0, cold_neighbours=0,
-        backend=backend,
+        num_layers=LAYERS, embedding_dim=DIMS, alpha=ALPHA, beta=BETA, gamma=GAMMA, degree="count", score="dot",
+        audio=False, metadata=False, id_dropout=0.0, backend=backend,
     )  # fmt: skip
-    loss = LossSettings(
-        name="bpr", temperature=1.0, negatives="uniform", num_negatives=1, mask_observed=False,
-        popularity_smoothing=0.0, positive_prior=0.0, explicit_negative_weight=0.0, explicit_negative_margin=0.0, l2=L2,
-    )  # fmt: skip
+    loss = LossSettings(name="bpr", explicit_negative_weight=0.0, l2=L2)
     optimizer = OptimizerSettings(
         name="adam", learning_rate=RATE, schedule="constant", warmup_steps=0, weight_decay=0.0, clip_norm=0.0,
         total_steps=10**6,
     )  # fmt: skip
-    inputs = Inputs(adjacency(graph, degree="count"), None)
+    inputs = prepare(EncoderInputs(adjacency(graph, degree="count"), None), backend)
     data = sample_data(graph, users="uniform", items="uniform")
-    return runner(StepSettings(model, loss, optimizer, BATCH), inputs, data, steps)
+    return Ours(StepSettings(model, loss, optimizer, BATCH), inputs, data)
 
 
-def whole_model(graph: BipartiteGraph, steps: int, backend: str) -> Callable[[], float]:
+def whole_model(graph: BipartiteGraph, backend: str) -> Ours:
     """A step of configs/yambda.py."""
     config, rng = yambda.get_config(), np.random.default_rng(0)
     num_users, num_items = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1
@@ -106,13 +231,13 @@ def whole_model(graph: BipartiteGraph, steps: int, backend: str) -> Callable[[],
         rng.uniform(60, 400, num_items).astype(np.float32),
     )  # fmt: skip
     adjacent = adjacency(graph, degree=config.model.degree)
-    inputs = Inputs(adjacent, fusion.features(raw, np.asarray(adjacent.item_degree), audio=True, metadata=True))
+    inputs = EncoderInputs(adjacent, fusion.features(raw, np.asarray(adjacent.item_degree), audio=True, metadata=True))
     settings = StepSettings(
         ModelSettings(**{**config.model, "backend": backend}), LossSettings(**config.loss),
         experiment.optimizer_settings(config, num_edges=len(graph.user)), config.train.batch_size,
     )  # fmt: skip
     data = sample_data(graph, users=config.train.user_sampling, items=config.train.item_sampling)
-    return runner(settings, inputs, data, steps)
+    return Ours(settings, prepare(inputs, backend), data)
 
 
 def peer(graph: BipartiteGraph, steps: int) -> Callable[[], float]:
@@ -207,7 +332,23 @@ def main() -> int:
     else:
         make, batch = lightgcnpp, BATCH
         graph = graph._replace(weight=np.ones_like(graph.weight))  # the recipe knows no weights
-    runs = {f"ours ({name})": make(graph, _STEPS.value, name) for name in chosen}
+    device = f"{os.cpu_count()} cores, {jax.devices()[0].device_kind}"
+    if _PROFILE.value:
+        ours = make(graph, chosen[0])
+        times = profile(ours, _STEPS.value, _ROUNDS.value)
+        app.say(f"{_RECIPE.value}, {chosen[0]}: {len(graph.user)} edges, batch {batch}; {device}")
+        app.say("| piece | ms |\n|---|---|")
+        for name, value in times.items():
+            app.say(f"| {name} | {value:.3f} |")
+        listed = kernels(ours, _STEPS.value, _KERNELS.value) if _KERNELS.value else []
+        if listed:
+            app.say("| kernel | ms a step | runs a step |\n|---|---|---|")
+        for name, value, count in listed:
+            app.say(f"| {name[:100]} | {value:.3f} | {count:.1f} |")
+        if _OUTPUT.value:
+            write_json(Path(_OUTPUT.value), {"pieces": times, "kernels": listed})
+        return 0
+    runs = {f"ours ({name})": runner(make(graph, name), _STEPS.value) for name in chosen}
     if _RECIPE.value == "lightgcnpp":
         if importlib.util.find_spec("torch"):
             runs["torch"] = peer(graph, _STEPS.value)
@@ -223,8 +364,7 @@ def main() -> int:
                 seconds[name].append(time.perf_counter() - start)
     epoch = steps_per_epoch(len(graph.user), batch) / _STEPS.value
     per_epoch = {name: statistics.median(values) * epoch for name, values in seconds.items()}
-    app.say(f"{_RECIPE.value}: {len(graph.user)} edges, batch {batch}, {DIMS} dimensions; {os.cpu_count()} cores, "
-            f"{jax.devices()[0].device_kind}")  # fmt: skip
+    app.say(f"{_RECIPE.value}: {len(graph.user)} edges, batch {batch}, {DIMS} dimensions; {device}")
     app.say("| | s per epoch | ms per step | steps per second | last mean loss |\n|---|---|---|---|---|")
     for name, value in per_epoch.items():
         step = statistics.median(seconds[name]) / _STEPS.value

@@ -20,7 +20,7 @@ from music_map.evaluation.metrics import per_user_metric
 from music_map.evaluation.protocols import RankingTask
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.evaluation.uncertainty import interval, resample
-from music_map.model.lightgcn import Params
+from music_map.model.encoder import Params
 from music_map.preprocess.dataset import Dataset
 from music_map.progress import silent
 

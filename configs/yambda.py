@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     graph.log1p = True  # log(1 + weight) in place of the weight
 
     config.model = model = ConfigDict()
+    model.name = "lightgcnpp"  # "lightgcnpp", "lightgcn", "mf" (matrix factorisation)
     model.num_layers = 3
     model.embedding_dim = 64
     model.alpha = 0.6  # power of the receiver's degree

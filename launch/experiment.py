@@ -36,10 +36,11 @@ from music_map.evaluation.metrics import METRICS
 from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
 from music_map.evaluation.ranking import ScoreBlock, embedding_scores
 from music_map.graph.bipartite import BipartiteGraph
-from music_map.losses.settings import LossSettings
+from music_map.losses import LossSettings
 from music_map.model import cold, fusion
-from music_map.model.lightgcn import Inputs, ModelSettings, Params
+from music_map.model.encoder import EncoderInputs, Params
 from music_map.model.propagation import adjacency, choose_backend
+from music_map.model.settings import ModelSettings
 from music_map.parallel import mesh as meshes
 from music_map.parallel.partition import EdgeParts, GraphInMemory
 from music_map.parallel.runners import MODES, degrees, make_runner
@@ -48,6 +49,7 @@ from music_map.recency.settings import RecencySettings
 from music_map.retrieval.export import FOLDER, Export, histories_of, load_export, make_export, save_export
 from music_map.retrieval.filters import filters_of
 from music_map.retrieval.index import BACKENDS as INDEXES
+from music_map.settings import from_values
 from music_map.storage import fingerprint, read_json, write_json
 from music_map.training.checkpoint import CheckpointStore
 from music_map.training.loop import FitResult, LoopSettings, Position, epochs_of, fit, steps_per_epoch
@@ -57,7 +59,7 @@ from music_map.training.profiling import StepProfile
 from music_map.training.runner import OneDevice, Runner
 from music_map.training.sampling import SampleData, sample_data
 from music_map.training.step import StepSettings
-from music_map.training.subgraph import Parts
+from music_map.training.subgraph import Subgraphs
 
 # Where the data lies: other places can hold the same data.
 PLACES = {"data.raw_dir", "data.path", "data.processed_dir", "data.chunk_size"}
@@ -100,7 +102,7 @@ class Experiment:
     config: ConfigDict
     dataset: Dataset
     graph: BipartiteGraph
-    inputs: Inputs
+    inputs: EncoderInputs
     settings: StepSettings
     nearest: cold.Nearest | None
     parts: EdgeParts | None = None
@@ -112,7 +114,7 @@ class Experiment:
         drawn = {"users": train.user_sampling, "items": train.item_sampling}
         if train.mode == "subgraph":
             data = sample_data(self.graph, **drawn)
-            return OneDevice(self.inputs, data, self.settings, parts=parts_of(self, data))
+            return OneDevice(self.inputs, data, self.settings, subgraphs=subgraphs(self, data))
         return make_runner(
             self.config.parallel,
             graph=self.graph,
@@ -226,7 +228,7 @@ def graph_of(
 def _settings(config: ConfigDict) -> tuple[ModelSettings, LossSettings]:
     """Encoder and loss. Raises UserError for a value without meaning."""
     backend = choose_backend(config.model.backend)
-    return ModelSettings(**{**config.model, "backend": backend}), LossSettings(**config.loss)
+    return from_values(ModelSettings, {**config.model, "backend": backend}), from_values(LossSettings, config.loss)
 
 
 def assemble(config: ConfigDict, dataset: Dataset, graph: BipartiteGraph, parts: EdgeParts | None = None) -> Experiment:
@@ -247,7 +249,7 @@ def _assemble(config: ConfigDict, dataset: Dataset, graph: BipartiteGraph, parts
     nearest = cold.nearest(raw, item_degree, count=model.cold_neighbours) if model.audio else None
     optimizer = optimizer_settings(config, num_edges=len(graph.item))
     step = StepSettings(model, loss, optimizer, config.train.batch_size)
-    inputs = Inputs(adjacent, features)
+    inputs = EncoderInputs(adjacent, features)
     if config.train.mode == "subgraph":  # the whole graph stays in host memory, where it is encoded too
         inputs, nearest = jax.device_put((inputs, nearest), jax.devices("cpu")[0])
     return Experiment(config, dataset, graph, inputs, step, nearest, parts)
@@ -514,19 +516,20 @@ def metrics_log(workdir: Path, *, tensorboard: bool) -> MetricsLog:
     return TensorBoardLog(workdir / "metrics.jsonl", workdir / "tensorboard")
 
 
-def parts_of(run: Experiment, data: SampleData) -> Parts | None:
-    """The parts that training uses in turn; None where it uses the whole graph."""
+def subgraphs(run: Experiment, data: SampleData) -> Subgraphs | None:
+    """The parts of the graph that training uses in turn; None where it uses the whole graph."""
     train = run.config.train
     if train.mode == "full":
         return None
     steps = steps_per_epoch(run.graph.num_edges, train.batch_size)
-    return Parts(
+    return Subgraphs(
         run.graph,
         run.inputs,
         data,
         num_parts=train.partitions,
         steps_per_part=-(-steps // train.partitions),
         seed=train.seed,
+        backend=run.settings.model.backend,
     )
 
 

@@ -28,7 +28,7 @@ from music_map.evaluation.playlist import (
 )
 from music_map.evaluation.protocols import PROTOCOLS
 from music_map.evaluation.ranking import ScoreBlock
-from music_map.model.lightgcn import Params
+from music_map.model.encoder import Params
 from music_map.playlist.attention import Head, attend
 from music_map.playlist.heads import Heads, untrained
 from music_map.playlist.space import embed, moments_of

@@ -21,7 +21,7 @@ from music_map.errors import DamagedFileError, UserError
 from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.graph.build import build_graph
-from music_map.model.lightgcn import Params
+from music_map.model.encoder import Params
 from music_map.preprocess.dataset import SPLITS, Events
 from music_map.recency.fit import Examples, fit_head, gather, join
 from music_map.recency.history import Histories, before

@@ -26,7 +26,7 @@ from music_map.evaluation.evaluate import Evaluation, compare, evaluate_scores, 
 from music_map.evaluation.protocols import PROTOCOLS, RankingTask, find_protocol
 from music_map.graph.bipartite import listeners_of
 from music_map.graph.build import graph_fingerprint, graph_folder
-from music_map.model.lightgcn import Params
+from music_map.model.encoder import Params
 from music_map.storage import ArrayFolder, write_text
 from music_map.training.metrics_log import MetricsLog
 

@@ -1,7 +1,7 @@
-"""The devices that a step runs on, seen from inside the step: sums, gathers and the part of a batch that is this one's.
+"""The devices that a step runs on, seen from inside the step, and where the rows of nodes and of a batch lie on them.
 
-A step is written for one device of an `Axis`. With `ONE` every function here is the identity or a plain indexing, so
-there is a single step, whatever it runs on:
+A step is written for one device. On a single one every function here is the identity or plain indexing, so there is
+one step, whatever it runs on:
 
     size 1            everything is here
     replicated        every device has all nodes and edges, and 1/n of the batch
@@ -56,19 +56,20 @@ class Axis:
         """x[slots] on every device; of a partitioned array each device gives the rows it has."""
         if not self.sharded:
             return x[slots]
-        return jax.lax.psum(self._have(x, slots), NAME)
+        return jax.lax.psum(self._own(x, slots), NAME)
 
-    def take_mine(self, x: jax.Array, slots: jax.Array) -> jax.Array:
-        """x[slots] for this device's rows of a batch, filled up as by `mine`: [B] -> [ceil(B / n), ...]."""
+    def take_share(self, x: jax.Array, slots: jax.Array) -> jax.Array:
+        """x[slots] for this device's share of a batch, filled up as by `share`: [B] -> [ceil(B / n), ...]."""
         if not self.sharded:
-            return x[self.mine(slots)]
-        return self.scatter(self._have(x, self.filled(slots)))
+            return x[self.share(slots)]
+        return self.scatter(self._own(x, self.filled(slots)))
 
     def scatter(self, x: jax.Array) -> jax.Array:
         """This device's rows of the sum over the devices: [n R, ...] -> [R, ...]."""
         return jax.lax.psum_scatter(x, NAME, tiled=True)
 
-    def _have(self, x: jax.Array, slots: jax.Array) -> jax.Array:
+    def _own(self, x: jax.Array, slots: jax.Array) -> jax.Array:
+        """x[slots] where the slot is on this device, 0 elsewhere."""
         at, here = self.local(slots, x.shape[0])
         return jnp.where(here.reshape(here.shape + (1,) * (x.ndim - 1)), x[at], 0)
 
@@ -77,7 +78,7 @@ class Axis:
         short = -batch.shape[0] % self.size
         return jnp.concatenate([batch, jnp.broadcast_to(batch[:1], (short,))]) if short else batch
 
-    def mine(self, batch: jax.Array) -> jax.Array:
+    def share(self, batch: jax.Array) -> jax.Array:
         """This device's rows of a batch that all devices have: [B] -> [ceil(B / n)], filled up with the first row."""
         if self._alone:
             return batch
@@ -85,16 +86,26 @@ class Axis:
         rows = batch.shape[0] // self.size
         return jax.lax.dynamic_slice_in_dim(batch, jax.lax.axis_index(NAME) * rows, rows)
 
-    def row_weights(self, batch_size: int) -> jax.Array | None:
-        """Weights of this device's rows in a mean over the batch: 1 / B, 0 for what fills up. float32 [ceil(B / n)].
+    def batch_mean(self, cost: jax.Array, batch_size: int, weight: jax.Array | None = None) -> jax.Array:
+        """This device's part of the mean over a batch: sum_b w_b cost_b / sum_b w_b, 0 where all weights are 0.
 
-        None where the rows are the batch: their plain mean.
+        Args:
+          cost: float [ceil(B / n)], of this device's rows; what fills up does not count.
+          batch_size: B.
+          weight: float [B], at least 0, of the whole batch; None: all alike.
+
+        Returns:
+          float [].
         """
-        if self._alone:
-            return None
-        rows = -(-batch_size // self.size)
-        at = jax.lax.axis_index(NAME) * rows + jnp.arange(rows)
-        return jnp.where(at < batch_size, 1.0 / batch_size, 0.0)
+        if weight is None and self._alone:
+            return jnp.mean(cost)
+        weight = jnp.ones(batch_size) if weight is None else weight
+        total = jnp.sum(weight)
+        part = self.share(weight / jnp.where(total > 0, total, 1.0))
+        if not self._alone:
+            at = jax.lax.axis_index(NAME) * len(part) + jnp.arange(len(part))
+            part = jnp.where(at < batch_size, part, 0.0)
+        return jnp.sum(jnp.where(part > 0, part * cost, 0.0))
 
     def reduce_gradients(self, grads):
         """Gradients of the summed objective: partitioned embeddings have theirs whole, the rest are summed."""
@@ -117,3 +128,67 @@ class Axis:
 PARTITIONED = ("user", "item")
 
 ONE = Axis()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class NodeLayout:
+    """Where the rows of nodes and of a batch lie. Nodes are numbers of users and songs; where their rows are
+    partitioned each has a slot, and there are empty slots.
+
+    Attributes:
+      axis: the devices; static.
+      user_slot: int32 [U]; None, as all below, where every device has all rows, in the nodes' order.
+      item_slot: int32 [I].
+      slot_item: int32 [slots], the song of each slot; I for an empty one.
+      user_edges: int32 [U], number of edges of each user.
+      user_offsets: int32 [U + 1], their running sum; None where it does not fit int32.
+    """
+
+    axis: Axis = dataclasses.field(default=ONE, metadata={"static": True})
+    user_slot: jax.Array | None = None
+    item_slot: jax.Array | None = None
+    slot_item: jax.Array | None = None
+    user_edges: jax.Array | None = None
+    user_offsets: jax.Array | None = None
+
+    @property
+    def partitioned(self) -> bool:
+        """Whether rows are cut over the devices."""
+        return self.user_slot is not None
+
+    def take_users(self, x: jax.Array, users: jax.Array) -> jax.Array:
+        """Rows of a batch's users, for this device's share of it: x [R, d] -> [ceil(B / n), d]."""
+        return self.axis.take_share(x, self.user_slot[users] if self.partitioned else users)
+
+    def take_items(self, x: jax.Array, items: jax.Array) -> jax.Array:
+        """Rows of a batch's songs, likewise."""
+        return self.axis.take_share(x, self.item_slot[items] if self.partitioned else items)
+
+    def take_shared(self, x: jax.Array, items: jax.Array) -> jax.Array:
+        """Rows of songs that all devices need: x [R, d] -> [N, d]."""
+        return self.axis.take(x, self.item_slot[items] if self.partitioned else items)
+
+    def all_items(self, x: jax.Array) -> jax.Array:
+        """Rows of all songs, in their order, on every device: x [R, d] -> [I, d]."""
+        return self.axis.gather(x)[self.item_slot] if self.partitioned else x
+
+    def own_items(self, values: jax.Array, num_rows: int, fill: float | bool) -> jax.Array:
+        """Values of all songs [I] as those of this device's rows [num_rows]; `fill` in empty slots."""
+        if not self.partitioned:
+            return values
+        start = jax.lax.axis_index(NAME) * num_rows
+        return values.at[jax.lax.dynamic_slice_in_dim(self.slot_item, start, num_rows)].get(
+            mode="fill", fill_value=fill
+        )
+
+    def items_at(self, columns: jax.Array) -> jax.Array:
+        """The songs that columns of the users' edges stand for."""
+        return self.slot_item[columns] if self.partitioned else columns
+
+    def user_rows(self, users: jax.Array, num_rows: int) -> tuple[jax.Array, jax.Array]:
+        """Rows of users among this device's, clipped into [0, num_rows), and whether each is here at all."""
+        return self.axis.local(self.user_slot[users] if self.partitioned else users, num_rows)
+
+
+WHOLE = NodeLayout()

@@ -102,6 +102,12 @@ class Settings:
             require(rule.allows(value), field, value, rule.text())
         self.check()
 
+    @classmethod
+    def kind_of(cls, values: Mapping[str, Any]) -> type:
+        """The class of settings with these values; a subclass where one of them chooses it (a loss with own fields)."""
+        del values
+        return cls
+
     def check(self) -> None:
         """Raises UserError where fields do not go together."""
 
@@ -139,6 +145,7 @@ def from_values(kind: type, values: Mapping[str, Any]) -> Any:
     Raises:
       UserError: a field that the settings do not have, or a value against its rule.
     """
+    kind = kind.kind_of(values)
     known = rules(kind)
     for name in values:
         if name not in known:

@@ -1,9 +1,7 @@
-"""Losses that rank a user's songs above others, each a pure function of scores; means over the batch.
+"""The losses that rank a user's songs above others, and what is added to them; each gives the cost of every row.
 
-`row_weights`, float [B], replaces the mean over rows by a weighted sum: 1 / (size of the whole batch) where a batch is
-split over devices, 0 for a row that only fills up a part.
-
-Scores are dot products of user and song embeddings (cosines where the encoder normalises).
+They are pure functions of scores, see `music_map.losses.table.Scores`; a batch's loss is the mean over its rows. Scores
+are dot products of user and song embeddings (cosines where the encoder normalises).
 """
 
 from __future__ import annotations
@@ -11,37 +9,30 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-
-def _mean(cost: jax.Array, row_weights: jax.Array | None) -> jax.Array:
-    """The mean over rows; with weights their sum, which is this device's part of a mean over a batch that is split."""
-    return jnp.mean(cost) if row_weights is None else jnp.sum(jnp.where(row_weights > 0, row_weights * cost, 0.0))
+from music_map.losses.settings import LossSettings
+from music_map.losses.table import Scores, register
 
 
-def bpr(positive: jax.Array, negative: jax.Array, *, row_weights: jax.Array | None = None) -> jax.Array:
-    """Bayesian personalised ranking, -log sigmoid(s+ - s-), averaged.
+@register("bpr", negatives="one")
+def bpr(scores: Scores, settings: LossSettings) -> jax.Array:
+    """Bayesian personalised ranking: -log sigmoid(s+ - s-).
 
     Args:
-      positive: float [B], scores of observed pairs.
-      negative: float [B], scores of the same users with songs they have not heard.
+      scores: one song a row that the user has not heard, float [B].
 
     Returns:
-      float [].
+      float [B].
 
     Reference: Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009.
     """
-    if positive.shape != negative.shape:
-        raise ValueError(f"positive {positive.shape} and negative {negative.shape} must have one shape")
-    return _mean(jax.nn.softplus(negative - positive), row_weights)
+    del settings
+    if scores.positive.shape != scores.negative.shape:
+        raise ValueError(f"positive {scores.positive.shape} and negative {scores.negative.shape} must have one shape")
+    return jax.nn.softplus(scores.negative - scores.positive)
 
 
-def sampled_bpr(
-    positive: jax.Array,
-    negative: jax.Array,
-    *,
-    log_correction: jax.Array,
-    where: jax.Array,
-    row_weights: jax.Array | None = None,
-) -> jax.Array:
+@register("sampled_bpr", negatives="shared")
+def sampled_bpr(scores: Scores, settings: LossSettings) -> jax.Array:
     """Bayesian personalised ranking, its mean over negatives estimated from many: mean_j -c_j log sigmoid(s+ - s_j).
 
     c_j = 1 / (I q_j) is the importance weight that turns a mean over samples drawn with probability q_j into a mean
@@ -49,126 +40,99 @@ def sampled_bpr(
     rates and many epochs average out.
 
     Args:
-      positive: float [B].
-      negative: float [B, N], scores with the sampled songs.
-      log_correction: float [N], log(I q_j) = -log c_j; 0 for uniform draws.
-      where: bool [B, N], False for samples to leave out of the mean: those that are no negatives.
+      scores: negatives float [B, N]; what `where` leaves out is not in the mean.
 
     Returns:
-      float [].
+      float [B].
 
     Reference: Rendle et al., UAI 2009.
     """
-    cost = jax.nn.softplus(negative - positive[:, None]) * jnp.exp(-log_correction)[None, :]
-    each = jnp.sum(jnp.where(where, cost, 0.0), axis=1) / jnp.maximum(jnp.sum(where, axis=1), 1)
-    return _mean(each, row_weights)
+    del settings
+    cost = jax.nn.softplus(scores.negative - scores.positive[:, None]) * jnp.exp(-scores.log_correction)[None, :]
+    return jnp.sum(jnp.where(scores.where, cost, 0.0), axis=1) / jnp.maximum(jnp.sum(scores.where, axis=1), 1)
 
 
-def softmax(
-    scores: jax.Array, labels: jax.Array, *, temperature: float, row_weights: jax.Array | None = None
-) -> jax.Array:
-    """Full softmax cross-entropy, -log(exp(s_label / t) / sum_j exp(s_j / t)), averaged.
+@register("softmax", negatives="all", cross_entropy=True)
+def softmax(scores: Scores, settings: LossSettings) -> jax.Array:
+    """Full softmax cross-entropy: -log(exp(s+ / t) / sum_j exp(s_j / t)).
 
     Args:
-      scores: float [B, I], scores of all songs.
-      labels: int [B], the observed songs.
-      temperature: t > 0.
+      scores: of all songs, float [B, I], the observed one among them; the sum is over those in `where`.
+      settings: temperature t.
 
     Returns:
-      float [].
+      float [B].
     """
-    logits = scores / temperature
-    label = jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
-    return _mean(jax.nn.logsumexp(logits, axis=-1) - label, row_weights)
+    every = scores.negative / settings.temperature
+    if scores.where is not None:
+        every = jnp.where(scores.where, every, -jnp.inf)
+    return jax.nn.logsumexp(every, axis=-1) - scores.positive / settings.temperature
 
 
-def sampled_softmax(
-    positive: jax.Array,
-    negative: jax.Array,
-    *,
-    log_correction: jax.Array,
-    where: jax.Array,
-    temperature: float,
-    row_weights: jax.Array | None = None,
-) -> jax.Array:
+@register("sampled_softmax", negatives="shared", cross_entropy=True)
+def sampled_softmax(scores: Scores, settings: LossSettings) -> jax.Array:
     """Softmax cross-entropy with the sum over songs estimated from sampled negatives.
 
-        -log( exp(s+ / t) / (exp(s+ / t) + sum_j exp(s_j / t - log(n q_j))) )
+        -log( exp(s+ / t) / (exp(s+ / t) + (M / I) sum_j exp(s_j / t) / (N q_j)) )
 
-    where song j is drawn n times in expectation n q_j: the correction makes the sum an unbiased estimate of the sum
-    over all songs. A correction higher by log(I / M) makes it that of the sum over M of the I songs, drawn uniformly:
-    M -> 0 is the gradient of a pairwise loss over all negatives alike, M = I the softmax.
+    N q_j is the expected number of draws of song j: dividing by it makes the sum an unbiased estimate of the sum over
+    all I songs, and M / I makes it that of the sum over M of them, drawn uniformly. M -> 0 is the gradient of a
+    pairwise loss over all negatives alike, M = I the softmax.
 
     Args:
-      positive: float [B].
-      negative: float [B, N], scores with the sampled songs.
-      log_correction: float [N], log of the expected number of draws of each sampled song, log(N q_j).
-      where: bool [B, N], False for samples to leave out (the positive itself).
-      temperature: t > 0.
+      scores: negatives float [B, N]; what `where` leaves out is not in the sum.
+      settings: temperature t, softmax_songs M.
 
     Returns:
-      float [].
+      float [B].
 
     Reference: Bengio and Senecal, "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic
     Language Model", 2008; Yi et al., "Sampling-bias-corrected neural modeling", RecSys 2019.
     """
-    pos = positive / temperature
-    neg = jnp.where(where, negative / temperature - log_correction[None, :], -jnp.inf)
-    logits = jnp.concatenate([pos[:, None], neg], axis=1)
-    return _mean(jax.nn.logsumexp(logits, axis=1) - pos, row_weights)
+    pos = scores.positive / settings.temperature
+    # log(N q_j) + log(I / M) = log(I q_j) + log(N / M)
+    correction = scores.log_correction + jnp.log(
+        scores.negative.shape[1] / (settings.softmax_songs or scores.num_items)
+    )
+    neg = jnp.where(scores.where, scores.negative / settings.temperature - correction[None, :], -jnp.inf)
+    return jax.nn.logsumexp(jnp.concatenate([pos[:, None], neg], axis=1), axis=1) - pos
 
 
-def debiased_contrastive(
-    positive: jax.Array,
-    negative: jax.Array,
-    *,
-    log_correction: jax.Array,
-    where: jax.Array,
-    temperature: float,
-    positive_prior: float,
-    num_negatives: float,
-    row_weights: jax.Array | None = None,
-) -> jax.Array:
+@register("debiased_contrastive", negatives="shared", cross_entropy=True)
+def debiased_contrastive(scores: Scores, settings: LossSettings) -> jax.Array:
     """Contrastive loss corrected for unlabelled samples that are in truth positives.
 
-        -log( e^{s+/t} / (e^{s+/t} + M g) )
+        -log( e^{s+/t} / (e^{s+/t} + N g) )
         g = max( (mean_j c_j e^{s_j/t} - p e^{s+/t}) / (1 - p),  e^{-1/t} )
 
-    with M the number of negatives that the loss stands for, p the prior probability that a random song is a positive,
-    and c_j = 1 / (I q_j) the importance weight that turns a mean over samples drawn with probability q_j into a mean
-    over the I songs. The lower bound is the least that e^{s/t} can be for cosines.
+    with p the prior probability that a random song is a positive, and c_j = 1 / (I q_j) the importance weight that
+    turns a mean over samples drawn with probability q_j into a mean over the I songs. The lower bound is the least that
+    e^{s/t} can be for cosines.
 
     Args:
-      positive: float [B].
-      negative: float [B, N].
-      log_correction: float [N], log(I q_j) = -log c_j; 0 for uniform draws.
-      where: bool [B, N], False for samples to leave out of the mean (the positive itself).
-      temperature: t > 0.
-      positive_prior: p, 0 <= p < 1; 0 gives the plain contrastive loss.
-      num_negatives: M > 0.
+      scores: negatives float [B, N]; what `where` leaves out is not in the mean.
+      settings: temperature t, positive_prior p (0 gives the plain contrastive loss).
 
     Returns:
-      float [].
+      float [B].
 
     Reference: Chuang et al., "Debiased Contrastive Learning", NeurIPS 2020, equations 6 to 8.
     """
-    pos = positive / temperature
-    neg = jnp.where(where, negative / temperature - log_correction[None, :], -jnp.inf)
+    t, prior, where = settings.temperature, settings.positive_prior, scores.where
+    pos = scores.positive / t
+    neg = jnp.where(where, scores.negative / t - scores.log_correction[None, :], -jnp.inf)
     # In logarithms relative to the largest term, so that low temperatures do not overflow.
     top = jax.lax.stop_gradient(jnp.maximum(pos, jnp.max(neg, axis=1)))
     mean = jnp.sum(jnp.exp(neg - top[:, None]), axis=1) / jnp.maximum(jnp.sum(where, axis=1), 1)
-    debiased = (mean - positive_prior * jnp.exp(pos - top)) / (1.0 - positive_prior)
-    least = jnp.exp(-1.0 / temperature - top)
-    estimate = jnp.maximum(debiased, least)
-    return _mean(jnp.log(jnp.exp(pos - top) + num_negatives * estimate) + top - pos, row_weights)
+    debiased = (mean - prior * jnp.exp(pos - top)) / (1.0 - prior)
+    estimate = jnp.maximum(debiased, jnp.exp(-1.0 / t - top))
+    return jnp.log(jnp.exp(pos - top) + scores.negative.shape[1] * estimate) + top - pos
 
 
-def popularity_smoothing(
-    positive: jax.Array, expected: jax.Array, *, temperature: float, row_weights: jax.Array | None = None
-) -> jax.Array:
+def popularity_smoothing(positive: jax.Array, expected: jax.Array, *, temperature: float) -> jax.Array:
     """What smoothing the labels towards popularity adds to a softmax cross-entropy, per unit of smoothing.
 
-        mean( (s+ - sum_j p_j s_j) / t )
+        (s+ - sum_j p_j s_j) / t
 
     For a softmax P, -log P(+) + e (s+ - sum_j p_j s_j) / t is the cross-entropy with the target
     (1 - e) [j = +] + e p_j: a Dirichlet prior over what a user plays, centred on what everybody plays. Without it a
@@ -180,41 +144,28 @@ def popularity_smoothing(
       temperature: t > 0.
 
     Returns:
-      float [].
+      float [B].
 
     Reference: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, section 7, with
     their uniform prior replaced; Zhai and Lafferty, "A study of smoothing methods for language models", TOIS 2004.
     """
-    return _mean(positive - expected, row_weights) / temperature
+    return (positive - expected) / temperature
 
 
-def explicit_negative(
-    scores: jax.Array,
-    weight: jax.Array,
-    *,
-    margin: float,
-    temperature: float,
-    total_weight: jax.Array | None = None,
-) -> jax.Array:
-    """Pushes users away from the songs they dislike: weighted mean of softplus((s - margin) / t).
+def explicit_negative(scores: jax.Array, *, margin: float, temperature: float) -> jax.Array:
+    """Pushes users away from the songs they dislike: softplus((s - margin) / t).
 
     Args:
       scores: float [B], scores of users with songs they dislike.
-      weight: float [B], at least 0, strength of each dislike; 0 leaves a row out.
       margin: the score above which a disliked song costs most.
       temperature: t > 0.
-      total_weight: what to divide by; None: the sum of `weight`. That of the whole batch where it is split.
 
     Returns:
-      float []; 0 where all weights are 0.
+      float [B].
     """
-    cost = jax.nn.softplus((scores - margin) / temperature)
-    total = jnp.sum(weight) if total_weight is None else total_weight
-    return jnp.sum(weight * cost) / jnp.where(total > 0, total, 1.0)
+    return jax.nn.softplus((scores - margin) / temperature)
 
 
-def l2(*rows: jax.Array, row_weights: jax.Array | None = None) -> jax.Array:
-    """1/2 * sum of squared norms / B over the batch's e^(0) rows, each float [B, d]."""
-    if row_weights is None:
-        return sum(0.5 * jnp.sum(jnp.square(r)) for r in rows) / rows[0].shape[0]
-    return sum(0.5 * _mean(jnp.sum(jnp.square(r), axis=-1), row_weights) for r in rows)
+def l2(*rows: jax.Array) -> jax.Array:
+    """1/2 * the sum of the squared norms of a row of e^(0) in each array, each float [B, d]. float [B]."""
+    return sum(0.5 * jnp.sum(jnp.square(r), axis=-1) for r in rows)

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from music_map.registry import Registry
 from music_map.settings import Settings, setting
 
-LOSSES = ("bpr", "sampled_bpr", "softmax", "sampled_softmax", "debiased_contrastive")
+if TYPE_CHECKING:
+    from music_map.losses.table import Loss
+
+LOSSES: Registry[Loss] = Registry("config.loss.name", "music_map.losses.ranking")
 NEGATIVES = ("uniform", "in_batch", "mixed")
 
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings(Settings):
-    """The training objective: the configuration's `loss`; hashable, so that jit can take it as a static argument."""
+    """The training objective: the configuration's `loss`; hashable, so that jit can take it as a static argument.
+
+    A loss with fields of its own has a subclass with these fields, see `music_map.losses.register`.
+    """
 
     section = "config.loss"
-    name: str = setting("debiased_contrastive", "the ranking loss", choices=LOSSES)
+    name: str = setting("debiased_contrastive", "the ranking loss, one of `music_map.losses.LOSSES`")
     temperature: float = setting(0.2, "t of the softmax and contrastive losses", above=0)
     negatives: str = setting(
         "uniform",
@@ -49,3 +58,10 @@ class LossSettings(Settings):
         "less of the gradient comes from the highest negatives alone: between softmax and BPR",
         at_least=0,
     )
+
+    @classmethod
+    def kind_of(cls, values: Mapping[str, Any]) -> type[LossSettings]:
+        return LOSSES.find(values.get("name", cls.name)).settings
+
+    def check(self) -> None:
+        LOSSES.find(self.name)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from music_map.model.lightgcn import l2_normalize
+from music_map.model.encoder import l2_normalize
 from music_map.preprocess.dataset import ItemFeatures
 
 # Songs whose cosines with all played songs are held at once: 2^26 float32, 256 MiB.

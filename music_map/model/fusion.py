@@ -24,15 +24,15 @@ class Features(NamedTuple):
     """Song features on the device; None where a kind is absent or switched off.
 
     Attributes:
-      audio: float32 [A, 128], unit rows.
-      audio_row: int32 [I], row of `audio`, -1 without.
+      audio: float32 [I, 128], unit rows, 0 without. A row a song, so that its gradient needs no scatter.
+      has_audio: bool [I].
       artists: float32 [I, number of artists], rows average a song's artists; untrained artists are left out.
       albums: likewise.
       track: float32 [I, 3]: known (0 or 1), log-length standardised over the known, its square.
     """
 
     audio: jax.Array | None
-    audio_row: jax.Array | None
+    has_audio: jax.Array | None
     artists: Matrix | None
     albums: Matrix | None
     track: jax.Array | None
@@ -63,9 +63,12 @@ def features(raw: ItemFeatures, item_degree: np.ndarray, *, audio: bool, metadat
     Returns:
       None where no kind is both present and wanted.
     """
-    audio_table = audio_row = artists = albums = track = None
+    by_song = has_audio = artists = albums = track = None
     if audio and len(raw.audio):
-        audio_table, audio_row = jnp.asarray(raw.audio, jnp.float32), jnp.asarray(raw.audio_row, jnp.int32)
+        has_audio = np.asarray(raw.audio_row) >= 0
+        by_song = np.zeros((len(has_audio), raw.audio.shape[1]), np.float32)
+        by_song[has_audio] = raw.audio[raw.audio_row[has_audio]]
+        by_song, has_audio = jnp.asarray(by_song), jnp.asarray(has_audio)
     if metadata:
         artists = _membership(raw.artist_offsets, raw.artists, len(raw.artist_ids), item_degree)
         albums = _membership(raw.album_offsets, raw.albums, len(raw.album_ids), item_degree)
@@ -75,9 +78,9 @@ def features(raw: ItemFeatures, item_degree: np.ndarray, *, audio: bool, metadat
             seen = log_length[known & (item_degree > 0)]
             z = np.where(known, (log_length - seen.mean()) / max(seen.std(), 1e-6), 0.0).clip(-4.0, 4.0)
             track = jnp.asarray(np.stack([known, z, z * z], 1), jnp.float32)
-    if all(part is None for part in (audio_table, artists, albums, track)):
+    if all(part is None for part in (by_song, artists, albums, track)):
         return None
-    return Features(audio_table, audio_row, artists, albums, track)
+    return Features(by_song, has_audio, artists, albums, track)
 
 
 class Fusion(nn.Module):
@@ -100,9 +103,7 @@ class Fusion(nn.Module):
         if inputs.audio is not None:
             projected = nn.Dense(d, use_bias=False, name="audio")(inputs.audio)
             missing = self.param("audio_missing", nn.initializers.zeros, (1, d))
-            # Row A of the table is the learned vector of songs without audio.
-            table = jnp.concatenate([projected, missing])
-            total += table[jnp.where(inputs.audio_row < 0, len(projected), inputs.audio_row)]
+            total += jnp.where(inputs.has_audio[:, None], projected, missing)
         for name, matrix in (("artist", inputs.artists), ("album", inputs.albums)):
             if matrix is not None:
                 size = matrix.backward.offsets.shape[0] - 1

@@ -34,7 +34,7 @@ class Tiling(NamedTuple):
 TILING = Tiling()
 
 
-class _Pieces(NamedTuple):
+class Pieces(NamedTuple):
     """The programs of both kernels; those of no use sum nothing and write nothing that is read.
 
     Attributes:
@@ -51,22 +51,28 @@ class _Pieces(NamedTuple):
     hub_count: jax.Array
 
 
-def _cut(offsets: jax.Array, num_entries: int, piece: int) -> _Pieces:
-    """Cuts rows into pieces, which depends on the matrix alone."""
-    num_rows = offsets.shape[0] - 1
+def cut(begin: jax.Array, count: jax.Array, num_entries: int, piece: int = TILING.piece) -> Pieces:
+    """Cuts rows into pieces, which depends on the matrix alone: of a graph it is done once.
+
+    Args:
+      begin, count: int32 [R], the entries of row r are begin[r]:begin[r] + count[r].
+      num_entries: E, which all counts together do not exceed.
+      piece: most entries of a piece.
+    """
+    num_rows = begin.shape[0]
     # Every row has a piece, that of an empty one sums nothing: max(1, ceil(n / piece)) of n entries, all together at
     # most R + E / piece. Rows of more than one are fewer than E / piece.
     most, most_hubs = num_rows + num_entries // piece, min(num_rows, num_entries // piece)
-    pieces = jnp.maximum(-(-jnp.diff(offsets) // piece), 1)
+    pieces = jnp.maximum(-(-count // piece), 1)
     first = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(pieces, dtype=jnp.int32)])
     row = jnp.cumsum(jnp.zeros(most, jnp.int32).at[first[1:-1]].add(1, mode="drop"), dtype=jnp.int32)
     at = jnp.arange(most, dtype=jnp.int32)
-    used = at < first[-1]
-    begin = offsets[row] + (at - first[row]) * piece
-    count = jnp.where(used, jnp.minimum(offsets[row + 1] - begin, piece), 0)
+    used, before = at < first[-1], (at - first[row]) * piece
+    size = jnp.where(used, jnp.minimum(count[row] - before, piece), 0)
     single = (used & (pieces[row] == 1)).astype(jnp.int32)
     hub = jnp.nonzero(pieces > 1, size=most_hubs, fill_value=num_rows)[0].astype(jnp.int32)
-    return _Pieces(begin, count, row, single, hub, first[hub], pieces.at[hub].get(mode="fill", fill_value=0))
+    hub_count = pieces.at[hub].get(mode="fill", fill_value=0)
+    return Pieces(begin[row] + before, size, row, single, hub, first[hub], hub_count)
 
 
 # Positions int32 [chunk] and which of them are wanted, bool [chunk], to their rows, float32 [chunk, width].
@@ -113,39 +119,40 @@ def _hub_kernel(first_ref, count_ref, row_ref, partial_ref, _, out_ref, *, width
 
 
 def gather_sum(
-    offsets: jax.Array,
+    pieces: Pieces,
     columns: jax.Array,
     values: jax.Array,
     x: jax.Array,
     *,
+    num_rows: int,
     interpret: bool,
     tiling: Tiling = TILING,
 ) -> jax.Array:
-    """y[r] = sum over e in offsets[r]:offsets[r + 1] of values[e] * x[columns[e]].
+    """y[r] = sum over the entries e of row r of values[e] * x[columns[e]].
 
     Args:
-      offsets: int32 [R + 1], ascending.
+      pieces: the rows' entries, from `cut` with the tiling's piece.
       columns: int32 [E].
       values: float32 [E].
       x: float32 or bfloat16 [C, d].
+      num_rows: R.
       interpret: run without a GPU, slowly.
       tiling: how the work is cut.
 
     Returns:
       float32 [R, d].
     """
-    num_rows, num_entries, dims = offsets.shape[0] - 1, columns.shape[0], x.shape[1]
-    if num_entries == 0 or num_rows == 0:
+    dims = x.shape[1]
+    if columns.shape[0] == 0 or num_rows == 0:
         return jnp.zeros((num_rows, dims), jnp.float32)
-    pieces = _cut(offsets, num_entries, tiling.piece)
     # Triton's arrays have powers of two as sizes.
     width = pl.next_power_of_2(dims)
     padded = x if width == dims else jnp.pad(x, ((0, 0), (0, width - dims)))
     one, whole = pl.BlockSpec((1,), lambda i: (i,)), pl.BlockSpec(memory_space=pl.ANY)
-    cut = {"width": width, "chunk": tiling.chunk}
+    sizes = {"width": width, "chunk": tiling.chunk}
     common = {"interpret": interpret, "compiler_params": triton.CompilerParams(num_warps=tiling.warps)}
     sums, partial = pl.pallas_call(
-        functools.partial(_gather_kernel, **cut),
+        functools.partial(_gather_kernel, **sizes),
         grid=pieces.begin.shape,
         in_specs=[one, one, one, one, whole, whole, whole],
         out_specs=[whole, whole],
@@ -154,7 +161,7 @@ def gather_sum(
     )(pieces.begin, pieces.count, pieces.row, pieces.single, columns, values, padded)
     if len(pieces.hub):
         sums = pl.pallas_call(
-            functools.partial(_hub_kernel, **cut),
+            functools.partial(_hub_kernel, **sizes),
             grid=pieces.hub.shape,
             in_specs=[one, one, one, whole, whole],
             out_specs=whole,

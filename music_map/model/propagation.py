@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from jax.experimental import sparse
 from music_map.axis import ONE, Axis
 from music_map.errors import UserError
 from music_map.graph.bipartite import BipartiteGraph
-from music_map.model.gather_kernel import gather_sum
+from music_map.model.gather_kernel import Pieces, cut, gather_sum
 
 BACKENDS = ("segment", "csr", "pallas")
 
@@ -34,12 +34,14 @@ class Csr(NamedTuple):
       rows: int32 [E], ascending.
       columns: int32 [E].
       values: float32 [E].
+      pieces: how the backend "pallas" shares the rows among programs, see `prepare`; None: cut at every product.
     """
 
     offsets: jax.Array
     rows: jax.Array
     columns: jax.Array
     values: jax.Array
+    pieces: Pieces | None = None
 
 
 class Matrix(NamedTuple):
@@ -152,6 +154,30 @@ def choose_backend(name: str) -> str:
     return name
 
 
+T = TypeVar("T")
+
+
+def prepare(tree: T, backend: str) -> T:
+    """Makes, for every matrix in a pytree, what the backend needs of it and would otherwise make at every product.
+
+    Under the other backends than "pallas" nothing is.
+    """
+    if backend != "pallas":
+        return tree
+
+    def prepared(x: Any) -> Any:
+        if not isinstance(x, Csr):
+            return x
+        return x._replace(pieces=cut(x.offsets[:-1], jnp.diff(x.offsets), x.columns.shape[0]))
+
+    return jax.tree.map(prepared, tree, is_leaf=lambda x: isinstance(x, Csr))
+
+
+def _gather_sum(matrix: Csr, pieces: Pieces, num_rows: int, x: jax.Array) -> jax.Array:
+    interpret = jax.default_backend() != "gpu"
+    return gather_sum(pieces, matrix.columns, matrix.values, x, num_rows=num_rows, interpret=interpret)
+
+
 def _product(matrix: Csr, x: jax.Array, backend: str) -> jax.Array:
     """Gathers in the dtype of x, sums in float32."""
     num_rows = matrix.offsets.shape[0] - 1
@@ -160,8 +186,7 @@ def _product(matrix: Csr, x: jax.Array, backend: str) -> jax.Array:
         # XLA's kernel is for float32: what was stored in fewer bits is widened first.
         return sparse.BCSR((matrix.values, matrix.columns, matrix.offsets), shape=shape) @ x.astype(jnp.float32)
     if backend == "pallas":
-        interpret = jax.default_backend() != "gpu"
-        return gather_sum(matrix.offsets, matrix.columns, matrix.values, x, interpret=interpret)
+        return _gather_sum(matrix, matrix.pieces or prepare(matrix, backend).pieces, num_rows, x)
     messages = x[matrix.columns].astype(jnp.float32) * matrix.values[:, None]
     return jraph.segment_sum(messages, matrix.rows, num_segments=num_rows, indices_are_sorted=True)
 
@@ -225,10 +250,10 @@ def _copy_rows(matrix: Csr, rows: jax.Array, offsets: jax.Array, room: int) -> C
 def spmm_rows(matrix: Matrix, x: jax.Array, rows: jax.Array, backend: str) -> jax.Array:
     """Some rows of sparse times dense, spmm(matrix, x)[rows], at about the cost of these rows.
 
-    Forward, the entries of the rows (of repeated ones once) are copied out, if they are at most a third of all;
-    otherwise the whole product is taken. Backward, the product with the transpose reads the gradient of the rows from
-    a table of B + 1, whose last row, for all nodes that are not among them, is 0: it goes through all entries, but
-    stays within a core's cache.
+    Forward, "pallas" sums the entries of the rows (of repeated ones once) where they lie. The other backends copy them
+    out, if they are at most a third of all, and otherwise take the whole product. Backward, the product with the
+    transpose reads the gradient of the rows from a table of B + 1, whose last row, for all nodes that are not among
+    them, is 0: it goes through all entries, but stays within a core's cache.
 
     Args:
       matrix: [R, C].
@@ -251,6 +276,10 @@ def _spmm_rows_forward(
     first = jnp.full((edges.offsets.shape[0] - 1,), size, jnp.int32).at[rows].min(order)
     place = first[rows]
     count = jnp.where(place == order, edges.offsets[rows + 1] - edges.offsets[rows], 0)
+    saved = matrix, first, place, x[:0]
+    if backend == "pallas":
+        pieces = cut(edges.offsets[rows], count, edges.columns.shape[0])
+        return _gather_sum(edges, pieces, size, x)[place], saved
     # int32 may overflow only where repeats were counted, and they are not.
     offsets = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(count, dtype=jnp.int32)])
     room = int(_MOST_ENTRIES * edges.columns.shape[0])
@@ -259,7 +288,7 @@ def _spmm_rows_forward(
         lambda: _product(_copy_rows(edges, rows, offsets, room), x, backend),
         lambda: _product(edges, x, backend)[rows],
     )
-    return out[place], (matrix, first, place, x[:0])
+    return out[place], saved
 
 
 def _spmm_rows_backward(

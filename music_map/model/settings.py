@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from music_map.registry import Registry
 from music_map.settings import Settings, setting
+
+if TYPE_CHECKING:
+    from music_map.model.encoder import Entry
+
+ENCODERS: Registry[Entry] = Registry(
+    "config.model.name", "music_map.model.lightgcnpp", "music_map.model.lightgcn", "music_map.model.mf"
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings(Settings):
-    """The encoder: the configuration's `model`; hashable, so that jit can take it as a static argument."""
+    """The encoder: the configuration's `model`; hashable, so that jit can take it as a static argument.
+
+    An encoder with fields of its own has a subclass with these fields, see `music_map.model.encoder.register`.
+    """
 
     section = "config.model"
-    num_layers: int = setting(3, "K, propagation steps; 0: matrix factorisation", at_least=0)
+    name: str = setting("lightgcnpp", 'the encoder: "lightgcnpp", "lightgcn" or "mf" (matrix factorisation)')
+    num_layers: int = setting(3, "K, propagation steps", at_least=0)
     embedding_dim: int = setting(64, "d, dimensions of the embeddings", at_least=1, at_most=65_536)
-    alpha: float = setting(0.6, "power of the receiver's degree")
-    beta: float = setting(-0.1, "power of the neighbour's degree")
-    gamma: float = setting(0.35, "share of e^(0) in the final embedding", at_least=0, at_most=1)
-    adaptive: bool = setting(False, "learn gamma and one weight per layer, from `gamma` and equal weights on")
+    alpha: float = setting(0.6, "lightgcnpp: power of the receiver's degree")
+    beta: float = setting(-0.1, "lightgcnpp: power of the neighbour's degree")
+    gamma: float = setting(0.35, "lightgcnpp: share of e^(0) in the final embedding", at_least=0, at_most=1)
+    adaptive: bool = setting(False, "lightgcnpp: learn gamma and the layers' weights, from `gamma` and equal ones on")
     degree: str = setting(
         "weighted",
         'a node\'s degree: "weighted": the sum of its edge weights; "count": the number of its edges',
@@ -51,3 +65,10 @@ class ModelSettings(Settings):
         'of the rows that a layer gathers: "bfloat16" halves the bytes; sums stay float32',
         choices=("float32", "bfloat16"),
     )
+
+    @classmethod
+    def kind_of(cls, values: Mapping[str, Any]) -> type[ModelSettings]:
+        return ENCODERS.find(values.get("name", cls.name)).settings
+
+    def check(self) -> None:
+        ENCODERS.find(self.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -12,18 +11,18 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from music_map import processes
-from music_map.axis import NAME, PARTITIONED, Axis
+from music_map.axis import NAME, PARTITIONED, Axis, NodeLayout
 from music_map.errors import UserError
 from music_map.graph.bipartite import BipartiteGraph
-from music_map.model import lightgcn
+from music_map.model import encoder
+from music_map.model.encoder import EncoderInputs, Params
 from music_map.model.fusion import Features
-from music_map.model.lightgcn import Inputs, Layout, Params
-from music_map.model.propagation import Adjacency, Csr, Matrix
+from music_map.model.propagation import Adjacency, Csr, Matrix, prepare
 from music_map.parallel import mesh as meshes
 from music_map.parallel.partition import EdgeParts, GraphInMemory, Partition, Rows, make_side, partition, positions
 from music_map.training.runner import ANY_NUMBER, OneDevice, Runner
 from music_map.training.sampling import Dislikes, Positives, SampleData, sample_data, user_probability
-from music_map.training.step import StepSettings, TrainState, create_state, empty_window, run_steps
+from music_map.training.step import StepSettings, TrainState, create_state, empty_sums, run_steps
 
 MODES = ("none", "pmap", "sharded")
 
@@ -32,7 +31,7 @@ def make_runner(
     mode: str,
     *,
     graph: BipartiteGraph,
-    inputs: Inputs,
+    inputs: EncoderInputs,
     users: str,
     items: str,
     settings: StepSettings,
@@ -86,20 +85,20 @@ class Replicated:
 
     def __init__(
         self,
-        inputs: Inputs,
+        inputs: EncoderInputs,
         data: SampleData,
         settings: StepSettings,
         *,
         devices: Sequence[jax.Device] | None = None,
     ):
-        self.mesh = meshes.make_mesh(devices)
-        self.settings = dataclasses.replace(settings, axis=Axis(self.mesh.size))
+        self.mesh, self.settings = meshes.make_mesh(devices), settings
         self.num_edges = inputs.adjacency.users_from_items.forward.columns.shape[0]
         self._source = inputs
+        inputs = prepare(inputs, settings.model.backend)._replace(layout=NodeLayout(Axis(self.mesh.size)))
         self._inputs, self._data = meshes.replicate(self.mesh, (inputs, data))
         # The copy of this process's first device.
         first = jax.tree.map(lambda x: x.addressable_data(0), self._inputs)
-        self._one = OneDevice(first, None, settings)
+        self._one = OneDevice(first._replace(layout=NodeLayout()), None, settings)
         run = functools.partial(run_steps, settings=self.settings)
         self._count = functools.partial(meshes.put, meshes.replicated(self.mesh))
         # Gradients are summed within, so all devices end with one state: it goes in and comes out once.
@@ -134,8 +133,8 @@ class Replicated:
         del step
         return self.step(*self.arguments(state, num_steps))
 
-    def empty_window(self) -> dict[str, jax.Array]:
-        return meshes.replicate(self.mesh, empty_window())
+    def empty_sums(self) -> dict[str, jax.Array]:
+        return meshes.replicate(self.mesh, empty_sums())
 
     def params(self, params: Params) -> Params:
         return jax.tree.map(meshes.to_host, params)
@@ -154,7 +153,7 @@ class Sharded:
     def __init__(
         self,
         graph: EdgeParts,
-        inputs: Inputs,
+        inputs: EncoderInputs,
         dislikes: Dislikes,
         settings: StepSettings,
         *,
@@ -162,8 +161,7 @@ class Sharded:
         items: str,
         devices: Sequence[jax.Device] | None = None,
     ):
-        self.mesh = meshes.make_mesh(devices)
-        self.settings = dataclasses.replace(settings, axis=Axis(self.mesh.size, sharded=True))
+        self.mesh, self.settings = meshes.make_mesh(devices), settings
         self.num_edges = graph.num_edges
         self.partition = partition(graph, self.mesh.size)
         # No edge is held here twice: of what encodes and draws there is no whole copy.
@@ -173,14 +171,18 @@ class Sharded:
         self._data = self._put_data(dislikes, users, items)
         self._rows, self._whole = meshes.by_rows(self.mesh), meshes.replicated(self.mesh)
         specs = self._specs(jax.eval_shape(lambda: create_state(self.settings, inputs, seed=0)))
-        input_specs = Inputs(
+        shard_map = functools.partial(jax.shard_map, mesh=self.mesh, check_vma=False)
+        by_device = shard_map(
+            functools.partial(prepare, backend=settings.model.backend), in_specs=P(NAME), out_specs=P(NAME)
+        )
+        self._inputs = EncoderInputs(*jax.jit(by_device)(self._inputs[:2]), self._inputs.layout)
+        input_specs = EncoderInputs(
             *(jax.tree.map(lambda _: P(NAME), part) for part in self._inputs[:2]),
             jax.tree.map(lambda _: P(), self._inputs.layout),
         )
         data_specs = jax.tree.map(lambda _: P(), self._data)
         if self._data.positives.cumulative is not None:
             data_specs = data_specs._replace(positives=data_specs.positives._replace(cumulative=P(NAME)))
-        shard_map = functools.partial(jax.shard_map, mesh=self.mesh, check_vma=False)
         self.step = jax.jit(
             shard_map(
                 functools.partial(run_steps, settings=self.settings),
@@ -190,12 +192,12 @@ class Sharded:
             donate_argnums=0,
         )
 
-        def encode(params: Params, inputs: Inputs) -> tuple[jax.Array, jax.Array]:
-            return lightgcn.apply(params, inputs, self.settings.model, None, self.settings.axis)[:2]
+        def encode(params: Params, inputs: EncoderInputs) -> tuple[jax.Array, jax.Array]:
+            return encoder.encode(params, inputs, self.settings.model)[:2]
 
         self._encode = jax.jit(shard_map(encode, in_specs=(specs.params, input_specs), out_specs=(P(NAME), P(NAME))))
 
-    def _put_inputs(self, inputs: Inputs) -> Inputs:
+    def _put_inputs(self, inputs: EncoderInputs) -> EncoderInputs:
         cut: Partition = self.partition
         adjacent = inputs.adjacency
         user_degree, item_degree = np.asarray(adjacent.user_degree), np.asarray(adjacent.item_degree)
@@ -213,11 +215,15 @@ class Sharded:
             features = _put_features(self.mesh, inputs.features, cut)
         counts = np.diff(cut.users.offsets)
         offsets = cut.users.offsets.astype(np.int32) if self.num_edges < 2**31 else None
-        layout = Layout(
-            self._slots["user"].of_node, self._slots["item"].of_node, self._slots["item"].node,
-            counts.astype(np.int32), offsets,
-        )  # fmt: skip
-        return Inputs(meshes.put_parts(self.mesh, part), features, meshes.replicate(self.mesh, layout))
+        layout = NodeLayout(
+            Axis(self.mesh.size, sharded=True),
+            user_slot=self._slots["user"].of_node,
+            item_slot=self._slots["item"].of_node,
+            slot_item=self._slots["item"].node,
+            user_edges=counts.astype(np.int32),
+            user_offsets=offsets,
+        )
+        return EncoderInputs(meshes.put_parts(self.mesh, part), features, meshes.replicate(self.mesh, layout))
 
     def _put_data(self, dislikes: Dislikes, users: str, items: str) -> SampleData:
         """As `sample_data`, from the edges of this process's devices."""
@@ -290,8 +296,8 @@ class Sharded:
         del step
         return self.step(*self.arguments(state, num_steps))
 
-    def empty_window(self) -> dict[str, jax.Array]:
-        return meshes.replicate(self.mesh, empty_window())
+    def empty_sums(self) -> dict[str, jax.Array]:
+        return meshes.replicate(self.mesh, empty_sums())
 
     def params(self, params: Params) -> Params:
         def by_node(path: tuple, leaf: jax.Array) -> np.ndarray:
@@ -318,33 +324,24 @@ def _csr(rows: Rows) -> Csr:
     return Csr(rows.offsets, rows.rows, rows.columns, rows.values)
 
 
-def _filled(values: np.ndarray, nodes: np.ndarray, empty: float = 0.0) -> np.ndarray:
-    """values[nodes], `empty` where a node is one beyond the last."""
-    extra = np.full((1, *values.shape[1:]), empty, values.dtype)
+def _filled(values: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """values[nodes], 0 where a node is one beyond the last."""
+    extra = np.zeros((1, *values.shape[1:]), values.dtype)
     return np.concatenate([values, extra])[nodes]
 
 
 def _put_features(mesh: jax.sharding.Mesh, features: Features, cut: Partition) -> Features:
-    """The songs' features by the songs' slots; each device has the audio of its own songs only."""
+    """The songs' features by the songs' slots."""
     items = cut.items
-    audio = audio_row = track = None
-    if features.audio is not None:
-        table, row = np.asarray(features.audio), np.asarray(features.audio_row)
-        rows = [_filled(row, items.nodes(d), -1) for d in range(items.num_devices)]
-        most = max(1, max(int((r >= 0).sum()) for r in rows))
 
-        def audio_part(device: int) -> tuple[np.ndarray, np.ndarray]:
-            r = rows[device]
-            own = table[r[r >= 0]]
-            filled = np.concatenate([own, np.zeros((most - len(own), table.shape[1]), table.dtype)])
-            return filled, np.where(r >= 0, np.cumsum(r >= 0) - 1, -1).astype(np.int32)
+    def by_slot(values: jax.Array | None) -> jax.Array | None:
+        if values is None:
+            return None
+        known = np.asarray(values)
+        return meshes.put_parts(mesh, lambda d: _filled(known, items.nodes(d)))
 
-        audio, audio_row = meshes.put_parts(mesh, audio_part)
-    if features.track is not None:
-        known = np.asarray(features.track)
-        track = meshes.put_parts(mesh, lambda d: _filled(known, items.nodes(d)))
     groups = [None if m is None else _put_groups(mesh, m, cut) for m in (features.artists, features.albums)]
-    return Features(audio, audio_row, *groups, track)
+    return Features(by_slot(features.audio), by_slot(features.has_audio), *groups, by_slot(features.track))
 
 
 def _put_groups(mesh: jax.sharding.Mesh, matrix: Matrix, cut: Partition) -> Matrix:

@@ -13,7 +13,7 @@ import jax
 
 from music_map import processes
 from music_map.errors import UserError, require
-from music_map.model.lightgcn import Params
+from music_map.model.encoder import Params
 from music_map.progress import Progress, silent
 from music_map.training.checkpoint import CheckpointStore
 from music_map.training.metrics_log import MetricsLog
@@ -187,8 +187,8 @@ def fit(
             step += ahead
             advance(ahead)
             if step % settings.log_every_steps == 0 or step == last:
-                log.write(_train_line(step, epoch, state.window, step_settings, position))
-                state = state._replace(window=runner.empty_window())
+                log.write(_train_line(step, epoch, state.metric_sums, step_settings, position))
+                state = state.logged(runner.empty_sums())
             if step % eval_every == 0 or step == last:
                 improved = _evaluate(runner.params(state.params), step, epoch, evaluate, settings.metric, position, log)
                 save(position.improvements if improved else -1)
@@ -211,9 +211,9 @@ def fit(
 
 
 def _train_line(
-    step: int, epoch: int, window: dict[str, jax.Array], settings: StepSettings, position: Position
+    step: int, epoch: int, metric_sums: dict[str, jax.Array], settings: StepSettings, position: Position
 ) -> dict[str, Any]:
-    sums = {name: float(value) for name, value in window.items()}
+    sums = {name: float(value) for name, value in metric_sums.items()}
     return {
         "step": step,
         "epoch": step / epoch,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
-from music_map.model import lightgcn
-from music_map.model.lightgcn import Inputs, ModelSettings, Params
+from music_map.model import encoder
+from music_map.model.encoder import EncoderInputs, Params
+from music_map.model.propagation import prepare
+from music_map.model.settings import ModelSettings
 from music_map.training.sampling import SampleData
-from music_map.training.step import StepSettings, TrainState, create_state, empty_window, train_steps
-from music_map.training.subgraph import Parts
+from music_map.training.step import StepSettings, TrainState, create_state, empty_sums, train_steps
+from music_map.training.subgraph import Subgraphs
 
 
 class Runner(Protocol):
@@ -38,7 +41,7 @@ class Runner(Protocol):
         The state is donated.
         """
 
-    def empty_window(self) -> dict[str, jax.Array]:
+    def empty_sums(self) -> dict[str, jax.Array]:
         """The sums right after a log line."""
 
     def params(self, params: Params) -> Params:
@@ -49,40 +52,50 @@ class Runner(Protocol):
 
 
 @functools.partial(jax.jit, static_argnames="settings")
-def _encode(params: Params, inputs: Inputs, settings: ModelSettings) -> tuple[jax.Array, jax.Array]:
-    return lightgcn.apply(params, inputs, settings)[:2]
+def _encode(params: Params, inputs: EncoderInputs, settings: ModelSettings) -> tuple[jax.Array, jax.Array]:
+    return encoder.encode(params, inputs, settings)[:2]
 
 
-# Without parts any number of steps runs in one program.
+# Without subgraphs any number of steps runs in one program.
 ANY_NUMBER = 2**31 - 1
 
 
 class OneDevice:
-    """All on one device, or, where steps train on parts of the graph in turn, one part at a time."""
+    """All on one device, or, where steps train on subgraphs in turn, one subgraph at a time."""
 
-    def __init__(self, inputs: Inputs, data: SampleData | None, settings: StepSettings, *, parts: Parts | None = None):
+    def __init__(
+        self,
+        inputs: EncoderInputs,
+        data: SampleData | None,
+        settings: StepSettings,
+        *,
+        subgraphs: Subgraphs | None = None,
+    ):
         self.settings = settings
-        self._parts = parts
+        self._subgraphs = subgraphs
         self.num_edges = inputs.adjacency.users_from_items.forward.columns.shape[0]
-        self._inputs, self._data = inputs, data
+        # The whole graph may lie in the host's memory; it is encoded where it lies.
+        (self._where,) = inputs.adjacency.user_degree.devices()
+        self._model = settings.model
+        if self._where.platform == "cpu" and settings.model.backend == "pallas" and jax.default_backend() != "cpu":
+            self._model = dataclasses.replace(settings.model, backend="csr")
+        self._inputs, self._data = prepare(inputs, self._model.backend), data
 
     def create_state(self, seed: int) -> TrainState:
         return create_state(self.settings, self._inputs, seed=seed)
 
     def steps_left(self, step: int) -> int:
-        return ANY_NUMBER if self._parts is None else self._parts.at(step)[2]
+        return ANY_NUMBER if self._subgraphs is None else self._subgraphs.at(step)[2]
 
     def advance(self, state: TrainState, step: int, num_steps: int) -> tuple[TrainState, jax.Array]:
-        inputs, data = (self._inputs, self._data) if self._parts is None else self._parts.at(step)[:2]
+        inputs, data = (self._inputs, self._data) if self._subgraphs is None else self._subgraphs.at(step)[:2]
         return train_steps(state, inputs, data, jnp.int32(num_steps), settings=self.settings)
 
-    def empty_window(self) -> dict[str, jax.Array]:
-        return empty_window()
+    def empty_sums(self) -> dict[str, jax.Array]:
+        return empty_sums()
 
     def params(self, params: Params) -> Params:
         return params
 
     def encode(self, params: Params) -> tuple[jax.Array, jax.Array]:
-        # The whole graph may lie in the host's memory; it is encoded where it lies.
-        (where,) = self._inputs.adjacency.user_degree.devices()
-        return _encode(jax.device_put(params, where), self._inputs, self.settings.model)
+        return _encode(jax.device_put(params, self._where), self._inputs, self._model)

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from music_map.axis import ONE, Axis
+from music_map.axis import WHOLE, NodeLayout
 from music_map.graph.bipartite import BipartiteGraph
-from music_map.losses.settings import LossSettings
-from music_map.model.lightgcn import Layout
+from music_map.losses.settings import LOSSES, LossSettings
+from music_map.model.encoder import EncoderInputs
 from music_map.model.propagation import Csr
 
 # Uniform candidates per row for a song the user has not heard; all are heard with probability (share heard)^16.
@@ -34,11 +34,29 @@ class Positives(NamedTuple):
 
 
 class Dislikes(NamedTuple):
-    """Negative edges on the device: int32 [M], int32 [M], float32 [M]; M may be 0."""
+    """Pairs of users and songs they dislike, and how much: int32 [M], int32 [M], float32 [M]; M may be 0."""
 
     user: jax.Array
     item: jax.Array
     weight: jax.Array
+
+
+class Batch(NamedTuple):
+    """What a step draws: integers, the same on all devices. Each device scores its own share of the rows.
+
+    Attributes:
+      users, items: int32 [B], the observed pairs.
+      negatives: int32: a song each that the users have not played [B]; songs that all rows share [N]; or all [I], in
+        order. Which of them is for the loss to declare.
+      log_correction: float32 [N], see `draw_negatives`; None unless negatives are shared.
+      dislikes: B negative edges; None where they are not trained on.
+    """
+
+    users: jax.Array
+    items: jax.Array
+    negatives: jax.Array
+    log_correction: jax.Array | None
+    dislikes: Dislikes | None
 
 
 class SampleData(NamedTuple):
@@ -104,26 +122,19 @@ def _lower_bound(values: jax.Array, low: jax.Array, high: jax.Array, wanted: jax
     return jax.lax.fori_loop(0, steps, halve, (low, high))[0]
 
 
-def observed(
-    edges: Csr, users: jax.Array, items: jax.Array, layout: Layout | None = None, axis: Axis = ONE
-) -> jax.Array:
+def observed(edges: Csr, users: jax.Array, items: jax.Array, layout: NodeLayout = WHOLE) -> jax.Array:
     """Whether (user, item) is an edge, by binary search in the user's row. bool, shape of `users`."""
-    rows, here = _rows_of(edges, users, layout, axis)
+    rows, here = layout.user_rows(users, edges.offsets.shape[0] - 1)
     low, high = edges.offsets[rows], edges.offsets[rows + 1]
     # Within a row songs ascend, also where columns are slots, which do not.
-    columns = edges.columns if layout is None else layout.slot_item[edges.columns]
+    columns = layout.items_at(edges.columns)
     at = _lower_bound(columns, low, high, items)
-    found = (at < high) & (columns[jnp.minimum(at, columns.shape[0] - 1)] == items)
-    return found if layout is None else axis.sum((found & here).astype(jnp.int32)) > 0
+    found = here & (at < high) & (columns[jnp.minimum(at, columns.shape[0] - 1)] == items)
+    return layout.axis.sum(found.astype(jnp.int32)) > 0 if layout.partitioned else found
 
 
 def observed_block(
-    edges: Csr,
-    users: jax.Array,
-    items: jax.Array,
-    num_items: int,
-    layout: Layout | None = None,
-    axis: Axis = ONE,
+    edges: Csr, users: jax.Array, items: jax.Array, num_items: int, layout: NodeLayout = WHOLE
 ) -> jax.Array:
     """Whether each user of this device's part of a batch has an edge to each song: bool [ceil(B / n), N].
 
@@ -135,50 +146,31 @@ def observed_block(
       users: int32 [B]; repeats are allowed.
       items: int32 [N]; repeats are allowed.
       num_items: I.
-      layout, axis: where rows are partitioned; each device then fills in the rows that it has.
+      layout: where rows lie; partitioned ones are filled in by the devices that have them.
     """
-    if layout is None:
-        users, here = axis.mine(users), None
-        at, columns = users, edges.columns
-    else:
-        users = axis.filled(users)
-        at, here = _rows_of(edges, users, layout, axis)
-        columns = layout.slot_item[edges.columns]
-    num_users = edges.offsets.shape[0] - 1
-    rows, width = users.shape[0], items.shape[0]
+    num_users, axis = edges.offsets.shape[0] - 1, layout.axis
+    at, here = layout.user_rows(axis.filled(users) if layout.partitioned else axis.share(users), num_users)
+    columns = layout.items_at(edges.columns)
+    rows, width = at.shape[0], items.shape[0]
     # Of repeats the first stands for all; what is not in the batch lies outside the block and is dropped.
     first = jnp.arange(rows, dtype=jnp.int32)
     # Padding entries have the row num_users: no row of the batch.
     row_of = jnp.full((num_users + 1,), rows, jnp.int32)
-    row_of = row_of.at[at].min(first if here is None else jnp.where(here, first, rows))
+    row_of = row_of.at[at].min(jnp.where(here, first, rows))
     column_of = jnp.full((num_items,), width, jnp.int32).at[items].min(jnp.arange(width, dtype=jnp.int32))
     block = jnp.zeros((width, rows), bool).at[column_of[columns], row_of[edges.rows]].set(True, mode="drop")
     # Whole rows are gathered both times: single elements would take a CPU ten times as long.
     block = block[column_of[items]].T[jnp.minimum(row_of[at], rows - 1)]
-    if here is None:
-        return block
-    return axis.scatter((block & here[:, None]).astype(jnp.int8)) > 0
-
-
-def _rows_of(edges: Csr, users: jax.Array, layout: Layout | None, axis: Axis) -> tuple[jax.Array, jax.Array | None]:
-    """The users' rows in `edges`, and whether each is on this device."""
-    if layout is None:
-        return users, None
-    return axis.local(layout.user_slot[users], edges.offsets.shape[0] - 1)
+    return axis.scatter((block & here[:, None]).astype(jnp.int8)) > 0 if layout.partitioned else block
 
 
 def draw_positives(
-    key: jax.Array,
-    edges: Csr,
-    positives: Positives,
-    batch_size: int,
-    layout: Layout | None = None,
-    axis: Axis = ONE,
+    key: jax.Array, edges: Csr, positives: Positives, batch_size: int, layout: NodeLayout = WHOLE
 ) -> tuple[jax.Array, jax.Array]:
     """Draws observed pairs with replacement: users int32 [B], songs int32 [B], the same pairs however rows lie."""
     user_key, item_key = jax.random.split(key)
-    if layout is not None:
-        return _draw_partitioned(user_key, item_key, edges, positives, batch_size, layout, axis)
+    if layout.partitioned:
+        return _draw_partitioned(user_key, item_key, edges, positives, batch_size, layout)
     num_edges = edges.columns.shape[0]
     if positives.users is None:
         at = jax.random.randint(user_key, (batch_size,), 0, num_edges)
@@ -202,8 +194,7 @@ def _draw_partitioned(
     edges: Csr,
     positives: Positives,
     batch_size: int,
-    layout: Layout,
-    axis: Axis,
+    layout: NodeLayout,
 ) -> tuple[jax.Array, jax.Array]:
     """All devices draw users and places in their rows alike; who has a user's row says which song is there."""
     if positives.users is None:
@@ -215,24 +206,19 @@ def _draw_partitioned(
         place = None
     if positives.cumulative is None and place is None:
         place = jax.random.randint(item_key, (batch_size,), 0, layout.user_edges[users])
-    rows, here = _rows_of(edges, users, layout, axis)
+    rows, here = layout.user_rows(users, edges.offsets.shape[0] - 1)
     low, high = edges.offsets[rows], edges.offsets[rows + 1]
     if positives.cumulative is None:
         at = low + place
     else:
         at = _lower_bound(positives.cumulative, low, high, jax.random.uniform(item_key, (batch_size,)))
     at = jnp.clip(at, low, jnp.maximum(high - 1, low))
-    songs = layout.slot_item[edges.columns[jnp.minimum(at, edges.columns.shape[0] - 1)]]
-    return users, axis.sum(jnp.where(here, songs, 0))
+    songs = layout.items_at(edges.columns[jnp.minimum(at, edges.columns.shape[0] - 1)])
+    return users, layout.axis.sum(jnp.where(here, songs, 0))
 
 
 def draw_unobserved(
-    key: jax.Array,
-    edges: Csr,
-    users: jax.Array,
-    num_items: int,
-    layout: Layout | None = None,
-    axis: Axis = ONE,
+    key: jax.Array, edges: Csr, users: jax.Array, num_items: int, layout: NodeLayout = WHOLE
 ) -> jax.Array:
     """For each user one song drawn uniformly from those that are no edge of the user. int32 [B].
 
@@ -246,7 +232,7 @@ def draw_unobserved(
 
     def look_up(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         tries, songs, taken = carry
-        heard = observed(edges, users, candidates[tries], layout, axis)
+        heard = observed(edges, users, candidates[tries], layout)
         return tries + 1, jnp.where(taken & ~heard, candidates[tries], songs), taken & heard
 
     return jax.lax.while_loop(again, look_up, (jnp.int32(0), candidates[0], jnp.ones(users.shape, bool)))[1]
@@ -282,3 +268,22 @@ def draw_negatives(
     in_batch_share = num_in_batch / songs.shape[0]
     q = (1.0 - in_batch_share) + in_batch_share * num_items * item_probability[songs]
     return songs, jnp.log(q)
+
+
+def draw(keys: jax.Array, inputs: EncoderInputs, data: SampleData, loss: LossSettings, batch_size: int) -> Batch:
+    """Draws a batch from three keys: pairs, the negatives that the loss declares, dislikes where they count."""
+    positive_key, negative_key, dislike_key = keys
+    edges, layout, num_items = inputs.adjacency.users_from_items.forward, inputs.layout, data.item_probability.shape[0]
+    users, items = draw_positives(positive_key, edges, data.positives, batch_size, layout)
+    log_correction = dislikes = None
+    against = LOSSES.find(loss.name).negatives
+    if against == "one":
+        negatives = draw_unobserved(negative_key, edges, users, num_items, layout)
+    elif against == "shared":
+        negatives, log_correction = draw_negatives(negative_key, items, data.item_probability, loss)
+    else:
+        negatives = jnp.arange(num_items, dtype=items.dtype)
+    if loss.explicit_negative_weight and data.dislikes.user.shape[0]:
+        at = jax.random.randint(dislike_key, (batch_size,), 0, data.dislikes.user.shape[0])
+        dislikes = Dislikes(*(values[at] for values in data.dislikes))
+    return Batch(users, items, negatives, log_correction, dislikes)

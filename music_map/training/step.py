@@ -1,4 +1,4 @@
-"""The training step: one propagation, all losses, one update; many steps per dispatch."""
+"""The training step: draw a batch, encode, loss, regularise, one update; many steps per dispatch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from music_map.axis import ONE, Axis
 from music_map.losses import ranking
-from music_map.losses.settings import LossSettings
-from music_map.model import lightgcn
-from music_map.model.lightgcn import Inputs, ModelSettings, Params
-from music_map.training import sampling
+from music_map.losses.settings import LOSSES, LossSettings
+from music_map.losses.table import Scores
+from music_map.model import encoder
+from music_map.model.encoder import Embeddings, EncoderInputs, Params
+from music_map.model.settings import ModelSettings
 from music_map.training.optimizer import OptimizerSettings, learning_rate, make_optimizer
-from music_map.training.sampling import SampleData
+from music_map.training.sampling import Batch, SampleData, draw, observed_block
 
 # Measured at every step and averaged between two log lines.
 MEASURES = ("loss", "ranking_loss", "explicit_negative_loss", "l2", "grad_norm", "param_norm", "update_norm")
@@ -29,17 +29,16 @@ class StepSettings:
     Attributes:
       model, loss, optimizer: what is trained, and how.
       batch_size: B, of all devices together; it need not be a multiple of their number.
-      axis: the devices.
     """
 
     model: ModelSettings
     loss: LossSettings
     optimizer: OptimizerSettings
     batch_size: int
-    axis: Axis = ONE
 
 
-class TrainState(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class TrainState:
     """What a checkpoint holds: everything the next step depends on.
 
     Attributes:
@@ -47,211 +46,161 @@ class TrainState(NamedTuple):
       params: parameters.
       opt_state: optimizer state.
       key: random key of the run; step s uses fold_in(key, s).
-      window: sums of MEASURES since the last log line, float32 [] each, and "count".
+      metric_sums: sums of MEASURES since the last log line, float32 [] each, and "count".
     """
 
     step: jax.Array
     params: Params
     opt_state: Any
     key: jax.Array
-    window: dict[str, jax.Array]
+    metric_sums: dict[str, jax.Array]
+
+    def logged(self, empty: dict[str, jax.Array]) -> TrainState:
+        """The state right after a log line, with sums that are `empty`."""
+        return dataclasses.replace(self, metric_sums=empty)
 
 
-def empty_window() -> dict[str, jax.Array]:
+# Checkpoints name arrays by these.
+_STORED_AS = {"step": "step", "params": "params", "opt_state": "opt_state", "key": "key", "metric_sums": "window"}
+jax.tree_util.register_pytree_with_keys(
+    TrainState,
+    lambda s: (tuple((jax.tree_util.GetAttrKey(key), getattr(s, name)) for name, key in _STORED_AS.items()), None),
+    lambda _, children: TrainState(*children),
+)
+
+
+def empty_sums() -> dict[str, jax.Array]:
     """The sums right after a log line."""
     return {name: jnp.zeros((), jnp.float32) for name in (*MEASURES, "count")}
 
 
-def create_state(settings: StepSettings, inputs: Inputs, *, seed: int) -> TrainState:
+def create_state(settings: StepSettings, inputs: EncoderInputs, *, seed: int) -> TrainState:
     """The state before the first step, a function of the seed."""
     init_key, key = jax.random.split(jax.random.key(seed))
-    adjacency = inputs.adjacency
-    params = lightgcn.init(
-        init_key,
-        settings.model,
-        num_users=adjacency.user_degree.shape[0],
-        num_items=adjacency.item_degree.shape[0],
-        inputs=inputs,
-    )
+    params = encoder.init(init_key, settings.model, inputs)
     opt_state = make_optimizer(settings.optimizer).init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, jax.random.key_data(key), empty_window())
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, jax.random.key_data(key), empty_sums())
 
 
-class _Rows(NamedTuple):
-    """Embeddings of a batch on this device.
+class BatchRows(NamedTuple):
+    """Embeddings of a batch, of this device's share of its rows.
 
     Attributes:
-      users: [B, d] each, of each array of users asked for.
-      items: [B, d] each, likewise.
-      shared: [N, d], of the songs that all rows share; None without.
-      users0, items0: [B, d] each, of the same arrays: rows of e^(0).
-      item_all: [I, d], all songs of this device, or None where only the batch's were encoded.
+      user, item: float32 [B, d], of the observed pairs.
+      negative: of Batch.negatives: [B, d], [N, d], or of all songs [I, d].
+      disliked: users and songs of the dislikes, [B, d] each; None without.
+      base: [B, d] each: e^(0) of what the loss scores row by row, to be regularised.
+      mean_item: [d], the mean embedding of a drawn pair's song; None unless popularity smooths the loss.
     """
 
-    users: list[jax.Array]
-    items: list[jax.Array]
-    shared: jax.Array | None
-    users0: list[jax.Array]
-    items0: list[jax.Array]
-    item_all: jax.Array | None
+    user: jax.Array
+    item: jax.Array
+    negative: jax.Array
+    disliked: Embeddings | None
+    base: list[jax.Array]
+    mean_item: jax.Array | None
 
 
-def _encode(
-    params: Params,
-    inputs: Inputs,
-    dropout_key: jax.Array,
-    settings: StepSettings,
-    *,
-    users: list[jax.Array],
-    items: list[jax.Array],
-    shared: jax.Array | None,
-    whole: bool,
-) -> _Rows:
-    """Encodes a batch; `whole`: with all songs. Nodes are given as slots where rows are partitioned."""
-    axis, model = settings.axis, settings.model
-    if whole or axis.sharded:
-        user_all, item_all, (user0, item0) = lightgcn.apply(params, inputs, model, dropout_key, axis)
-        return _Rows(
-            *([axis.take_mine(x, at) for at in ats] for x, ats in ((user_all, users), (item_all, items))),
-            None if shared is None else axis.take(item_all, shared),
-            *([axis.take_mine(x, at) for at in ats] for x, ats in ((user0, users), (item0, items))),
-            item_all,
-        )
-    my_users, my_items = [axis.mine(at) for at in users], [axis.mine(at) for at in items]
-    user, item, (user0, item0) = lightgcn.apply_rows(
-        params,
-        inputs,
-        model,
-        jnp.concatenate(my_users),
-        jnp.concatenate(my_items if shared is None else [*my_items, shared]),
-        dropout_key,
+def encode_batch(
+    params: Params, inputs: EncoderInputs, data: SampleData, batch: Batch, key: jax.Array, settings: StepSettings
+) -> BatchRows:
+    """Encodes a batch: all nodes where all songs are wanted or rows are partitioned, otherwise the batch's alone."""
+    layout, loss = inputs.layout, LOSSES.find(settings.loss.name)
+    against, smoothed = loss.negatives, loss.cross_entropy and settings.loss.popularity_smoothing > 0
+    users, items = [batch.users], [batch.items]
+    if against == "one":
+        items.append(batch.negatives)
+    if batch.dislikes is not None:
+        users.append(batch.dislikes.user)
+        items.append(batch.dislikes.item)
+    negative = mean_item = None
+    if against == "all" or smoothed or layout.partitioned:
+        every = encoder.encode(params, inputs, settings.model, key)
+        user, user0 = ([layout.take_users(x, at) for at in users] for x in (every.user, every.base.user))
+        item, item0 = ([layout.take_items(x, at) for at in items] for x in (every.item, every.base.item))
+        if against == "shared":
+            negative = layout.take_shared(every.item, batch.negatives)
+        elif against == "all":
+            negative = layout.all_items(every.item)
+        if smoothed:
+            drawn = layout.own_items(data.item_probability, every.item.shape[0], fill=0.0)
+            mean_item = drawn @ every.item
+            mean_item = layout.axis.sum(mean_item) if layout.partitioned else mean_item
+    else:
+        # All in one, so that the last layer is propagated once.
+        at = Embeddings(*(jnp.concatenate([layout.axis.share(x) for x in xs]) for xs in (users, items)))
+        if against == "shared":
+            at = at._replace(item=jnp.concatenate([at.item, batch.negatives]))
+        some = encoder.encode(params, inputs, settings.model, key, at)
+        size = at.user.shape[0] // len(users)
+        user, user0 = (jnp.split(x, len(users)) for x in (some.user, some.base.user))
+        ends = [size * n for n in range(1, len(items) + 1)]
+        (*item, negative), (*item0, _) = (jnp.split(x, ends) for x in (some.item, some.base.item))
+    return BatchRows(
+        user[0],
+        item[0],
+        item[1] if against == "one" else negative,
+        None if batch.dislikes is None else Embeddings(user[-1], item[-1]),
+        [user0[0], *item0[: 2 if against == "one" else 1]],
+        mean_item,
     )
-    size = my_users[0].shape[0]
-
-    def parts(x: jax.Array, ats: list[jax.Array]) -> list[jax.Array]:
-        return [x[b * size : (b + 1) * size] for b in range(len(ats))]
-
-    shared_rows = None if shared is None else item[len(items) * size :]
-    return _Rows(parts(user, users), parts(item, items), shared_rows, parts(user0, users), parts(item0, items), None)
 
 
-def batch_loss(
-    params: Params, inputs: Inputs, data: SampleData, key: jax.Array, settings: StepSettings
+def score(batch: Batch, rows: BatchRows, inputs: EncoderInputs, num_items: int, loss: LossSettings) -> Scores:
+    """The scores of a batch, and which of them are of negatives."""
+    layout, edges = inputs.layout, inputs.adjacency.users_from_items.forward
+    positive = jnp.sum(rows.user * rows.item, axis=-1)
+    against, where = LOSSES.find(loss.name).negatives, None
+    if against == "one":
+        return Scores(positive, jnp.sum(rows.user * rows.negative, axis=-1), num_items=num_items)
+    own = batch.negatives[None, :] == layout.axis.share(batch.items)[:, None]
+    if loss.mask_observed:  # the pair's own song is one that the user has played
+        where = ~observed_block(edges, batch.users, batch.negatives, num_items, layout)
+        where = where | own if against == "all" else where
+    elif against == "shared":
+        where = ~own
+    return Scores(positive, rows.user @ rows.negative.T, where, batch.log_correction, num_items)
+
+
+def objective(
+    rows: BatchRows, batch: Batch, inputs: EncoderInputs, num_items: int, settings: StepSettings
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Draws a batch and gives its loss and the parts of it. Returns float [] and float [] each.
+    """The loss of an encoded batch, and its parts: float [] and float [] each.
 
     On several devices each gives its rows' share: the loss is the sum over the devices.
     """
-    positive_key, negative_key, dislike_key, dropout_key = jax.random.split(key, 4)
-    loss, axis, layout, edges = settings.loss, settings.axis, inputs.layout, inputs.adjacency.users_from_items.forward
-    num_items, size = data.item_probability.shape[0], settings.batch_size
-
-    def user_at(users: jax.Array) -> jax.Array:
-        return users if layout is None else layout.user_slot[users]
-
-    def item_at(items: jax.Array) -> jax.Array:
-        return items if layout is None else layout.item_slot[items]
-
-    # Every device draws the whole batch, which is a few integers a row, and scores its own rows of it. All is drawn
-    # before anything is encoded: the last layer needs only what a batch asks for.
-    users, items = sampling.draw_positives(positive_key, edges, data.positives, size, layout, axis)
-    all_users, all_items, songs, log_q = [user_at(users)], [item_at(items)], None, None
-    if loss.name == "bpr":
-        unheard = sampling.draw_unobserved(negative_key, edges, users, num_items, layout, axis)
-        all_items.append(item_at(unheard))
-    elif loss.name != "softmax":
-        songs, log_q = sampling.draw_negatives(negative_key, items, data.item_probability, loss)
-    has_dislikes = bool(loss.explicit_negative_weight and data.dislikes.user.shape[0])
-    if has_dislikes:
-        at = jax.random.randint(dislike_key, (size,), 0, data.dislikes.user.shape[0])
-        by, of, dislike_weight = data.dislikes.user[at], data.dislikes.item[at], data.dislikes.weight[at]
-        all_users.append(user_at(by))
-        all_items.append(item_at(of))
-    smoothing = loss.popularity_smoothing if loss.name not in ("bpr", "sampled_bpr") else 0.0
-
-    rows = _encode(
-        params, inputs, dropout_key, settings, users=all_users, items=all_items,
-        shared=None if songs is None else item_at(songs), whole=loss.name == "softmax" or smoothing > 0,
-    )  # fmt: skip
-    user, item, item_all = rows.users[0], rows.items[0], rows.item_all
-    regularised = [rows.users0[0], rows.items0[0]]
-    my_items, row_weights = axis.mine(items), axis.row_weights(size)
-    positive = jnp.sum(user * item, axis=-1)
-
-    if loss.name == "bpr":
-        negative = jnp.sum(user * rows.items[1], axis=-1)
-        ranking_loss = ranking.bpr(positive, negative, row_weights=row_weights)
-        regularised.append(rows.items0[1])
-    elif loss.name == "softmax":
-        songs = jnp.arange(num_items, dtype=items.dtype)
-        candidates = item_all if layout is None else axis.gather(item_all)[layout.item_slot]
-        scores = user @ candidates.T
-        if loss.mask_observed:
-            others = sampling.observed_block(edges, users, songs, num_items, layout, axis)
-            scores = jnp.where(others & (songs[None, :] != my_items[:, None]), -jnp.inf, scores)
-        ranking_loss = ranking.softmax(scores, my_items, temperature=loss.temperature, row_weights=row_weights)
-    else:
-        negative = user @ rows.shared.T
-        if loss.mask_observed:  # the positive is one of the user's songs
-            where = ~sampling.observed_block(edges, users, songs, num_items, layout, axis)
-        else:
-            where = songs[None, :] != my_items[:, None]
-        if loss.name == "sampled_bpr":
-            ranking_loss = ranking.sampled_bpr(
-                positive, negative, log_correction=log_q, where=where, row_weights=row_weights
-            )
-        elif loss.name == "sampled_softmax":
-            ranking_loss = ranking.sampled_softmax(
-                positive,
-                negative,
-                log_correction=log_q + jnp.log(songs.shape[0] / (loss.softmax_songs or num_items)),
-                where=where,
-                temperature=loss.temperature,
-                row_weights=row_weights,
-            )
-        else:
-            ranking_loss = ranking.debiased_contrastive(
-                positive,
-                negative,
-                log_correction=log_q,
-                where=where,
-                temperature=loss.temperature,
-                positive_prior=loss.positive_prior,
-                num_negatives=songs.shape[0],
-                row_weights=row_weights,
-            )
-
-    if smoothing:
-        if layout is None:
-            mean_item = data.item_probability @ item_all
-        else:
-            drawn = data.item_probability.at[inputs.items_here()].get(mode="fill", fill_value=0.0)
-            mean_item = axis.sum(drawn @ item_all)
-        ranking_loss += smoothing * ranking.popularity_smoothing(
-            positive, user @ mean_item, temperature=loss.temperature, row_weights=row_weights
-        )
-
-    l2 = ranking.l2(*regularised, row_weights=row_weights)
-    parts = {"ranking_loss": ranking_loss, "explicit_negative_loss": jnp.zeros(()), "l2": l2}
-    total = ranking_loss + loss.l2 * l2
-    if has_dislikes:
-        scores = jnp.sum(rows.users[-1] * rows.items[-1], axis=-1)
-        my_weight = axis.mine(dislike_weight)
-        parts["explicit_negative_loss"] = ranking.explicit_negative(
-            scores,
-            my_weight if row_weights is None else jnp.where(row_weights > 0, my_weight, 0.0),
-            margin=loss.explicit_negative_margin,
-            temperature=loss.temperature,
-            total_weight=jnp.sum(dislike_weight),
-        )
-        total += loss.explicit_negative_weight * parts["explicit_negative_loss"]
-    return total, parts
+    loss, size, mean = settings.loss, settings.batch_size, inputs.layout.axis.batch_mean
+    scores = score(batch, rows, inputs, num_items, loss)
+    cost = LOSSES.find(loss.name).cost(scores, loss)
+    if rows.mean_item is not None:
+        expected = rows.user @ rows.mean_item
+        smoothing = ranking.popularity_smoothing(scores.positive, expected, temperature=loss.temperature)
+        cost += loss.popularity_smoothing * smoothing
+    parts = {"ranking_loss": mean(cost, size), "explicit_negative_loss": jnp.zeros(())}
+    if batch.dislikes is not None:
+        disliked = jnp.sum(rows.disliked.user * rows.disliked.item, axis=-1)
+        margin, temperature = loss.explicit_negative_margin, loss.temperature
+        cost = ranking.explicit_negative(disliked, margin=margin, temperature=temperature)
+        parts["explicit_negative_loss"] = mean(cost, size, batch.dislikes.weight)
+    parts["l2"] = mean(ranking.l2(*rows.base), size)
+    weights = {"ranking_loss": 1.0, "explicit_negative_loss": loss.explicit_negative_weight, "l2": loss.l2}
+    return sum(weight * parts[name] for name, weight in weights.items()), parts
 
 
-def train_step(state: TrainState, inputs: Inputs, data: SampleData, settings: StepSettings) -> TrainState:
-    """One update; sums of MEASURES go to `state.window`."""
+def batch_loss(
+    params: Params, inputs: EncoderInputs, data: SampleData, key: jax.Array, settings: StepSettings
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Draws a batch, encodes it and gives its `objective`."""
+    keys = jax.random.split(key, 4)
+    batch = draw(keys[:3], inputs, data, settings.loss, settings.batch_size)
+    rows = encode_batch(params, inputs, data, batch, keys[3], settings)
+    return objective(rows, batch, inputs, data.item_probability.shape[0], settings)
+
+
+def train_step(state: TrainState, inputs: EncoderInputs, data: SampleData, settings: StepSettings) -> TrainState:
+    """One update; sums of MEASURES go to `state.metric_sums`."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    axis = settings.axis
+    axis = inputs.layout.axis
     (loss, parts), grads = jax.value_and_grad(batch_loss, has_aux=True)(state.params, inputs, data, key, settings)
     (loss, parts), grads = axis.sum((loss, parts)), axis.reduce_gradients(grads)
     updates, opt_state = make_optimizer(settings.optimizer, norm=axis.norm).update(grads, state.opt_state, state.params)
@@ -263,12 +212,12 @@ def train_step(state: TrainState, inputs: Inputs, data: SampleData, settings: St
         "update_norm": axis.norm(updates),
         "count": 1.0,
     }
-    window = {name: total + measured[name] for name, total in state.window.items()}
-    return TrainState(state.step + 1, params, opt_state, state.key, window)
+    sums = {name: total + measured[name] for name, total in state.metric_sums.items()}
+    return TrainState(state.step + 1, params, opt_state, state.key, sums)
 
 
 def run_steps(
-    state: TrainState, inputs: Inputs, data: SampleData, num_steps: jax.Array, *, settings: StepSettings
+    state: TrainState, inputs: EncoderInputs, data: SampleData, num_steps: jax.Array, *, settings: StepSettings
 ) -> tuple[TrainState, jax.Array]:
     """Runs `num_steps` steps in one program; the number is data, so any number runs the same program.
 
@@ -291,7 +240,7 @@ def run_steps(
     def advance(carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
         state = train_step(carry[0], inputs, data, settings)
         # A sum with one NaN or infinity is not finite.
-        return state, jnp.isfinite(state.window["loss"]) & jnp.isfinite(state.window["grad_norm"])
+        return state, jnp.isfinite(state.metric_sums["loss"]) & jnp.isfinite(state.metric_sums["grad_norm"])
 
     return jax.lax.while_loop(running, advance, (state, jnp.array(True)))
 

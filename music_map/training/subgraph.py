@@ -15,15 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from music_map.graph.bipartite import BipartiteGraph
-from music_map.model.lightgcn import Inputs
-from music_map.model.propagation import Csr, Matrix
+from music_map.model.encoder import EncoderInputs
+from music_map.model.propagation import Csr, Matrix, prepare
 from music_map.training.sampling import Positives, SampleData
 
 # Room for parts that happen to have more edges than the average: every part is padded to one size, one program.
 _ROOM = 1.1
 
 
-class Parts:
+class Subgraphs:
     """The parts of a graph, one on the device at a time; which one a step uses follows from the seed and the step.
 
     Args:
@@ -33,29 +33,31 @@ class Parts:
       num_parts: P.
       steps_per_part: steps that a part is used for.
       seed: of the deals.
+      backend: of the products that the parts are for.
     """
 
     def __init__(
         self,
         graph: BipartiteGraph,
-        inputs: Inputs,
+        inputs: EncoderInputs,
         data: SampleData,
         *,
         num_parts: int,
         steps_per_part: int,
         seed: int,
+        backend: str,
     ):
         # The whole graph may lie in host memory: what every part needs goes to the device, its edges do not.
         empty = inputs.adjacency._replace(users_from_items=None)
         self._graph, self._inputs = graph, jax.device_put(inputs._replace(adjacency=empty), jax.devices()[0])
         self._data = data
-        self._steps_per_part, self._seed = steps_per_part, seed
+        self._steps_per_part, self._seed, self._backend = steps_per_part, seed, backend
         self._active = np.flatnonzero(np.diff(graph.user_offsets)).astype(np.int32)
         self.num_parts = min(num_parts, len(self._active))
         degree = np.diff(graph.user_offsets)
         self._room = int(_ROOM * len(graph.user) / self.num_parts) + int(degree.max())
         self._at: int | None = None
-        self._made: tuple[Inputs, SampleData] | None = None
+        self._made: tuple[EncoderInputs, SampleData] | None = None
 
     def users_of(self, number: int) -> np.ndarray:
         """The users of the number-th part of the run, ascending. Parts of an epoch share no user."""
@@ -65,7 +67,7 @@ class Parts:
         size = len(order) // self.num_parts
         return np.sort(order[part * size : (part + 1) * size])
 
-    def at(self, step: int) -> tuple[Inputs, SampleData, int]:
+    def at(self, step: int) -> tuple[EncoderInputs, SampleData, int]:
         """What a step reads, and for how many steps from it on."""
         number = step // self._steps_per_part
         if number != self._at:
@@ -74,7 +76,7 @@ class Parts:
         inputs, data = self._made
         return inputs, data, (number + 1) * self._steps_per_part - step
 
-    def _make(self, users: np.ndarray) -> tuple[Inputs, SampleData]:
+    def _make(self, users: np.ndarray) -> tuple[EncoderInputs, SampleData]:
         graph = self._graph
         num_users, num_items = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1
         chosen = np.zeros(num_users, bool)
@@ -99,7 +101,7 @@ class Parts:
         forward = oriented(graph.user[kept], graph.item[kept], graph.weight[kept], num_users, num_items)
         backward = oriented(graph.item[by_item], graph.user[by_item], graph.weight[by_item], num_items, num_users)
         adjacency = self._inputs.adjacency._replace(
-            users_from_items=Matrix(forward, backward), item_scale=jnp.float32(self.num_parts)
+            users_from_items=prepare(Matrix(forward, backward), self._backend), item_scale=jnp.float32(self.num_parts)
         )
         cumulative = self._data.positives.cumulative
         if cumulative is not None:

@@ -5,10 +5,10 @@ import dataclasses
 import jax
 import numpy as np
 from graphs import make_graph
-from test_lightgcn import PAPER
+from paper import PAPER
 
-from music_map.model import fusion, lightgcn
-from music_map.model.lightgcn import Inputs
+from music_map.model import encoder, fusion
+from music_map.model.encoder import EncoderInputs
 from music_map.model.propagation import adjacency
 from music_map.preprocess.dataset import ItemFeatures
 
@@ -32,8 +32,8 @@ SETTINGS = dataclasses.replace(PAPER, audio=True, metadata=True, num_layers=1, s
 def made(settings=SETTINGS, seed=0):
     graph = make_graph([0, 0, 1, 1], [0, 1, 1, 2], [1.0, 1.0, 1.0, 1.0], 2, 4)
     features = fusion.features(RAW, DEGREE, audio=True, metadata=True)
-    inputs = Inputs(adjacency(graph, degree="weighted"), features)
-    params = lightgcn.init(jax.random.key(seed), settings, num_users=2, num_items=4, inputs=inputs)
+    inputs = EncoderInputs(adjacency(graph, degree="weighted"), features)
+    params = encoder.init(jax.random.key(seed), settings, inputs)
     # Start values that are not 0, so that each part shows.
     rng = np.random.default_rng(seed)
     params["fusion"] = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), params["fusion"])
@@ -64,7 +64,7 @@ def test_content_is_the_sum_of_its_parts():
 def test_a_song_never_trained_has_its_features_and_not_its_id():
     inputs, params = made()
     known = inputs.adjacency.item_degree > 0
-    _, item0 = lightgcn.base_embeddings(params, inputs, SETTINGS, known)
+    _, item0 = encoder.base_embeddings(params, inputs, SETTINGS, known)
     content = fusion.apply(params["fusion"], inputs.features, ALL, backend="csr")
     # Its length would be known from listens, and it has none.
     lengthless = content[3] - inputs.features.track[3] @ params["fusion"]["track"]
@@ -72,7 +72,7 @@ def test_a_song_never_trained_has_its_features_and_not_its_id():
     np.testing.assert_allclose(item0[0], content[0] + params["item"][0], rtol=1e-6)
     moved = {**params, "item": params["item"].at[3].set(7.0)}
     np.testing.assert_array_equal(
-        lightgcn.apply(moved, inputs, SETTINGS)[1][3], lightgcn.apply(params, inputs, SETTINGS)[1][3]
+        encoder.encode(moved, inputs, SETTINGS)[1][3], encoder.encode(params, inputs, SETTINGS)[1][3]
     )
 
 
@@ -83,29 +83,29 @@ def test_id_dropout_makes_songs_as_if_never_listened_to():
     dropped = np.zeros(3)
     for seed in range(40):
         key = jax.random.key(seed)
-        known = np.asarray(lightgcn.known_songs(inputs, settings, key))
+        known = np.asarray(encoder.known_songs(inputs, settings, key))
         assert not known[3]
         dropped += ~known[:3]
         without = inputs.adjacency._replace(item_degree=inputs.adjacency.item_degree * known)
         for a, b in zip(
-            lightgcn.apply(params, inputs, settings, key)[:2],
-            lightgcn.apply(params, inputs._replace(adjacency=without), settings)[:2],
+            encoder.encode(params, inputs, settings, key)[:2],
+            encoder.encode(params, inputs._replace(adjacency=without), settings)[:2],
             strict=True,
         ):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     assert np.all((dropped > 8) & (dropped < 32))
-    np.testing.assert_array_equal(lightgcn.known_songs(inputs, settings, None), [True, True, True, False])
+    np.testing.assert_array_equal(encoder.known_songs(inputs, settings, None), [True, True, True, False])
 
 
 def test_no_message_reaches_or_leaves_a_dropped_song():
     settings = dataclasses.replace(SETTINGS, id_dropout=0.5, num_layers=2, gamma=0.35)
     inputs, params = made(settings)
-    key = next(k for k in map(jax.random.key, range(99)) if not lightgcn.known_songs(inputs, settings, k)[1])
+    key = next(k for k in map(jax.random.key, range(99)) if not encoder.known_songs(inputs, settings, k)[1])
     moved = params | {"item": params["item"].at[1].add(5.0)}
-    for a, b in zip(*(lightgcn.apply(p, inputs, settings, key)[:2] for p in (params, moved)), strict=True):
+    for a, b in zip(*(encoder.encode(p, inputs, settings, key)[:2] for p in (params, moved)), strict=True):
         np.testing.assert_array_equal(a, b)
     moved = params | {"user": params["user"] + 5.0}
-    songs = [lightgcn.apply(p, inputs, settings, key)[1] for p in (params, moved)]
+    songs = [encoder.encode(p, inputs, settings, key)[1] for p in (params, moved)]
     np.testing.assert_array_equal(songs[0][1], songs[1][1])
 
 

@@ -9,8 +9,9 @@ from graphs import random_graph
 
 from music_map.losses.settings import LossSettings
 from music_map.model import fusion
-from music_map.model.lightgcn import Inputs, ModelSettings
+from music_map.model.encoder import EncoderInputs
 from music_map.model.propagation import adjacency
+from music_map.model.settings import ModelSettings
 from music_map.parallel.runners import make_runner
 from music_map.preprocess.dataset import ItemFeatures
 from music_map.training.optimizer import OptimizerSettings
@@ -19,9 +20,17 @@ from music_map.training.step import StepSettings
 # 97 users and 131 songs fill no number of parts evenly, and song 0 is a hub.
 GRAPH, _ = random_graph(0, num_users=97, num_items=131, density=0.1, negatives=[(0, 3, 3.0), (2, 5, 1.0), (96, 9, 3.0)])
 STEP = StepSettings(
-    ModelSettings(2, 8, 0.6, -0.1, 0.2, True, "weighted", "cosine", 0.1, True, True, 0.3, 0, "csr"),
-    LossSettings("debiased_contrastive", 0.2, "mixed", 24, True, 0.05, 0.01, 0.1, 0.0, 1e-3),
-    OptimizerSettings("adamw", 1e-2, "cosine", 3, 1e-3, 0.5, 40),
+    ModelSettings(num_layers=2, embedding_dim=8, gamma=0.2, adaptive=True, backend="csr"),
+    LossSettings(negatives="mixed", num_negatives=24, mask_observed=True, popularity_smoothing=0.05, l2=1e-3),
+    OptimizerSettings(
+        name="adamw",
+        learning_rate=1e-2,
+        schedule="cosine",
+        warmup_steps=3,
+        weight_decay=1e-3,
+        clip_norm=0.5,
+        total_steps=40,
+    ),
     37,  # a prime: no number of devices divides it
 )
 
@@ -55,7 +64,7 @@ def train(mode, step, devices, *, users="uniform", items="weight", steps=20):
     runner = make_runner(
         mode,
         graph=GRAPH,
-        inputs=Inputs(adjacent, extra),
+        inputs=EncoderInputs(adjacent, extra),
         users=users,
         items=items,
         settings=step,
@@ -66,8 +75,8 @@ def train(mode, step, devices, *, users="uniform", items="weight", steps=20):
     for step_number in range(steps):
         state, finite = runner.advance(state, step_number, 1)
         assert finite
-        losses.append({name: float(value) for name, value in state.window.items()})
-        state = state._replace(window=runner.empty_window())
+        losses.append({name: float(value) for name, value in state.metric_sums.items()})
+        state = state.logged(runner.empty_sums())
     params = runner.params(state.params)
     return losses, params, runner.encode(params)
 

@@ -15,7 +15,7 @@ import pytest
 from tiny import GRAPH, STEP
 
 from music_map.evaluation.ranking import embedding_scores, rank
-from music_map.model.lightgcn import Inputs
+from music_map.model.encoder import EncoderInputs
 from music_map.model.propagation import adjacency
 from music_map.parallel.runners import make_runner
 
@@ -52,12 +52,12 @@ def work(folder, num, devices, *runs):
 @pytest.fixture(scope="module")
 def one():
     """Losses, embeddings and lists after 4 steps on one device."""
-    inputs = Inputs(adjacency(GRAPH, degree="weighted"), None)
+    inputs = EncoderInputs(adjacency(GRAPH, degree="weighted"), None)
     runner = make_runner("none", graph=GRAPH, inputs=inputs, users="uniform", items="weight", settings=STEP)
     state, _ = runner.advance(runner.create_state(0), 0, 4)
     users, items = runner.encode(state.params)
     topk = rank(embedding_scores(users, items), np.arange(90, dtype=np.int32), num_items=len(items), k=10)
-    return {"users": users, "items": items, "topk": topk, "loss": float(state.window["loss"])}
+    return {"users": users, "items": items, "topk": topk, "loss": float(state.metric_sums["loss"])}
 
 
 def assert_same(found, one):

@@ -4,14 +4,14 @@ import jax
 import numpy as np
 from test_equality import GRAPH, STEP
 
-from music_map.model.lightgcn import Inputs
+from music_map.model.encoder import EncoderInputs
 from music_map.model.propagation import adjacency
 from music_map.parallel.runners import make_runner
 from music_map.training.checkpoint import CheckpointStore
 
 
 def test_a_checkpoint_moves_from_four_devices_to_two_to_eight(tmp_path):
-    inputs = Inputs(adjacency(GRAPH, degree="weighted"), None)
+    inputs = EncoderInputs(adjacency(GRAPH, degree="weighted"), None)
     params = None
     for devices in (4, 2, 8):
         runner = make_runner(

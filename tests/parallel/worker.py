@@ -12,7 +12,7 @@ from tiny import GRAPH, STEP
 
 from music_map import processes
 from music_map.evaluation.ranking import embedding_scores, rank
-from music_map.model.lightgcn import Inputs
+from music_map.model.encoder import EncoderInputs
 from music_map.model.propagation import adjacency
 from music_map.parallel.runners import degrees, make_runner
 from music_map.parallel.storage import load_parts, save_parts
@@ -37,9 +37,9 @@ def train(mode: str, first: int, last: int, folder: Path) -> None:
         parts = load_parts(folder / "parts", GRAPH, identity="tiny")
         to_users = parts.to_users
         parts.to_users = lambda part: (read.append(part), to_users(part))[1]
-        inputs = Inputs(degrees(parts, degree="weighted"), None)
+        inputs = EncoderInputs(degrees(parts, degree="weighted"), None)
     else:
-        inputs = Inputs(adjacency(GRAPH, degree="weighted"), None)
+        inputs = EncoderInputs(adjacency(GRAPH, degree="weighted"), None)
     runner = make_runner(mode, graph=GRAPH, inputs=inputs, users="uniform", items="weight", settings=STEP, parts=parts)
     state = runner.create_state(0)
     with CheckpointStore(folder / f"checkpoints-{mode}") as store:
@@ -59,7 +59,7 @@ def train(mode: str, first: int, last: int, folder: Path) -> None:
         assert set(read) == {part for d in devices for part in runner.partition.users.parts(d)}
         assert len(set(read)) == 64 // processes.count()
     if processes.first():
-        out = {"users": users, "items": items, "topk": topk, "loss": float(state.window["loss"])}
+        out = {"users": users, "items": items, "topk": topk, "loss": float(state.metric_sums["loss"])}
         np.savez(folder / f"{mode}-{last}.npz", **out)
 
 

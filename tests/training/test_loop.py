@@ -15,8 +15,9 @@ from graphs import random_graph
 
 from music_map.errors import DamagedFileError, UserError
 from music_map.losses.settings import LossSettings
-from music_map.model.lightgcn import Inputs, ModelSettings
+from music_map.model.encoder import EncoderInputs
 from music_map.model.propagation import adjacency
+from music_map.model.settings import ModelSettings
 from music_map.training.checkpoint import CheckpointStore
 from music_map.training.loop import LoopSettings, epochs_of, fit
 from music_map.training.metrics_log import MetricsLog
@@ -27,9 +28,26 @@ from music_map.training.step import StepSettings, create_state, train_steps
 
 GRAPH, DENSE = random_graph(0, num_users=20, num_items=15, negatives=[(0, 3, 3.0), (2, 5, 3.0)])
 STEP = StepSettings(
-    ModelSettings(2, 8, 0.6, -0.1, 0.2, True, "weighted", "cosine", 0.1, False, False, 0.0, 0, "csr"),
-    LossSettings("debiased_contrastive", 0.2, "mixed", 8, True, 0.05, 0.01, 0.1, 0.0, 1e-4),
-    OptimizerSettings("adamw", 1e-2, "cosine", 3, 1e-3, 1.0, 40),
+    ModelSettings(
+        num_layers=2,
+        embedding_dim=8,
+        gamma=0.2,
+        adaptive=True,
+        audio=False,
+        metadata=False,
+        id_dropout=0.0,
+        backend="csr",
+    ),
+    LossSettings(negatives="mixed", num_negatives=8, mask_observed=True, popularity_smoothing=0.05, l2=1e-4),
+    OptimizerSettings(
+        name="adamw",
+        learning_rate=1e-2,
+        schedule="cosine",
+        warmup_steps=3,
+        weight_decay=1e-3,
+        clip_norm=1.0,
+        total_steps=40,
+    ),
     16,
 )
 LOOP = LoopSettings(
@@ -39,7 +57,7 @@ LOOP = LoopSettings(
 
 
 def inputs_and_data():
-    return Inputs(adjacency(GRAPH, degree="weighted"), None), sample_data(GRAPH, users="uniform", items="weight")
+    return EncoderInputs(adjacency(GRAPH, degree="weighted"), None), sample_data(GRAPH, users="uniform", items="weight")
 
 
 def score(params):
@@ -121,7 +139,9 @@ def test_nan_stops_with_the_step_and_keeps_the_checkpoint(tmp_path):
     inputs, _ = inputs_and_data()
     store = CheckpointStore(tmp_path / "checkpoints")
     step, state, progress = store.restore(create_state(STEP, inputs, seed=0))
-    poisoned = state._replace(step=state.step + 1, params=jax.tree.map(lambda x: x * jnp.float32(1e30), state.params))
+    poisoned = dataclasses.replace(
+        state, step=state.step + 1, params=jax.tree.map(lambda x: x * jnp.float32(1e30), state.params)
+    )
     store.save(step + 1, poisoned, progress)
     store.close()
     with pytest.raises(UserError, match=rf"not finite at step {step + 2}; the checkpoint of step {step + 1} is kept"):
@@ -132,7 +152,7 @@ def test_nan_stops_with_the_step_and_keeps_the_checkpoint(tmp_path):
 def test_finite_flag_and_step_count():
     inputs, data = inputs_and_data()
     state = create_state(STEP, inputs, seed=0)
-    bad = state._replace(params=jax.tree.map(lambda x: x * jnp.nan, state.params))
+    bad = dataclasses.replace(state, params=jax.tree.map(lambda x: x * jnp.nan, state.params))
     after, finite = train_steps(bad, inputs, data, jnp.int32(5), settings=STEP)
     assert not bool(finite) and int(after.step) == 1
 
@@ -335,7 +355,10 @@ def test_full_disk_at_save_keeps_what_is_there(tmp_path, size):
 
 
 def test_schedules():
-    base = OptimizerSettings("adam", 1.0, "cosine", 10, 0.0, 0.0, 110)
+    base = OptimizerSettings(
+        name="adam", learning_rate=1.0, schedule="cosine", warmup_steps=10, weight_decay=0.0, clip_norm=0.0,
+        total_steps=110,
+    )  # fmt: skip
     rate = learning_rate(base)
     np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(60), rate(110)], [0, 0.5, 1, 0.5, 0], atol=1e-6)
     constant = learning_rate(dataclasses.replace(base, schedule="constant", warmup_steps=0))
@@ -346,14 +369,15 @@ def test_training_lowers_the_loss_for_every_loss():
     inputs, data = inputs_and_data()
     for name in ("bpr", "softmax", "sampled_softmax", "debiased_contrastive"):
         settings = dataclasses.replace(STEP, loss=dataclasses.replace(STEP.loss, name=name))
-        settings = dataclasses.replace(settings, optimizer=OptimizerSettings("adam", 1e-2, "constant", 0, 0.0, 0.0, 1))
+        constant = {"name": "adam", "schedule": "constant", "warmup_steps": 0, "clip_norm": 0.0}
+        settings = dataclasses.replace(settings, optimizer=dataclasses.replace(settings.optimizer, **constant))
         first, _ = train_steps(create_state(settings, inputs, seed=0), inputs, data, jnp.int32(10), settings=settings)
-        early = float(first.window["ranking_loss"]) / 10
-        later, _ = train_steps(first._replace(window=jax.tree.map(jnp.zeros_like, first.window)), inputs, data,
+        early = float(first.metric_sums["ranking_loss"]) / 10
+        later, _ = train_steps(first.logged(jax.tree.map(jnp.zeros_like, first.metric_sums)), inputs, data,
                                jnp.int32(150), settings=settings)  # fmt: skip
-        later, _ = train_steps(later._replace(window=jax.tree.map(jnp.zeros_like, later.window)), inputs, data,
+        later, _ = train_steps(later.logged(jax.tree.map(jnp.zeros_like, later.metric_sums)), inputs, data,
                                jnp.int32(10), settings=settings)  # fmt: skip
-        assert float(later.window["ranking_loss"]) / 10 < 0.95 * early, name
+        assert float(later.metric_sums["ranking_loss"]) / 10 < 0.95 * early, name
 
 
 @pytest.mark.parametrize(("min_steps", "wanted"), [(0, 5), (50, 5), (51, 6), (99, 10), (100, 10)])

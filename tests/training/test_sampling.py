@@ -80,7 +80,7 @@ def test_draws_are_functions_of_the_key():
 
 @pytest.mark.parametrize(("negatives", "size"), [("uniform", 4), ("in_batch", 3), ("mixed", 4)])
 def test_negatives_state_their_probability(negatives, size):
-    settings_ = LossSettings("sampled_softmax", 1.0, negatives, 4, False, 0.0, 0.0, 0.0, 0.0, 0.0)
+    settings_ = LossSettings(name="sampled_softmax", negatives=negatives, num_negatives=4)
     probability = np.array([0.5, 0.3, 0.2, 0.0, 0.0])
     songs, log_q = sampling.draw_negatives(jax.random.key(0), jnp.array([0, 1, 1]), jnp.asarray(probability), settings_)
     assert songs.shape == log_q.shape == (size,)

@@ -8,7 +8,7 @@ import pytest
 from graphs import random_graph
 from test_loop import STEP, inputs_and_data
 
-from music_map.model import lightgcn
+from music_map.model import encoder
 from music_map.training import sampling
 from music_map.training.step import batch_loss, create_state
 
@@ -36,7 +36,7 @@ def test_negatives_are_all_other_songs_or_those_not_observed(name, softmax_songs
 
     edges = inputs.adjacency.users_from_items.forward
     users, items = sampling.draw_positives(jax.random.split(KEY, 4)[0], edges, data.positives, step.batch_size)
-    user, item, _ = lightgcn.apply(params, inputs, step.model)
+    user, item, _ = encoder.encode(params, inputs, step.model)
     logits = np.asarray(user @ item.T, np.float64) / loss.temperature
     rows = []
     for u, i in zip(np.asarray(users), np.asarray(items), strict=True):
@@ -61,7 +61,7 @@ def test_smoothing_adds_the_mean_gap_to_songs_drawn_by_popularity():
 
     edges = inputs.adjacency.users_from_items.forward
     users, items = sampling.draw_positives(jax.random.split(KEY, 4)[0], edges, data.positives, STEP.batch_size)
-    user, item, _ = lightgcn.apply(params, inputs, STEP.model)
+    user, item, _ = encoder.encode(params, inputs, STEP.model)
     logits = np.asarray(user @ item.T, np.float64)[np.asarray(users)] / STEP.loss.temperature
     drawn = np.asarray(data.item_probability, np.float64)
     gap = logits[np.arange(len(items)), np.asarray(items)] - logits @ drawn

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from graphs import random_graph
 
-from music_map.model import lightgcn
-from music_map.model.lightgcn import Inputs, ModelSettings
+from music_map.model import encoder
+from music_map.model.encoder import EncoderInputs
 from music_map.model.propagation import adjacency
+from music_map.model.settings import ModelSettings
 from music_map.training.sampling import observed_block, sample_data
-from music_map.training.subgraph import Parts
+from music_map.training.subgraph import Subgraphs
 
 GRAPH, DENSE = random_graph(0, num_users=41, num_items=12, density=0.4)
 
@@ -20,10 +21,10 @@ def settings(layers=1):
     )  # fmt: skip
 
 
-def parts(num_parts=4, items="uniform", seed=0):
-    inputs = Inputs(adjacency(GRAPH, degree="weighted"), None)
+def parts(num_parts=4, items="uniform", seed=0, backend="csr"):
+    inputs = EncoderInputs(adjacency(GRAPH, degree="weighted"), None)
     data = sample_data(GRAPH, users="uniform", items=items)
-    return inputs, Parts(GRAPH, inputs, data, num_parts=num_parts, steps_per_part=3, seed=seed)
+    return inputs, Subgraphs(GRAPH, inputs, data, num_parts=num_parts, steps_per_part=3, seed=seed, backend=backend)
 
 
 def params(num_users=41, num_items=12):
@@ -34,15 +35,15 @@ def params(num_users=41, num_items=12):
     }
 
 
-@pytest.mark.parametrize("backend", ["csr", "segment"])
+@pytest.mark.parametrize("backend", ["csr", "segment", "pallas"])
 def test_users_of_a_part_are_exact_and_songs_right_in_the_mean(backend):
-    inputs, split = parts()
+    inputs, split = parts(backend=backend)
     model = ModelSettings(**{**vars(settings()), "backend": backend})
-    users, items = map(np.asarray, lightgcn.apply(params(), inputs, model)[:2])
+    users, items = map(np.asarray, encoder.encode(params(), inputs, model)[:2])
     total = np.zeros_like(items)
     for number in range(4):
         part, _, _ = split.at(3 * number)
-        some_users, some_items, _ = lightgcn.apply(params(), part, model)
+        some_users, some_items, _ = encoder.encode(params(), part, model)
         mine = split.users_of(number)
         np.testing.assert_allclose(np.asarray(some_users)[mine], users[mine], rtol=1e-4, atol=1e-5)
         total += np.asarray(some_items)

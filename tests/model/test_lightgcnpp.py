@@ -7,16 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from graphs import make_graph, random_graph
+from paper import PAPER
 
 from music_map.errors import UserError
-from music_map.model import lightgcn
-from music_map.model.lightgcn import Inputs, ModelSettings
+from music_map.model import encoder
+from music_map.model.encoder import EncoderInputs
 from music_map.model.propagation import adjacency
-
-PAPER = ModelSettings(
-    num_layers=2, embedding_dim=6, alpha=0.6, beta=-0.1, gamma=0.2, adaptive=False, degree="weighted", score="dot",
-    init_std=0.1, audio=False, metadata=False, id_dropout=0.0, cold_neighbours=0, backend="csr",
-)  # fmt: skip
 
 
 def dense_encoder(dense, user, item, *, layers, alpha, beta, gamma, layer_weights=None):
@@ -36,10 +32,8 @@ def dense_encoder(dense, user, item, *, layers, alpha, beta, gamma, layer_weight
 
 def make(settings, seed=0):
     graph, dense = random_graph(seed)
-    inputs = Inputs(adjacency(graph, degree=settings.degree), None)
-    params = lightgcn.init(
-        jax.random.key(seed), settings, num_users=dense.shape[0], num_items=dense.shape[1], inputs=inputs
-    )
+    inputs = EncoderInputs(adjacency(graph, degree=settings.degree), None)
+    params = encoder.init(jax.random.key(seed), settings, inputs)
     return inputs, params, dense
 
 
@@ -48,7 +42,7 @@ def make(settings, seed=0):
 def test_apply_equals_the_formula(backend, layers, alpha, beta, gamma):
     settings = dataclasses.replace(PAPER, num_layers=layers, alpha=alpha, beta=beta, gamma=gamma, backend=backend)
     inputs, params, dense = make(settings)
-    user, item, _ = lightgcn.apply(params, inputs, settings)
+    user, item, _ = encoder.encode(params, inputs, settings)
     wanted = dense_encoder(
         dense, *(np.asarray(params[n], np.float64) for n in ("user", "item")),
         layers=layers, alpha=alpha, beta=beta, gamma=gamma,
@@ -57,34 +51,12 @@ def test_apply_equals_the_formula(backend, layers, alpha, beta, gamma):
     np.testing.assert_allclose(item, wanted[1], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("layers", "score", "backend"), [(0, "dot", "csr"), (1, "cosine", "csr"), (2, "dot", "segment"), (3, "dot", "csr")]
-)
-def test_rows_of_a_batch_and_their_gradients_are_those_of_the_whole(layers, score, backend):
-    settings = dataclasses.replace(PAPER, num_layers=layers, score=score, adaptive=True, backend=backend)
-    inputs, params, _ = make(settings)
-    users, items = jnp.array([3, 0, 3, 6]), jnp.array([8, 1, 4, 1, 1])
-    probe = jax.random.normal(jax.random.key(1), (4, 5))
-
-    def rows(params):
-        user, item, _ = lightgcn.apply_rows(params, inputs, settings, users, items)
-        return jnp.sum(probe * (user @ item.T)), (user, item)
-
-    def whole(params):
-        user, item, _ = lightgcn.apply(params, inputs, settings)
-        return jnp.sum(probe * (user[users] @ item[items].T)), (user[users], item[items])
-
-    (a, b) = (jax.jit(jax.value_and_grad(f, has_aux=True))(params) for f in (rows, whole))
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
-
-
 def test_hand_worked_one_layer():
     """One user, two songs, weights 1 and 3: d_u = 4, d_i = (1, 3), alpha = 1, beta = 1."""
     settings = dataclasses.replace(PAPER, num_layers=1, embedding_dim=2, alpha=1.0, beta=1.0, gamma=0.0)
-    inputs = Inputs(adjacency(make_graph([0, 0], [0, 1], [1.0, 3.0], 1, 2), degree="weighted"), None)
+    inputs = EncoderInputs(adjacency(make_graph([0, 0], [0, 1], [1.0, 3.0], 1, 2), degree="weighted"), None)
     params = {"user": jnp.array([[3.0, 4.0]]), "item": jnp.array([[2.0, 0.0], [0.0, 5.0]])}
-    user, item, _ = lightgcn.apply(params, inputs, settings)
+    user, item, _ = encoder.encode(params, inputs, settings)
     # 1 / (4 * 1) * (1, 0) + 3 / (4 * 3) * (0, 1)
     np.testing.assert_allclose(user, [[0.25, 0.25]], rtol=1e-6)
     # songs: 1 / (1 * 4) * (.6, .8) and 3 / (3 * 4) * (.6, .8)
@@ -93,7 +65,7 @@ def test_hand_worked_one_layer():
 
 def test_gradients_are_finite_where_nodes_have_no_edges():
     inputs, params, _ = make(PAPER)
-    loss = lambda p: sum(jnp.sum(jnp.sin(x)) for x in lightgcn.apply(p, inputs, PAPER)[:2])  # noqa: E731
+    loss = lambda p: sum(jnp.sum(jnp.sin(x)) for x in encoder.encode(p, inputs, PAPER)[:2])  # noqa: E731
     for leaf in jax.tree.leaves(jax.grad(loss)(params)):
         assert np.isfinite(leaf).all()
 
@@ -103,7 +75,7 @@ def test_rows_that_shrank_to_nothing_keep_finite_values_and_gradients(size):
     settings = dataclasses.replace(PAPER, gamma=0.0)
     inputs, params, _ = make(settings)
     params = jax.tree.map(lambda p: p.at[:3].mul(size), params)
-    value, grads = jax.value_and_grad(lambda p: jnp.sum(jnp.square(lightgcn.apply(p, inputs, settings)[0])))(params)
+    value, grads = jax.value_and_grad(lambda p: jnp.sum(jnp.square(encoder.encode(p, inputs, settings)[0])))(params)
     assert all(np.isfinite(x).all() for x in (value, *jax.tree.leaves(grads)))
 
 
@@ -116,7 +88,7 @@ def test_gradient_equals_finite_differences_of_the_formula():
         return np.sum(probe * (u @ i.T))
 
     grad = jax.grad(
-        lambda p: jnp.sum(jnp.asarray(probe) * jnp.dot(*(lambda u, i, _: (u, i.T))(*lightgcn.apply(p, inputs, PAPER))))
+        lambda p: jnp.sum(jnp.asarray(probe) * jnp.dot(*(lambda u, i, _: (u, i.T))(*encoder.encode(p, inputs, PAPER))))
     )(params)
     user, item = (np.asarray(params[n], np.float64) for n in ("user", "item"))
     for at in [(0, 0), (3, 2), (6, 5)]:
@@ -130,7 +102,7 @@ def test_gradient_equals_finite_differences_of_the_formula():
 def test_cosine_gives_unit_rows_and_keeps_zero_rows_finite():
     settings = dataclasses.replace(PAPER, score="cosine")
     inputs, params, _ = make(settings)
-    user, item, _ = lightgcn.apply(params, inputs, settings)
+    user, item, _ = encoder.encode(params, inputs, settings)
     np.testing.assert_allclose(np.linalg.norm(user, axis=1), 1.0, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(item, axis=1), 1.0, rtol=1e-5)
 
@@ -138,7 +110,7 @@ def test_cosine_gives_unit_rows_and_keeps_zero_rows_finite():
 def test_zero_layers_is_matrix_factorisation():
     settings = dataclasses.replace(PAPER, num_layers=0)
     inputs, params, _ = make(settings)
-    user, item, _ = lightgcn.apply(params, inputs, settings)
+    user, item, _ = encoder.encode(params, inputs, settings)
     np.testing.assert_array_equal(user, params["user"])
     np.testing.assert_array_equal(item, params["item"])
 
@@ -148,20 +120,12 @@ def test_adaptive_starts_at_gamma_and_equal_layers_and_learns():
     inputs, params, _ = make(adaptive)
     fixed = {k: params[k] for k in ("user", "item")}
     for a, b in zip(
-        lightgcn.apply(params, inputs, adaptive)[:2], lightgcn.apply(fixed, inputs, PAPER)[:2], strict=True
+        encoder.encode(params, inputs, adaptive)[:2], encoder.encode(fixed, inputs, PAPER)[:2], strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-5)
-    grad = jax.grad(lambda p: jnp.sum(lightgcn.apply(p, inputs, adaptive)[0] ** 2))(params)
+    grad = jax.grad(lambda p: jnp.sum(encoder.encode(p, inputs, adaptive)[0] ** 2))(params)
     assert float(grad["combine"]["gamma_logit"]) != 0.0
     assert np.any(np.asarray(grad["combine"]["layer_logits"]) != 0.0)
-
-
-def test_initial_embeddings_follow_the_seed():
-    inputs, params, _ = make(PAPER)
-    again = lightgcn.init(jax.random.key(0), PAPER, num_users=7, num_items=9, inputs=inputs)
-    other = lightgcn.init(jax.random.key(1), PAPER, num_users=7, num_items=9, inputs=inputs)
-    np.testing.assert_array_equal(params["user"], again["user"])
-    assert np.any(np.asarray(params["user"]) != np.asarray(other["user"]))
 
 
 @pytest.mark.parametrize(

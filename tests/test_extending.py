@@ -1,0 +1,137 @@
+"""The examples of docs/extending.md, from outside the package: found by their entry points, checked, trained with."""
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from graphs import random_graph
+
+from music_map.errors import UserError
+from music_map.losses import LOSSES, LossSettings, Scores
+from music_map.model import encoder
+from music_map.model.encoder import Embeddings, EncoderInputs
+from music_map.model.propagation import adjacency
+from music_map.model.settings import ModelSettings
+from music_map.parallel.runners import make_runner
+from music_map.settings import from_values
+from music_map.training.optimizer import OptimizerSettings
+from music_map.training.step import StepSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+GRAPH, DENSE = random_graph(0, num_users=30, num_items=20, density=0.3)
+SMALL = {"num_layers": 2, "embedding_dim": 8, "audio": False, "metadata": False, "id_dropout": 0.0, "backend": "csr"}
+# Section of the page: the module that its example is in.
+EXAMPLES = {"A loss": "my_loss", "An encoder": "my_encoder"}
+
+
+def example(section):
+    """The Python block of a section."""
+    text = (ROOT / "docs" / "extending.md").read_text().split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder of packages, as pip leaves them, whose modules are the examples."""
+    folder = tmp_path_factory.mktemp("site")
+    for section, module in EXAMPLES.items():
+        (folder / f"{module}.py").write_text(example(section))
+        info = folder / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[music_map]\nmine = {module}\n")
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+
+
+def train(mode="none", *, loss, model, steps=60):
+    """Mean losses of the first and the last ten steps, and embeddings."""
+    optimizer = OptimizerSettings(
+        name="adam", learning_rate=1e-2, schedule="constant", warmup_steps=0, weight_decay=0.0, clip_norm=0.0,
+        total_steps=steps,
+    )  # fmt: skip
+    runner = make_runner(
+        mode, graph=GRAPH, inputs=EncoderInputs(adjacency(GRAPH, degree="weighted"), None), users="uniform",
+        items="uniform", settings=StepSettings(model, loss, optimizer, 16), devices=jax.devices()[:2],
+    )  # fmt: skip
+    state, losses = runner.create_state(0), []
+    for step in (0, steps - 10):
+        state = state.logged(runner.empty_sums())
+        state, finite = runner.advance(state, step, 10)
+        assert finite
+        losses.append(float(state.metric_sums["loss"]) / 10)
+        state, _ = runner.advance(state, step + 10, steps - 20 if step == 0 else 0)
+    return losses, runner.encode(runner.params(state.params))
+
+
+def assert_trains_alike_on_two_devices(loss, model):
+    one = train(loss=loss, model=model)
+    assert one[0][1] < 0.9 * one[0][0]
+    two = train("sharded", loss=loss, model=model)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_a_loss(site):
+    loss = from_values(LossSettings, {"name": "hinge", "hinge_margin": 0.25, "l2": 1e-4})
+    positive, negative = np.array([0.3, 0.9, -0.2]), np.array([0.2, 0.1, 0.4])
+    cost = LOSSES.find("hinge").cost(Scores(jnp.asarray(positive), jnp.asarray(negative)), loss)
+    np.testing.assert_allclose(cost, np.maximum(0, 0.25 - (positive - negative)), rtol=1e-6)
+    assert_trains_alike_on_two_devices(loss, ModelSettings(**SMALL))
+
+
+def test_fields_of_a_loss_of_ones_own_are_checked(site):
+    with pytest.raises(UserError, match=r"config\.loss\.hinge_margin=0\.0: must be above 0"):
+        from_values(LossSettings, {"name": "hinge", "hinge_margin": 0.0})
+    with pytest.raises(UserError, match=r"config\.loss\.hinge_margin: there is no such field"):
+        from_values(LossSettings, {"name": "bpr", "hinge_margin": 0.1})
+    with pytest.raises(UserError, match=r"config\.loss\.name='hnige': must be one of .*bpr.*hinge"):
+        from_values(LossSettings, {"name": "hnige"})
+
+
+def test_an_encoder(site):
+    model = from_values(ModelSettings, {"name": "appnp", "teleport": 0.3, "score": "dot", **SMALL})
+    inputs = EncoderInputs(adjacency(GRAPH, degree="weighted"), None)
+    params = encoder.init(jax.random.key(0), model, inputs)
+    got = encoder.encode(params, inputs, model)
+    size = len(DENSE) + DENSE.shape[1]
+    whole = np.zeros((size, size))
+    whole[: len(DENSE), len(DENSE) :] = DENSE
+    whole += whole.T
+    degree = whole.sum(1)
+    scale = np.where(degree > 0, np.maximum(degree, 1e-9) ** -0.5, 0)
+    first = layer = np.concatenate([params["user"], params["item"]]).astype(np.float64)
+    for _ in range(2):
+        layer = 0.3 * first + 0.7 * scale[:, None] * (whole @ (scale[:, None] * layer))
+    np.testing.assert_allclose(np.concatenate(got[:2]), layer, rtol=1e-4, atol=1e-5)
+    rows = encoder.encode(params, inputs, model, rows=Embeddings(jnp.array([3, 3]), jnp.array([1, 0, 7])))
+    np.testing.assert_allclose(rows.item, got.item[np.array([1, 0, 7])], rtol=1e-6)
+    assert_trains_alike_on_two_devices(LossSettings(name="bpr"), dataclasses.replace(model, score="cosine"))
+
+
+def test_the_commands_find_both(site, tmp_path):
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])}
+
+    def run(*command):
+        return subprocess.run(
+            [sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300
+        )
+
+    made = run("launch/generate.py", "--size=tiny", f"--output={tmp_path}/raw")
+    assert made.returncode == 0, made.stderr
+    done = run(
+        "launch/train.py", "--config=configs/test.py", f"--config.data.raw_dir={tmp_path}/raw",
+        f"--config.data.processed_dir={tmp_path}/processed", f"--workdir={tmp_path}/work", "--config.loss.name=hinge",
+        "--config.model.name=appnp", "--config.train.num_epochs=1", "--config.eval.baselines=('most_pop',)",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    again = run("launch/evaluate.py", f"--workdir={tmp_path}/work", f"--output={tmp_path}/figures.json")
+    assert again.returncode == 0, again.stderr
