@@ -406,16 +406,28 @@ def _walks(listeners: Csr, start: _Start, backend: str) -> jax.Array:
     return jnp.log1p(reached * start.scale[None])
 
 
-@functools.partial(jax.jit, static_argnames="backend")
-def _score(user_emb: jax.Array, songs: _Songs, block: Block, *, backend: str) -> jax.Array:
-    """Scores float32 [B, I]. All arrays are arguments: XLA would fold constants at each compilation."""
+def _products(queries: jax.Array, table: jax.Array) -> jax.Array:
+    """queries [B, d] times the transpose of table [I, d], float32 [B, I]."""
     highest = jax.lax.Precision.HIGHEST
+    if len(queries) == 1:
+        # For one row, XLA on a CPU would copy the table into its transpose first: 36 ms in place of 3 at 251,558 songs.
+        return jnp.matmul(table, queries[0], precision=highest)[None]
+    return jnp.matmul(queries, table.T, precision=highest)
+
+
+@functools.partial(jax.jit, static_argnames="backend")
+def _score(
+    user_emb: jax.Array, songs: _Songs, block: Block, allowed: jax.Array | None = None, *, backend: str
+) -> jax.Array:
+    """Scores float32 [B, I], -inf where not allowed. Arrays are arguments: XLA would fold constants."""
     query = queries(user_emb, songs.item, block.users, *block.latest)
-    one_query = jnp.einsum("q,bqd->bd", songs.of_query, query, precision=highest)
-    scores = jnp.matmul(one_query, songs.item.T, precision=highest) + songs.trend[None]
+    of_all = songs.trend if allowed is None else jnp.where(allowed, songs.trend, -jnp.inf)
+    one_query = jnp.einsum("q,bqd->bd", songs.of_query, query, precision=jax.lax.Precision.HIGHEST)
+    scores = _products(one_query, songs.item) + of_all[None]
     if block.start is not None:
-        walks, size = _walks(songs.listeners, block.start, backend), len(block.users)
-        scores += sum(songs.of_walk[w] * walks[:, w * size : (w + 1) * size] for w in range(len(WALK_HALF_LIVES))).T
+        # Weighted, summed over the half-lives and transposed in one product, which is quicker than a transposition.
+        weights = jnp.concatenate([w * jnp.eye(len(block.users)) for w in songs.of_walk], axis=1)
+        scores += _products(weights, _walks(songs.listeners, block.start, backend))
     return scores.at[block.rows, block.items].add(block.values, mode="drop")
 
 
@@ -431,7 +443,7 @@ def _rank(
     k: int,
     backend: str,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return best_songs(_score(user_emb, songs, block, backend=backend), allowed, rows, items, k=k)
+    return best_songs(_score(user_emb, songs, block, allowed, backend=backend), None, rows, items, k=k)
 
 
 @functools.partial(jax.jit, static_argnames="backend")
