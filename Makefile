@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: setup demo test lint bench docs clean
+.PHONY: setup demo test lint bench faults docs clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,10 @@ bench: setup
 	$(BIN)/python benchmarks/retrieval.py --num_songs=60000 --rounds=2 --indexes=exact,scann --memory=false
 	rm -rf data/bench && $(BIN)/python launch/generate.py --size=demo --output=data/bench
 	$(BIN)/python benchmarks/preprocessing.py --raw_dir=data/bench --size=demo --only=ours,floor --rounds=2
+
+# Kills, full disks, flipped bits, edits and two jobs at once on a tiny run: half an hour at most, counts by area.
+faults: setup
+	$(BIN)/python tests/faults/campaign.py --minutes=30
 
 # The guide and the reference from the docstrings, into build/docs; a warning is an error.
 docs: setup
