@@ -384,7 +384,7 @@ class _Log:
                 if role == "time":
                     rule = next(t.rule for t, files in values.times.items() if file in files)
                 self._bad_row(path, row, f"{told}; it must be {rule}", name, count=count, rule=f"must be {rule}")
-        return ignored, first or 0, last or 0, most or 0.0
+        return ignored or 0, first or 0, last or 0, most or 0.0
 
     def _number(self, role: str) -> tuple[int, bool]:
         """Makes the table ids_ROLE (raw, id, number); returns the number of ids and whether they are whole numbers."""

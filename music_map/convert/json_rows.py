@@ -99,9 +99,8 @@ def _lines(source: Source, stream: io.BufferedIOBase) -> Iterator[tuple[int, Any
         if line.isspace():
             continue
         try:
-            yield row, _DECODER.decode(line.decode().strip())
-        except UnicodeDecodeError:
-            source.bad_row(row, "is not UTF-8; save it as UTF-8")
+            # What nobody asked for may be of another encoding.
+            yield row, _DECODER.decode(line.decode(errors="surrogateescape").strip())
         except json.JSONDecodeError as e:
             source.bad_row(row, f"not valid JSON ({e.msg})")
         except RecursionError:
@@ -111,18 +110,14 @@ def _lines(source: Source, stream: io.BufferedIOBase) -> Iterator[tuple[int, Any
 
 def _array(source: Source, stream: io.BufferedIOBase, within: str | None) -> Iterator[tuple[int, Any]]:
     """The elements of an array, which is never whole in memory."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     text, at, row = "", 0, 0
 
     def more() -> bool:
         """Reads on; what has been taken goes."""
         nonlocal text, at
-        try:
-            read = stream.read(_CHUNK)
-            chunk = decoder.decode(read, final=not read)
-        except UnicodeDecodeError:
-            raise UserError(f"{source.path}, row {row} or later: is not UTF-8; save it as UTF-8") from None
-        text, at = text[at:] + chunk, 0
+        read = stream.read(_CHUNK)
+        text, at = text[at:] + decoder.decode(read, final=not read), 0
         return bool(read)
 
     def skip(marks: str) -> str:

@@ -71,7 +71,11 @@ def as_text(column: pa.Array, role: str, mapping: ColumnMapping) -> tuple[pa.Arr
     if types.is_floating(kind):
         # NaN is what many tools write for a missing number.
         wide = column.cast(pa.float64())
-        return pc.if_else(pc.is_nan(wide), None, wide).cast(pa.string()), False
+        wide = pc.if_else(pc.is_nan(wide), None, wide)
+        try:
+            return wide.cast(pa.int64()).cast(pa.string()), False
+        except pa.ArrowInvalid:  # not all are whole
+            return wide.cast(pa.string()), False
     if types.is_timestamp(kind) or types.is_date(kind):
         if types.is_timestamp(kind) and kind.tz:
             # In UTC, written with a Z.

@@ -20,6 +20,7 @@ ROW = "\0row"  # name of the batches' column of row numbers: no column of a file
 BATCH_ROWS = 1 << 17
 # The first bytes of compressed files; Parquet compresses inside.
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
+_NO_TEXT = "holds what is no character (a lone surrogate, or bytes that are not UTF-8; see --encoding)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +158,7 @@ def batches_of(rows: Iterable[tuple[int, Mapping[str, str | None]]], source: Sou
                 if value is not None:
                     value.encode()
         except UnicodeEncodeError:
-            source.bad_row(number, "half a character (a lone surrogate): it is no Unicode text")
+            source.bad_row(number, _NO_TEXT)
             continue
         for name, value in zip(names, values, strict=True):
             columns[name].append(value)

@@ -82,7 +82,7 @@ def judge(con: duckdb.DuckDBPyConnection, mapping: ColumnMapping, rows: str, nam
     """).fetchone()
     if mapping.time_unit != "auto":
         return Times(*_number(mapping.time_unit, auto=False, clean=numbers == count))
-    if dates >= numbers:
+    if not count or dates >= numbers:
         return Times(*_iso(mapping))
     of_unit, of_length = counts[: len(_UNITS)], dict(zip((4, 6, *_COMPACT), counts[len(_UNITS) :], strict=True))
     looks = next((n for n, found in of_length.items() if found >= _MOST * numbers), None)
@@ -100,7 +100,7 @@ def judge(con: duckdb.DuckDBPyConnection, mapping: ColumnMapping, rows: str, nam
     if excel >= _MOST * numbers:
         raise UserError(f"{doubt}Excel's days since 1900 or seconds; give --time_unit=excel or --time_unit=s")
     # Of units that are as frequent, the later one: its values are no small numbers of the other.
-    unit = max(zip(of_unit, range(len(_UNITS)), _UNITS, strict=True))[2]
+    unit = max(zip(of_unit, range(len(_UNITS)), _UNITS, strict=True))[2] if any(of_unit) else "s"
     return Times(*_number(unit, auto=True, clean=numbers == count))
 
 

@@ -15,6 +15,8 @@ _LISTEN, _IGNORED, _SONG = KINDS.index("listens"), KINDS.index(IGNORED), KINDS.i
 _YES, _NO = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no", "n")
 _PERCENT = {"percent": 1.0, "fraction": 100.0, "stars": 20.0}
 _PER_SECOND = {"seconds": 1, "milliseconds": 1000}
+_LONGEST = 1000
+_SHORT = f"an id of at most {_LONGEST:,} characters"
 _AT_LEAST_0 = "a number of at least 0"
 
 
@@ -53,6 +55,7 @@ class Judgement(NamedTuple):
                 f"one of {', '.join(mapping.types)} (--types=VALUE:KIND adds others)",
             ),
             *((f"{used} and {missing(mapping, role)}", role, "an id") for role in ("user", "item")),
+            *((f'{used} and length("{role}") > {_LONGEST}', role, _SHORT) for role in ("user", "item")),
             (f"{used} and (seconds is null or seconds >= {2**32})", "time", "a time"),
         ]
         if mapping.organic:
