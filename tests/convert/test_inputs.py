@@ -89,7 +89,7 @@ def test_a_quote_that_cannot_be_told_names_its_row_and_column(tmp_path):
 def test_a_tab_inside_quotes_of_a_tsv(tmp_path):
     text = 'u\ti\tt\n1\t"a\tb"\t1600000000\n'
     assert rows(tmp_path, text, "plays.tsv") == [(1, "a\tb", 1600000000)]
-    assert "4 columns where 3 are expected" in refused(tmp_path, text.replace('b"', "b"), "plays.tsv")
+    assert "4 columns where 3 are expected" in refused(tmp_path, text.replace('"', ""), "plays.tsv")
 
 
 field = st.text(st.sampled_from('ab",;\n é'), max_size=6).map(lambda text: f"x{text}x")
