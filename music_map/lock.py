@@ -15,15 +15,17 @@ import fcntl
 import json
 import os
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from music_map.errors import UserError, disk_errors
 from music_map.storage import sweep
 
 NAME = ".lock"
+_WAIT = 0.2  # seconds between two tries
 # File systems without locks say one of these.
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -43,45 +45,58 @@ os.register_at_fork(after_in_child=_forked)
 
 
 @contextlib.contextmanager
-def writing(folder: Path, job: str) -> Iterator[None]:
+def writing(folder: Path, job: str = "", *, wait: Callable[[str], object] | None = None) -> Iterator[None]:
     """Holds the lock of a folder, which is made if need be; inside, the same process may take it again.
 
     What killed writers left in the folder is removed first.
 
     Args:
       folder: that the job writes into.
-      job: the command's name, for the message that another process gets.
+      job: its name, for the message that another process gets; by default this program's.
+      wait: waits for another process to end, after a line to this function that says which.
 
     Raises:
       UserError: another process is writing there; names its job, process and host.
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / NAME, f"{folder}", job) as first:
+    with _locked(folder / NAME, f"{folder}", job, wait) as first:
         if first:
-            sweep(folder)
+            with disk_errors(folder):
+                sweep(folder)
         yield
 
 
 @contextlib.contextmanager
-def writing_file(path: Path, job: str) -> Iterator[None]:
+def writing_file(path: Path, job: str = "") -> Iterator[None]:
     """`writing` for a job whose output is one file: locks .NAME.lock beside it."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.parent / f".{path.name}.lock", f"{path}", job):
+    with _locked(path.parent / f".{path.name}.lock", f"{path}", job, None):
         yield
 
 
 @contextlib.contextmanager
-def _locked(path: Path, what: str, job: str) -> Iterator[bool]:
+def _locked(path: Path, what: str, job: str, wait: Callable[[str], object] | None) -> Iterator[bool]:
     """Holds one lock file; gives whether this block is the outermost of the process."""
-    key = str(path.resolve())
-    with _guard:
-        first = key not in _held
-        if first:
+    key, told = str(path.resolve()), False
+    job = job or Path(sys.argv[0]).stem or "python"
+    while True:
+        with _guard:
+            first = key not in _held
             with disk_errors(path):
-                _held[key] = [0, _acquire(path, what, job)]
-        _held[key][0] += 1
+                handle = _acquire(path, job) if first else None
+            if not isinstance(handle, str):
+                if handle is not None:
+                    _held[key] = [0, handle]
+                _held[key][0] += 1
+                break
+        if wait is None:
+            raise UserError(f"{what}: {handle} is writing there; wait for it to end, or choose another folder")
+        if not told:
+            wait(f"{what}: waiting for {handle}, which is writing there")
+            told = True
+        time.sleep(_WAIT)
     try:
         yield first
     finally:
@@ -95,7 +110,8 @@ def _locked(path: Path, what: str, job: str) -> Iterator[bool]:
                     os.close(_held.pop(key)[1])
 
 
-def _acquire(path: Path, what: str, job: str) -> int:
+def _acquire(path: Path, job: str) -> int | str:
+    """The open and locked file; who holds it where another process does."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -103,7 +119,7 @@ def _acquire(path: Path, what: str, job: str) -> int:
         except BlockingIOError:
             told = _holder(handle)
             os.close(handle)
-            raise UserError(f"{what}: {told} is writing there; wait for it to end, or choose another folder") from None
+            return told
         except OSError as e:
             if e.errno not in _NO_LOCKS:
                 os.close(handle)

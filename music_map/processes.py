@@ -6,13 +6,15 @@ collectives and ends them when one is lost. With one process every function here
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -20,6 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from music_map import lock
 from music_map.errors import DamagedFileError, UserError
 
 T = TypeVar("T")
@@ -156,6 +159,14 @@ def once(make: Callable[[], T]) -> T | None:
     if told is not None:
         raise (DamagedFileError if told[0] else UserError)(told[1])
     return made
+
+
+@contextlib.contextmanager
+def writing(folder: Path, job: str) -> Iterator[None]:
+    """`music_map.lock.writing` for all processes of a run: the first one holds the lock, its error is raised in all."""
+    with contextlib.ExitStack() as stack:
+        once(lambda: stack.enter_context(lock.writing(folder, job)))
+        yield
 
 
 def check_alike(value: str, what: str) -> None:

@@ -16,7 +16,8 @@ the new one; the file is replaced; the manifest lists the new one alone. A proce
 two files, whole. A folder of arrays is listed by its own manifest, which has their checksums. Checkpoints have their
 own records (music_map.training.checkpoint). metrics.jsonl grows by the line, changes no answer and has none.
 
-Runs of earlier versions have no manifest: they are read unverified, which is said once, and get one at the first write.
+Writing takes the folder's lock (music_map.lock). Runs of earlier versions have no manifest: they are read unverified,
+which is said once, and get one at the first write.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from music_map import storage
-from music_map.errors import DamagedFileError
+from music_map import lock, storage
+from music_map.errors import DamagedFileError, disk_errors
 from music_map.storage import MANIFEST, ArrayFolder, check_form, json_text, parse_json, read_bytes, sealed, unsealed
 
 VERSION = 1
@@ -100,6 +101,19 @@ class RunFiles:
         self._checked(f"{name}/{MANIFEST}", remedy)
         return ArrayFolder.open(self.folder / name)
 
+    def remove(self, name: str) -> None:
+        """Deletes a file of the run, where there is one."""
+        if not self.has(name):
+            return
+        with lock.writing(self.folder):
+            files = self._files() if self._has_manifest() else self._adopted()
+            entry = files.pop(name, None)
+            if entry is not None:
+                self._write(files | {name: {**entry, "sha256": [*entry["sha256"], None]}})
+            with disk_errors(self.folder / name):
+                (self.folder / name).unlink(missing_ok=True)
+            self._write(files)
+
     def check(self) -> None:
         """Compares every listed file. Raises DamagedFileError naming the first that differs."""
         for name, entry in self._files().items():
@@ -132,16 +146,17 @@ class RunFiles:
     @contextlib.contextmanager
     def _replacing(self, wanted: Mapping[str, tuple[str, str]]) -> Iterator[list[str]]:
         """Yields the names of the files to replace, those that differ: {name: (type, sha256)}; see the module."""
-        files = self._files() if self._has_manifest() else self._adopted()
-        before = {name: self._sha256_of(name) for name in wanted}
-        single = {name: {"type": kind, "sha256": [digest]} for name, (kind, digest) in wanted.items()}
-        changed = [name for name, (_, digest) in wanted.items() if before[name] != digest]
-        if changed:
-            both = {name: {**single[name], "sha256": [before[name], wanted[name][1]]} for name in changed}
-            self._write(files | single | both)
-        yield changed
-        if changed or any(files.get(name) != entry for name, entry in single.items()):
-            self._write(files | single)
+        with lock.writing(self.folder):
+            files = self._files() if self._has_manifest() else self._adopted()
+            before = {name: self._sha256_of(name) for name in wanted}
+            single = {name: {"type": kind, "sha256": [digest]} for name, (kind, digest) in wanted.items()}
+            changed = [name for name, (_, digest) in wanted.items() if before[name] != digest]
+            if changed:
+                both = {name: {**single[name], "sha256": [before[name], wanted[name][1]]} for name in changed}
+                self._write(files | single | both)
+            yield changed
+            if changed or any(files.get(name) != entry for name, entry in single.items()):
+                self._write(files | single)
 
     def _sha256_of(self, name: str) -> str | None:
         path = self.folder / name

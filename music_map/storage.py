@@ -22,6 +22,7 @@ import re
 import shutil
 import socket
 import sys
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,6 +38,7 @@ _AGAIN = "delete it and run the command that wrote it again"
 # Temporary names: .NAME.tmp-HOST-PROCESS-NUMBER, .NAME.old-... of folders moved aside, and those of earlier versions.
 _LEFT = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old)-[0-9a-f-]+|\.[^.]+\.(?:json|jsonl|html|csv|txt)\.[a-z0-9_]{8}")
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+_DAY = 86_400
 _count = itertools.count()
 
 
@@ -260,10 +262,10 @@ def _sweep(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed processes left in a folder and below; for the holder of its lock, who alone writes there."""
+    """Removes what killed processes left in a folder and below; of other hosts' what is a day old."""
     for found in sorted(folder.rglob(".*")):
         left = _LEFT.fullmatch(found.name)
-        if left and found.exists() and not _is_ours(found):
+        if left and found.exists() and not _is_running(found):
             if left["kind"] == "old" and not (whole := found.parent / left["name"]).exists():
                 os.replace(found, whole)
             else:
@@ -291,18 +293,14 @@ def _maker(path: Path) -> tuple[str, int] | None:
     return (found[1] or "", int(found[2])) if found else None
 
 
-def _is_ours(path: Path) -> bool:
-    return _maker(path) == (_HOST, os.getpid())
-
-
 def _is_running(path: Path) -> bool:
-    """Whether the process that made `path` runs; True where it is another host's, of which nothing is known."""
+    """Whether the process that made `path` runs; of another host's, of which nothing is known, whether it is young."""
     maker = _maker(path)
     if maker is None:
         return False
     host, pid = maker
     if host not in ("", _HOST):
-        return True
+        return time.time() - path.stat().st_mtime < _DAY
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -41,7 +41,7 @@ def test_a_second_writer_is_told_who_is_first_and_may_go_on_after_its_death(tmp_
         says = rf"run: train \(process {process.pid} on host .+, since 2.+\) is writing there; wait for it to end"
         with pytest.raises(UserError, match=says), writing(tmp_path / "run", job="recommend"):
             pass
-    (tmp_path / "run" / ".a.json.tmp-1234abcd-7-0").touch()
+    (tmp_path / "run" / f".a.json.tmp-{process.pid}").touch()
     with writing(tmp_path / "run", job="train"):
         assert names(tmp_path / "run") == [".lock"]  # what the killed one left is gone
     assert names(tmp_path / "run") == []
@@ -76,6 +76,13 @@ def test_the_same_process_may_take_it_again(tmp_path):
     assert names(tmp_path) == []
     with holder(tmp_path) as (_, held):
         assert held
+
+
+def test_waiting_for_another_process(tmp_path):
+    told = []
+    with holder(tmp_path, then="time.sleep(1)") as (process, held), writing(tmp_path, wait=told.append):
+        assert held and process.wait(10) == 0
+    assert len(told) == 1 and f"waiting for train (process {process.pid}" in told[0]
 
 
 def test_a_lock_of_one_file_leaves_its_neighbours_alone(tmp_path):

@@ -380,16 +380,19 @@ def test_a_sealed_object_survives_and_tells_changes(value):
             unsealed(other, "a.json")
 
 
-def test_sweeping_a_folder_removes_what_killed_writers_left(tmp_path):
+def test_sweeping_a_folder_removes_what_killed_writers_left(tmp_path, dead_pid):
     write_folder(tmp_path / "sub" / "f", a=np.arange(3))
-    (tmp_path / "sub" / "f").rename(tmp_path / "sub" / ".f.old-00000000-1-1")
-    for name in (".a.json.k3j_d9x1", ".metrics.jsonl.abcdefgh", ".b.tmp-1234abcd-77-0", "sub/.c.npy.tmp-99"):
+    (tmp_path / "sub" / "f").rename(tmp_path / "sub" / f".f.old-{dead_pid}")
+    dead = f"{storage._HOST}-{dead_pid}-0"
+    for name in (".a.json.k3j_d9x1", ".metrics.jsonl.abcdefgh", f".b.tmp-{dead}", f"sub/.c.npy.tmp-{dead_pid}"):
         (tmp_path / name).touch()
-    for name in (".gitignore", ".lock", ".a.json.lock", "a.json", ".mine.tmp-x"):
+    kept = [".gitignore", ".lock", ".a.json.lock", "a.json", ".mine.tmp-x", f".e.tmp-{storage._HOST}-{os.getpid()}-9"]
+    for name in (*kept, ".other.tmp-1234abcd-77-0", ".older.tmp-1234abcd-77-0"):
         (tmp_path / name).touch()
-    (tmp_path / ".d.tmp-5").mkdir()
+    (tmp_path / f".d.tmp-{dead}").mkdir()
+    os.utime(tmp_path / ".older.tmp-1234abcd-77-0", (0, 0))
     sweep(tmp_path)
-    assert names(tmp_path) == [".a.json.lock", ".gitignore", ".lock", ".mine.tmp-x", "a.json", "sub"]
+    assert names(tmp_path) == sorted([*kept, ".other.tmp-1234abcd-77-0", "sub"])  # of another host, and young
     assert names(tmp_path / "sub") == ["f"] and ArrayFolder.open(tmp_path / "sub" / "f").load("a").tolist() == [0, 1, 2]
 
 
