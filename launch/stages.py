@@ -88,6 +88,8 @@ def ensure_dataset(config: ConfigDict, *, force: bool = False, check: bool = Fal
     if dataset is None:
         app.note(f"preprocess: {plan.source} -> {plan.folder}")
         dataset = build_dataset(plan, progress=app.bar)
+        for text in dataset.times.warnings():
+            app.warn(f"{plan.source}: {text}")
     else:
         if check:
             with app.bar("verify shards", len(dataset.store.arrays), "file") as advance:

@@ -27,6 +27,16 @@ class FarTimes(NamedTuple):
     num_early: int
     num_late: int
 
+    def warnings(self) -> list[str]:
+        """A line for each side that has far times."""
+        sides = ((self.num_early, "before", self.first), (self.num_late, "after", self.last))
+        return [
+            f"{count:,} events lie far {side} all others (second {edge:,}); are their times right? The present is the "
+            "last of the others; the split rests on all"
+            for count, side, edge in sides
+            if count
+        ]
+
 
 def far_times(timestamps: np.ndarray, counts: np.ndarray | None = None) -> FarTimes:
     """Finds the few times that are parted from all others by a gap.

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from music_map.errors import UserError
+from music_map.errors import UserError, disk_error
 from music_map.raw.schema import EVENT_SCHEMAS, event_path
 
 BATCH_ROWS = 1 << 20
@@ -80,6 +80,8 @@ def _parquet_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as e:
+        if isinstance(e, OSError) and (told := disk_error(e, path)):
+            raise told from e
         cause = " ".join(str(e).split())
         raise UserError(f"{path}: truncated or not Parquet ({cause}); download or export it again") from e
 
@@ -108,6 +110,8 @@ class Table:
         with open_parquet(path) as file:
             found = file.schema_arrow
             for field in schema:
+                if found.names.count(field.name) > 1:
+                    raise UserError(f"{path}: has the column {field.name!r} twice; rename or drop one of them")
                 wanted = f"{field.name} ({field.type})"
                 if field.name not in found.names:
                     raise UserError(f"{path}: has no column {wanted}, only {', '.join(found.names)}; add it")
@@ -161,6 +165,9 @@ def record_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Yields Arrow record batches of the named columns; damaged bytes become a UserError that names the file."""
     with open_parquet(path) as file:
+        found = file.schema_arrow.names
+        if twice := next((name for name in columns if found.count(name) > 1), None):
+            raise UserError(f"{path}: has the column {twice!r} twice; rename or drop one of them")
         groups = range(file.num_row_groups) if row_groups is None else row_groups
         with _parquet_errors(path):
             stream = file.iter_batches(batch_size=batch_rows, columns=list(columns), row_groups=list(groups))

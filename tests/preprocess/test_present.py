@@ -67,3 +67,10 @@ def test_counts_stand_for_events_and_the_bulk_is_kept(pairs):
     assert found.num_early + found.num_late <= 2 * max(1, total // 100)
     assert found.num_early == counts[times < found.first].sum() and found.num_late == counts[times > found.last].sum()
     assert {found.first, found.last} <= set(times.tolist())
+
+
+def test_far_times_are_told_by_side():
+    assert FarTimes(5, 9, 0, 0).warnings() == []
+    early, late = FarTimes(5, 9, 1, 20).warnings()
+    assert early.startswith("1 events lie far before all others (second 5)")
+    assert late.startswith("20 events lie far after all others (second 9)")

@@ -1,5 +1,6 @@
 """Streaming reader: batches, conversions, user-aligned chunks and every kind of bad file."""
 
+import errno
 import itertools
 from pathlib import Path
 
@@ -172,3 +173,22 @@ def test_a_row_group_is_never_whole_in_memory(tmp_path: Path) -> None:
     before = pa.total_allocated_bytes()
     most = max(pa.total_allocated_bytes() for _ in record_batches(path, ["embed"], batch_rows=1_000))
     assert most - before < 20 << 20
+
+
+def test_a_column_that_stands_twice_is_told(tmp_path: Path) -> None:
+    rows = table(ROWS, LISTENS)
+    path = write_table(tmp_path / "listens.parquet", rows.append_column("uid", rows["uid"]))
+    with pytest.raises(UserError, match="has the column 'uid' twice; rename or drop one of them"):
+        EventTable.open(path, LISTENS)
+    with pytest.raises(UserError, match="has the column 'uid' twice"):
+        list(record_batches(path, ["uid"], batch_rows=9))
+
+
+def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = write_table(tmp_path / "listens.parquet", table(ROWS, LISTENS))
+    monkeypatch.setattr("music_map.raw.reader.pq.ParquetFile", refuse)
+    with pytest.raises(UserError, match=r"listens.parquet: no access \(Permission denied\)"):
+        EventTable.open(path, LISTENS)
