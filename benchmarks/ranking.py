@@ -17,8 +17,9 @@ from absl import flags
 
 from launch import app
 from music_map.evaluation.pairs import Pairs
-from music_map.evaluation.ranking import default_block_size, embedding_scores, rank
+from music_map.evaluation.ranking import embedding_scores, rank
 from music_map.storage import write_json
+from music_map.topk import rows_at_once
 
 _USERS = flags.DEFINE_integer("users", 1_024, "Users ranked in a turn.", 1)
 _SONGS = flags.DEFINE_integer("songs", 253_939, "Songs.", 1)
@@ -36,7 +37,7 @@ def main() -> int:
     rows = np.repeat(np.arange(num_users), HEARD)
     heard = Pairs.of(rows, rng.integers(0, num_songs, len(rows)), num_rows=num_users, num_items=num_songs)
     everybody, scores = np.arange(num_users, dtype=np.int32), embedding_scores(users, songs)
-    block = default_block_size(num_songs)
+    block = rows_at_once(num_songs)
 
     def ours() -> None:
         rank(scores, everybody, num_items=num_songs, k=K, masked=heard)

@@ -41,6 +41,7 @@ from music_map.model import cold, fusion
 from music_map.model.encoder import EncoderInputs, Params
 from music_map.model.propagation import adjacency, choose_backend
 from music_map.model.settings import ModelSettings
+from music_map.model.sound import Kept
 from music_map.parallel import mesh as meshes
 from music_map.parallel.partition import EdgeParts, GraphInMemory
 from music_map.parallel.runners import MODES, degrees, make_runner
@@ -246,7 +247,8 @@ def _assemble(config: ConfigDict, dataset: Dataset, graph: BipartiteGraph, parts
     item_degree = np.asarray(adjacent.item_degree)
     raw = dataset.item_features()
     features = fusion.features(raw, item_degree, audio=model.audio, metadata=model.metadata)
-    nearest = cold.nearest(raw, item_degree, count=model.cold_neighbours) if model.audio else None
+    kept = Kept(dataset.store.folder.parent, dataset.store.fingerprint)
+    nearest = cold.nearest(raw, item_degree, count=model.cold_neighbours, kept=kept) if model.audio else None
     optimizer = optimizer_settings(config, num_edges=len(graph.item))
     step = StepSettings(model, loss, optimizer, config.train.batch_size)
     inputs = EncoderInputs(adjacent, features)

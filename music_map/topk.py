@@ -8,6 +8,16 @@ import math
 import jax
 import jax.numpy as jnp
 
+# Of the scores of a block of rows: a CPU is no faster with more, a GPU is kept busy.
+_BLOCK_BYTES, _BLOCK_BYTES_ACCELERATOR = 128 * 2**20, 512 * 2**20
+_MOST_ROWS = 2048
+
+
+def rows_at_once(num_items: int) -> int:
+    """Rows whose float32 scores of `num_items` take at most 128 MiB (CPU) or 512 MiB, in [1, 2048]."""
+    size = _BLOCK_BYTES if jax.default_backend() == "cpu" else _BLOCK_BYTES_ACCELERATOR
+    return min(max(size // (4 * max(num_items, 1)), 1), _MOST_ROWS)
+
 
 def top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """jax.lax.top_k along the last axis, the lower index first among equals, in the way that suits the platform.

@@ -9,6 +9,7 @@ import numpy as np
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.protocols import RankingTask, relevant
 from music_map.evaluation.ranking import ScoreBlock, rank
+from music_map.model.sound import neighbours
 from music_map.preprocess.dataset import DISLIKE, Dataset, ItemFeatures
 from music_map.preprocess.marks import standing
 
@@ -29,30 +30,6 @@ class Unwanted(NamedTuple):
     masked: Pairs
 
 
-def neighbours(features: ItemFeatures, songs: np.ndarray, candidates: np.ndarray, *, count: int) -> list[np.ndarray]:
-    """Of each song the `count` other candidates that sound most like it, by cosine; none where it has no audio.
-
-    Args:
-      features: of all songs.
-      songs: int [S].
-      candidates: bool [I].
-      count: neighbours of a song.
-
-    Returns:
-      S arrays of song indices, int64 [at most count], the nearest first.
-    """
-    pool = np.flatnonzero(candidates & (features.audio_row >= 0))
-    found = []
-    for song in songs:
-        if features.audio_row[song] < 0:
-            found.append(pool[:0])
-            continue
-        others = pool[pool != song]
-        cosine = features.audio[features.audio_row[others]] @ features.audio[features.audio_row[song]]
-        found.append(others[np.argsort(-cosine, kind="stable")[:count]])
-    return found
-
-
 def unwanted(
     task: RankingTask, disliked: Pairs, masked: Pairs, features: ItemFeatures, *, num_neighbours: int = 10
 ) -> Unwanted:
@@ -66,21 +43,16 @@ def unwanted(
       disliked: a row for each user of the data set: standing dislikes of the evaluated split.
       masked: a row for each user of the data set: songs withheld by the task's protocol.
       features: audio.
-      num_neighbours: neighbours of a disliked song, see `neighbours`.
+      num_neighbours: neighbours of a disliked song, see sound.neighbours.
     """
     num_users, num_items = disliked.num_rows, len(task.candidates)
     keep = task.candidates[disliked.items]
     disliked = Pairs.of(disliked.rows[keep], disliked.items[keep], num_rows=num_users, num_items=num_items)
     disliked = disliked.minus(masked)
     songs, of_pair = np.unique(disliked.items, return_inverse=True)
-    near_of = neighbours(features, songs, task.candidates, count=num_neighbours)
-    sizes = np.array([len(near_of[song]) for song in of_pair], np.int64)
-    near = Pairs.of(
-        np.repeat(disliked.rows, sizes),
-        np.concatenate([np.zeros(0, np.int64), *(near_of[song] for song in of_pair)]),
-        num_rows=num_users,
-        num_items=num_items,
-    )
+    near_of = neighbours(features, songs, np.flatnonzero(task.candidates), count=num_neighbours).songs[of_pair]
+    row, place = np.nonzero(near_of >= 0)
+    near = Pairs.of(disliked.rows[row], near_of[row, place], num_rows=num_users, num_items=num_items)
     rows = np.repeat(task.users.astype(np.int64), task.targets.sizes)
     targets = Pairs.of(rows, task.targets.items, num_rows=num_users, num_items=num_items)
     near = near.minus(masked).minus(disliked).minus(targets)

@@ -19,7 +19,7 @@ from music_map.errors import UserError
 from music_map.evaluation.pairs import Pairs
 from music_map.progress import Progress, silent
 from music_map.threads import num_workers, ordered_map
-from music_map.topk import top_k
+from music_map.topk import rows_at_once, top_k
 
 # users int32 [B] -> scores float [B, I], a NumPy or a JAX array; larger is better, -inf withdraws the song. It may also
 # have `block_size`, users scored at once; `ranked`, best_songs of what it would score, in one program; and `prepare`,
@@ -27,9 +27,6 @@ from music_map.topk import top_k
 # place of the users.
 ScoreBlock = Callable[[np.ndarray], np.ndarray | jax.Array]
 
-# Of a block of scores: a CPU is no faster with more, a GPU is kept busy.
-_SCORE_BYTES, _SCORE_BYTES_ACCELERATOR = 128 * 2**20, 512 * 2**20
-_MAX_BLOCK = 2048
 _MIN_MASK = 1024
 
 
@@ -92,12 +89,6 @@ def _dot(user_emb: jax.Array, item_emb: jax.Array, users: jax.Array) -> jax.Arra
     return _dot_rows(user_emb[users], item_emb)
 
 
-def default_block_size(num_items: int) -> int:
-    """Users per block such that its float32 scores take at most 128 MiB (CPU) or 512 MiB, in [1, 2048]."""
-    size = _SCORE_BYTES if jax.default_backend() == "cpu" else _SCORE_BYTES_ACCELERATOR
-    return int(np.clip(size // (4 * max(num_items, 1)), 1, _MAX_BLOCK))
-
-
 def rank(
     score_block: ScoreBlock,
     users: np.ndarray,
@@ -119,7 +110,7 @@ def rank(
       k: length of the lists.
       candidates: bool [I], songs that may be recommended; None: all.
       masked: U rows in the order of `users`, songs withheld from that user; None: none.
-      block_size: users scored at once; None: as default_block_size, for each device that shares them.
+      block_size: users scored at once; None: as topk.rows_at_once, for each device that shares them.
       shared: each of several processes, which all call this alike, ranks for its share of the users and gets the lists
         of all.
       progress: reports users.
@@ -136,7 +127,7 @@ def rank(
         raise ValueError(f"masked has {masked.num_rows} rows for {len(users)} users")
     mine = processes.share(len(users)) if shared else range(len(users))
     devices = getattr(score_block, "num_devices", 1)
-    block_size = block_size or getattr(score_block, "block_size", devices * default_block_size(num_items))
+    block_size = block_size or getattr(score_block, "block_size", devices * rows_at_once(num_items))
     block_size = -(-min(block_size, max(len(mine), 1)) // devices) * devices
     allowed = None if candidates is None else jnp.asarray(candidates, bool)
     found = min(k, num_items)

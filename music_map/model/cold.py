@@ -16,10 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from music_map.model.encoder import l2_normalize
+from music_map.model.sound import Kept, neighbours
 from music_map.preprocess.dataset import ItemFeatures
-
-# Songs whose cosines with all played songs are held at once: 2^26 float32, 256 MiB.
-_BLOCK_COSINES = 2**26
+from music_map.progress import Progress, silent
 
 
 class Nearest(NamedTuple):
@@ -27,36 +26,31 @@ class Nearest(NamedTuple):
 
     Attributes:
       songs: int32 [C], songs with audio and no train edge.
-      neighbours: int32 [C, N], of each the N songs with audio and train edges of largest cosine, in no order.
+      neighbours: int32 [C, N], of each the N songs with audio and train edges of largest cosine.
     """
 
     songs: jax.Array
     neighbours: jax.Array
 
 
-def nearest(raw: ItemFeatures, item_degree: np.ndarray, *, count: int) -> Nearest | None:
+def nearest(
+    raw: ItemFeatures, item_degree: np.ndarray, *, count: int, kept: Kept | None = None, progress: Progress = silent
+) -> Nearest | None:
     """Finds the neighbours, exactly.
 
     Args:
       raw: from the processed data set.
       item_degree: float [I], 0 for songs without train edges.
       count: N; fewer where fewer songs have been played.
+      kept, progress: see sound.neighbours.
 
     Returns:
       None where there is no song to place, or none to place it by.
     """
     has_audio, played = raw.audio_row >= 0, item_degree > 0
-    songs, others = np.flatnonzero(has_audio & ~played), np.flatnonzero(has_audio & played)
-    count = min(count, len(others))
-    if count == 0 or len(songs) == 0:
-        return None
-    audio = raw.audio[raw.audio_row[others]].T
-    found = np.empty((len(songs), count), np.int32)
-    at_once = max(1, _BLOCK_COSINES // len(others))
-    for start in range(0, len(songs), at_once):
-        cosines = raw.audio[raw.audio_row[songs[start : start + at_once]]] @ audio
-        found[start : start + at_once] = others[np.argpartition(-cosines, count - 1, axis=1)[:, :count]]
-    return Nearest(jnp.asarray(songs, jnp.int32), jnp.asarray(found))
+    songs = np.flatnonzero(has_audio & ~played)
+    found = neighbours(raw, songs, np.flatnonzero(played), count=count, kept=kept, progress=progress).songs
+    return Nearest(jnp.asarray(songs, jnp.int32), jnp.asarray(found)) if found.size else None
 
 
 def place(items: jax.Array, nearest: Nearest, *, unit: bool) -> jax.Array:

@@ -27,11 +27,12 @@ import numpy as np
 from scipy import sparse
 
 from music_map.evaluation.pairs import Pairs
-from music_map.evaluation.ranking import best_songs, default_block_size, mask_indices
+from music_map.evaluation.ranking import best_songs, mask_indices
 from music_map.model.attention import pool
 from music_map.model.propagation import Csr, Matrix, choose_backend, spmm
 from music_map.recency.history import FAMILIARITY, WALK_HALF_LIVES, Histories, Latest, UserLists, read_users
 from music_map.recency.moment import TREND, Moment
+from music_map.topk import rows_at_once
 
 ATTENTION_HALF_LIVES = (1.0, 24.0, 168.0, 1440.0)
 
@@ -197,7 +198,7 @@ class RecencyScorer:
     @property
     def block_size(self) -> int:
         """Users scored at once: of a block are in memory the walks' table, the scores and one copy of them."""
-        return int(np.clip(2 ** int(np.log2(max(default_block_size(self.num_items) // 4, 1))), 1, _MOST_USERS))
+        return int(np.clip(2 ** int(np.log2(max(rows_at_once(self.num_items) // 4, 1))), 1, _MOST_USERS))
 
     @functools.cached_property
     def _trend(self) -> np.ndarray:

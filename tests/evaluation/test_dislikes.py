@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_logs import random_log, write_logs
 
-from music_map.evaluation.dislikes import neighbours, unwanted, unwanted_in_top, unwanted_of
+from music_map.evaluation.dislikes import unwanted, unwanted_in_top, unwanted_of
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.protocols import PROTOCOLS, RankingTask, build_task
 from music_map.preprocess.build import build_dataset, plan_dataset
@@ -44,14 +44,6 @@ def task_of(targets, masked, candidates):
     return RankingTask(
         PROTOCOLS["temporal"], "test", users, pairs([targets[u] for u in users]), none, np.array(candidates), 0, 0.0
     )
-
-
-def test_neighbours_worked_example():
-    at = features([0.0, 10.0, 25.0, None, 90.0])
-    candidates = np.array([True, True, True, True, False])
-    found = neighbours(at, np.array([0, 2, 3, 4]), candidates, count=2)
-    # Song 4 is no candidate, yet has neighbours; song 3 has no audio.
-    assert [each.tolist() for each in found] == [[1, 2], [1, 0], [], [2, 1]]
 
 
 def test_unwanted_worked_example():

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from music_map.errors import UserError
 from music_map.evaluation import ranking
 from music_map.evaluation.pairs import Pairs
-from music_map.evaluation.ranking import default_block_size, embedding_scores, rank
+from music_map.evaluation.ranking import embedding_scores, rank
+from music_map.topk import rows_at_once
 
 USERS, ITEMS = 7, 12
 
@@ -119,5 +120,5 @@ def test_no_users_give_no_lists():
 
 def test_block_size_follows_memory():
     # 128 MiB / (4 bytes x 253,939 songs) = 132 users.
-    assert default_block_size(253_939) == 132
-    assert default_block_size(100) == 2048 and default_block_size(10**9) == 1
+    assert rows_at_once(253_939) == 132
+    assert rows_at_once(100) == 2048 and rows_at_once(10**9) == 1

@@ -51,15 +51,6 @@ def test_agrees_with_a_naive_placement(seed, count, is_unit):
     np.testing.assert_allclose(placed, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_blocks_change_nothing(monkeypatch):
-    rng = np.random.default_rng(0)
-    raw, degree = features(rng.standard_normal((30, 128)), rng.random(30) < 0.9), rng.integers(0, 2, 30) * 1.0
-    whole = cold.nearest(raw, degree, count=3)
-    monkeypatch.setattr(cold, "_BLOCK_COSINES", 40)
-    for one, other in zip(whole, cold.nearest(raw, degree, count=3), strict=True):
-        np.testing.assert_array_equal(np.sort(one), np.sort(other))
-
-
 @pytest.mark.parametrize(("count", "degree"), [(0, [1.0, 0.0]), (3, [1.0, 1.0]), (3, [0.0, 0.0])])
 def test_none_where_there_is_nothing_to_do(count, degree):
     assert cold.nearest(features(np.eye(2, 128), np.ones(2, bool)), np.array(degree), count=count) is None

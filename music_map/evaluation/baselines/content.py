@@ -9,10 +9,8 @@ from music_map.errors import UserError
 from music_map.evaluation.baselines.history import History, decay
 from music_map.evaluation.baselines.settings import AudioKnnSettings
 from music_map.evaluation.ranking import ScoreBlock
+from music_map.model.sound import neighbours
 from music_map.progress import Progress, silent
-
-# Songs whose cosines with all songs are held at once: 2^26 float32, 256 MiB.
-_BLOCK_COSINES = 2**26
 
 
 def artist_popularity(history: History) -> ScoreBlock:
@@ -64,27 +62,12 @@ def audio_knn(history: History, settings: AudioKnnSettings, *, progress: Progres
         profiles = weights @ audio
         return lambda users: profiles[users] @ audio.T
 
-    candidates = np.flatnonzero(features.audio_row >= 0)
-    played = np.intersect1d(np.unique(history.items), candidates)
-    kept = min(settings.num_neighbours, len(played))
-    rows, columns, values = [], [], []
-    at_once = max(1, _BLOCK_COSINES // max(len(played), 1))
-    with progress("audio-kNN", len(candidates), "song") as advance:
-        for start in range(0, len(candidates), at_once):
-            block = candidates[start : start + at_once]
-            cosines = audio[block] @ audio[played].T
-            # A song is no neighbour of itself.
-            cosines[block[:, None] == played[None]] = -np.inf
-            nearest = np.argpartition(-cosines, kept - 1, axis=1)[:, :kept]
-            value = np.take_along_axis(cosines, nearest, axis=1)
-            rows.append(np.repeat(block, kept))
-            columns.append(played[nearest].ravel())
-            values.append(np.maximum(value, 0.0).ravel())
-            advance(len(block))
-    neighbours = sparse.csr_array(
-        (np.concatenate(values), (np.concatenate(columns), np.concatenate(rows))), (history.num_items,) * 2
-    )
-    return lambda users: (weights[users] @ neighbours).toarray()
+    songs = np.flatnonzero(features.audio_row >= 0)
+    near = neighbours(features, songs, np.unique(history.items), count=settings.num_neighbours, progress=progress)
+    row, place = np.nonzero(near.songs >= 0)
+    entries = np.maximum(near.cosines[row, place], 0.0), (near.songs[row, place], songs[row])
+    near_of = sparse.csr_array(entries, (history.num_items, history.num_items))
+    return lambda users: (weights[users] @ near_of).toarray()
 
 
 def _recency(history: History, half_life_days: float) -> sparse.csr_array:
