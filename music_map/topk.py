@@ -11,6 +11,8 @@ import jax.numpy as jnp
 # Of the scores of a block of rows: a CPU is no faster with more, a GPU is kept busy.
 _BLOCK_BYTES, _BLOCK_BYTES_ACCELERATOR = 128 * 2**20, 512 * 2**20
 _MOST_ROWS = 2048
+# Of `top_k` on accelerators.
+ROUNDS = 2
 
 
 def rows_at_once(num_items: int) -> int:
@@ -33,9 +35,8 @@ def top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     Returns:
       scores float32 [B, k], descending, and indices int32 [B, k].
     """
-    return jax.lax.platform_dependent(
-        scores, cpu=functools.partial(_top_k_of_rows, k=k), default=functools.partial(_top_k_in_two_rounds, k=k)
-    )
+    in_rounds = functools.partial(top_k_in_rounds, k=k, rounds=ROUNDS)
+    return jax.lax.platform_dependent(scores, cpu=functools.partial(_top_k_of_rows, k=k), default=in_rounds)
 
 
 def _top_k_of_rows(scores: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
@@ -43,21 +44,25 @@ def _top_k_of_rows(scores: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
     return found, index
 
 
-def _top_k_in_two_rounds(scores: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
+def top_k_in_rounds(scores: jax.Array, *, k: int, rounds: int) -> tuple[jax.Array, jax.Array]:
     """Top-k of the k groups of neighbouring scores whose maxima are highest: these have all of the top k.
 
     Also among equals: of those at the k-th score the lowest indices are wanted, and of groups with equal maxima those
     of the lowest indices are taken.
+
+    Args:
+      scores, k: as for `top_k`.
+      rounds: 1: jax.lax.top_k; otherwise the groups, and then the songs in them, are found with a round less.
     """
     rows, num_items = scores.shape
     # I / g maxima and k g candidates are sorted: fewest at g = sqrt(I / k).
     group = 1 << round(math.log2(math.sqrt(num_items / k)))
-    if group < 4:
+    if rounds == 1 or group < 4:
         return _top_k_of_rows(scores, k=k)
     padded = jnp.pad(scores, ((0, 0), (0, -num_items % group)), constant_values=-jnp.inf)
     grouped = padded.reshape(rows, -1, group)
-    _, best = jax.lax.top_k(grouped.max(axis=2), k)
+    _, best = top_k_in_rounds(grouped.max(axis=2), k=k, rounds=rounds - 1)
     best = jnp.sort(best, axis=1)  # candidates in the order of their indices
     candidates = jnp.take_along_axis(grouped, best[:, :, None], axis=1).reshape(rows, -1)
-    found, at = jax.lax.top_k(candidates, k)
+    found, at = top_k_in_rounds(candidates, k=k, rounds=rounds - 1)
     return found, jnp.take_along_axis(best, at // group, axis=1) * group + at % group
