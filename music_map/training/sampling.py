@@ -111,15 +111,13 @@ def sample_data(graph: BipartiteGraph, *, users: str, items: str) -> SampleData:
 
 def _lower_bound(values: jax.Array, low: jax.Array, high: jax.Array, wanted: jax.Array) -> jax.Array:
     """First position p in [low, high) with values[p] >= wanted, else high; values ascend within each range."""
-    steps = int(values.shape[0]).bit_length()
-
-    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = bounds
-        middle = low + (high - low) // 2
-        right = (low < high) & (values[jnp.minimum(middle, values.shape[0] - 1)] < wanted)
-        return jnp.where(right, middle + 1, low), jnp.where(right | (low >= high), high, middle)
-
-    return jax.lax.fori_loop(0, steps, halve, (low, high))[0]
+    size, at = values.shape[0], low
+    # A single number is carried, so that the unrolled search is a few fused kernels.
+    for step in (1 << k for k in reversed(range(size.bit_length()))):
+        ahead = at + step  # negative where it exceeds int32
+        below = (ahead > at) & (ahead <= high) & (values[jnp.clip(ahead - 1, 0, size - 1)] < wanted)
+        at = jnp.where(below, ahead, at)
+    return at
 
 
 def observed(edges: Csr, users: jax.Array, items: jax.Array, layout: NodeLayout = WHOLE) -> jax.Array:
