@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from music_map.rows import offsets_of, row_of_each, select
+
 
 class Pairs(NamedTuple):
     """Distinct (row, item) pairs; row r owns items[offsets[r]:offsets[r + 1]], ascending.
@@ -32,7 +34,7 @@ class Pairs(NamedTuple):
         """
         keys = np.unique(np.asarray(rows, np.int64) * num_items + np.asarray(items, np.int64))
         sizes = np.bincount(keys // num_items, minlength=num_rows)
-        return cls(_offsets(sizes), (keys % num_items).astype(np.int32))
+        return cls(offsets_of(sizes), (keys % num_items).astype(np.int32))
 
     @property
     def num_rows(self) -> int:
@@ -46,16 +48,12 @@ class Pairs(NamedTuple):
     @property
     def rows(self) -> np.ndarray:
         """The row of each pair, int64 [P], ascending."""
-        return np.repeat(np.arange(self.num_rows), self.sizes)
+        return row_of_each(self.offsets)
 
     def select(self, rows: np.ndarray) -> Pairs:
         """The given rows, in the given order (a row may be given twice), as rows 0, 1, ... of new pairs."""
-        rows = np.asarray(rows, np.int64)
-        sizes = self.sizes[rows]
-        offsets = _offsets(sizes)
-        # Position p of the result lies p - offsets[r] into its row, which starts at self.offsets[rows[r]].
-        shift = np.repeat(self.offsets[rows] - offsets[:-1], sizes)
-        return Pairs(offsets, self.items[np.arange(offsets[-1]) + shift])
+        offsets, at = select(self.offsets, rows)
+        return Pairs(offsets, self.items[at])
 
     def contains(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Whether each (row, item) is among the pairs; a negative item never is.
@@ -81,8 +79,4 @@ class Pairs(NamedTuple):
         """The pairs that `other`, with as many rows, does not hold."""
         keep = ~other.contains(self.rows, self.items)
         sizes = np.bincount(self.rows[keep], minlength=self.num_rows)
-        return Pairs(_offsets(sizes), self.items[keep])
-
-
-def _offsets(sizes: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+        return Pairs(offsets_of(sizes), self.items[keep])

@@ -22,6 +22,7 @@ from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.protocols import MIN_PLAYED_PCT, PROTOCOLS, RankingTask, relevant
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.preprocess.dataset import Events
+from music_map.rows import offsets_of, select
 
 SESSION_GAP = 1_800
 SEED_COUNTS = (1, 5, 10, 25, 100)
@@ -54,10 +55,8 @@ class Sessions(NamedTuple):
 
     def select(self, rows: np.ndarray) -> Sessions:
         """Some of the sessions, in the given order."""
-        sizes = self.sizes[rows]
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-        shift = np.repeat(self.offsets[rows] - offsets[:-1], sizes)
-        return Sessions(self.users[rows], offsets, self.items[np.arange(offsets[-1]) + shift])
+        offsets, at = select(self.offsets, rows)
+        return Sessions(self.users[rows], offsets, self.items[at])
 
 
 def sessions_of(events: Events, *, min_played_pct: int = MIN_PLAYED_PCT, gap: int = SESSION_GAP) -> Sessions:
@@ -80,8 +79,7 @@ def sessions_of(events: Events, *, min_played_pct: int = MIN_PLAYED_PCT, gap: in
     _, first = np.unique(session * (1 + int(item.max(initial=0))) + item, return_index=True)
     first = np.sort(first)
     _, at, sizes = np.unique(session[first], return_index=True, return_counts=True)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-    return Sessions(user[first][at].astype(np.int32), offsets, item[first].astype(np.int32))
+    return Sessions(user[first][at].astype(np.int32), offsets_of(sizes), item[first].astype(np.int32))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 
 from music_map.errors import UserError
+from music_map.rows import offsets_of
 
 
 class BipartiteGraph(NamedTuple):
@@ -89,7 +90,7 @@ def from_edges(
     rejected = _sorted(negatives, num_users, num_items, "negative edge")
     item_order, item_offsets = _by_item(edges.item, num_items)
     return BipartiteGraph(
-        user_offsets=_offsets(edges.user, num_users),
+        user_offsets=offsets_of(np.bincount(edges.user, minlength=num_users)),
         user=edges.user,
         item=edges.item,
         weight=edges.weight,
@@ -128,15 +129,9 @@ def _sorted(edges: Edges, num_users: int, num_items: int, name: str) -> Edges:
     return Edges(user, item, weight)
 
 
-def _offsets(index: np.ndarray, size: int) -> np.ndarray:
-    offsets = np.zeros(size + 1, np.int64)
-    np.cumsum(np.bincount(index, minlength=size), out=offsets[1:])
-    return offsets
-
-
 def _by_item(item: np.ndarray, num_items: int) -> tuple[np.ndarray, np.ndarray]:
     """Positions of the edges sorted by song (stable), and the offsets of each song among them."""
-    return stable_order(item, num_items), _offsets(item, num_items)
+    return stable_order(item, num_items), offsets_of(np.bincount(item, minlength=num_items))
 
 
 def stable_order(index: np.ndarray, size: int) -> np.ndarray:

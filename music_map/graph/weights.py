@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from music_map.decay import decay
 from music_map.graph.bipartite import Edges
 from music_map.graph.settings import GraphSettings
 from music_map.preprocess.dataset import DISLIKE, LIKE, LISTEN, Events, Withdrawals
@@ -41,13 +42,14 @@ def temporal_weight(timestamp: np.ndarray, *, now: int, half_life_days: float | 
       timestamp: [E], seconds, at most `now`.
       now: seconds; an event at `now` weighs 1.
       half_life_days: None: 1 for all.
+
     Returns:
       float64 [E], in [0, 1].
     """
     if half_life_days is None:
         return np.ones(timestamp.shape)
     age_days = (now - timestamp.astype(np.int64)) / SECONDS_PER_DAY
-    return np.exp2(-age_days / half_life_days)
+    return decay(age_days, half_life_days)
 
 
 def event_weight(events: Events, settings: GraphSettings, *, now: int) -> np.ndarray:

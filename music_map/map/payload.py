@@ -22,6 +22,7 @@ from music_map.map.metadata import Column, Metadata
 from music_map.playlist.heads import Heads, to_json
 from music_map.retrieval.export import Export
 from music_map.retrieval.filters import Filters, allowed_songs
+from music_map.rows import select
 
 FORMAT_VERSION = 1
 # Of the byte "flags".
@@ -69,10 +70,7 @@ def songs_of(export: Export, rows: np.ndarray) -> Export:
     parts = {name: getattr(export, name)[rows] for name in ("item_ids", "item_embeddings", "recommendable")}
     parts |= {name: getattr(export, name)[rows] for name in ("listeners", "has_audio")}
     for offsets, values in (("artist_offsets", "artists"), ("album_offsets", "albums")):
-        old = getattr(export, offsets)
-        size = np.diff(old)[rows]
-        parts[offsets] = np.concatenate([[0], np.cumsum(size)]).astype(old.dtype)
-        at = np.repeat(old[:-1][rows] - parts[offsets][:-1], size) + np.arange(int(size.sum()))
+        parts[offsets], at = select(getattr(export, offsets), rows)
         parts[values] = getattr(export, values)[at]
     return export._replace(**parts)
 

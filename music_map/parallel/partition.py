@@ -16,6 +16,7 @@ import numpy as np
 
 from music_map.errors import UserError
 from music_map.graph.bipartite import BipartiteGraph
+from music_map.rows import select
 
 # Any number of devices that divides it can share the parts.
 NUM_PARTS = 64
@@ -151,9 +152,7 @@ class GraphInMemory:
 
 def positions(offsets: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     """offsets[v]:offsets[v + 1] of each node in turn, as one array; node N, an empty slot, has none."""
-    degree = _at(np.diff(offsets), nodes)
-    before = np.cumsum(degree) - degree
-    return np.repeat(_at(offsets[:-1], nodes) - before, degree) + np.arange(degree.sum())
+    return select(np.append(offsets, offsets[-1]), nodes)[1]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from music_map.preprocess.ids import IdIndex
 from music_map.progress import Progress
 from music_map.raw.reader import BATCH_ROWS, Table, open_parquet, record_batches
 from music_map.raw.schema import AUDIO_DIM, EMBEDDINGS
+from music_map.rows import offsets_of
 from music_map.storage import ArrayWriter, npy_header
 
 # 128 floats a row: 8,192 rows are 4 MiB of float32.
@@ -176,8 +177,6 @@ def write_mapping(
     # A pair listed twice is one pair.
     pair = np.unique(songs.astype(np.int64) * max(len(ids), 1) + group)
     song, group = np.divmod(pair, max(len(ids), 1))
-    offsets = np.zeros(len(items) + 1, np.int64)
-    np.cumsum(np.bincount(song, minlength=len(items)), out=offsets[1:])
-    writer.write(f"{name}_offsets", offsets)
+    writer.write(f"{name}_offsets", offsets_of(np.bincount(song, minlength=len(items))))
     writer.write(f"{name}s", group.astype(np.int32))
     return ids

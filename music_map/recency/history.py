@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from music_map import rows as compressed
+from music_map.decay import decay
 from music_map.preprocess.dataset import DISLIKE, LIKE, Events
 from music_map.storage import ArrayFolder, ArrayWriter
 
@@ -210,7 +211,7 @@ def read_users(histories: Histories, users: np.ndarray, *, now: int, num_items: 
         total(kind == DISLIKE) > 0,
         np.log(np.maximum(plays, 1.0) / np.maximum(sizes, 1))[rows],
     ]
-    starts = [total(strength * np.exp2(-since / half_life)) for half_life in WALK_HALF_LIVES]
+    starts = [total(strength * decay(since, half_life)) for half_life in WALK_HALF_LIVES]
     starts = [start / np.maximum(np.bincount(rows, start, num_rows), 1e-12)[rows] for start in starts]
     stacked = (np.stack(columns, axis=1).astype(np.float32) for columns in (features, starts))
     return UserLists(pairs, items.astype(np.int32), *stacked, latest)

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from music_map import rows as compressed
+from music_map.decay import decay
 from music_map.errors import UserError
 from music_map.model.propagation import Csr
 from music_map.preprocess.dataset import Events, ItemFeatures
@@ -103,9 +104,9 @@ class Moment:
             raise UserError(
                 f"now={now} is earlier than {self.now}, the last second that the model knows; give a later one"
             )
-        decay = np.exp2(-(now - self.now) / HOUR / np.array(TREND_HALF_LIVES))
+        since = decay((now - self.now) / HOUR, np.array(TREND_HALF_LIVES))
         oldest = np.where(self.first < 0, 0.0, np.maximum((now - self.first) / HOUR, MIN_AGE))
-        columns = [np.log1p(self.plays * decay), np.log1p(self.total.astype(np.float64))[:, None]]
+        columns = [np.log1p(self.plays * since), np.log1p(self.total.astype(np.float64))[:, None]]
         columns += [np.log1p(np.diff(self.user_offsets))[:, None], np.log(np.maximum(oldest, 1.0))[:, None]]
         return np.concatenate(columns, axis=1).astype(np.float32)
 
@@ -170,7 +171,7 @@ def observe(events: Events, features: ItemFeatures, *, now: int, num_users: int,
         part = before(Events(*(column[ends[low] : ends[high]] for column in events)), now)
         age, strength = event_age(part.timestamp, now), engagement(part.kind, part.played_pct)
         recent = np.stack(
-            [np.bincount(part.item, strength * np.exp2(-age / h), minlength=num_items) for h in TREND_HALF_LIVES]
+            [np.bincount(part.item, strength * decay(age, h), minlength=num_items) for h in TREND_HALF_LIVES]
         )
         oldest = np.full(num_items, np.iinfo(np.int64).max)
         np.minimum.at(oldest, part.item, part.timestamp.astype(np.int64))

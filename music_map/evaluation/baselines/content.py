@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from music_map.errors import UserError
-from music_map.evaluation.baselines.history import History, decay
+from music_map.evaluation.baselines.history import History, decay_since
 from music_map.evaluation.baselines.settings import AudioKnnSettings
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.model.sound import neighbours
@@ -79,5 +79,5 @@ def _recency(history: History, half_life_days: float) -> sparse.csr_array:
     latest = np.zeros(history.num_users, np.int64)
     np.maximum.at(latest, history.users, history.timestamps.astype(np.int64))
     users = history.users[last]
-    weights = decay(latest[users], history.timestamps[last], half_life_days).astype(np.float32)
+    weights = decay_since(latest[users], history.timestamps[last], half_life_days).astype(np.float32)
     return sparse.csr_array((weights, (users, history.items[last])), (history.num_users, history.num_items))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from music_map.decay import decay
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.protocols import Relevance, relevant
 from music_map.preprocess.dataset import Events, ItemFeatures
@@ -64,6 +65,6 @@ def binary_matrix(pairs: Pairs, num_items: int) -> sparse.csr_array:
     )
 
 
-def decay(now: np.ndarray | int, timestamps: np.ndarray, half_life_days: float) -> np.ndarray:
+def decay_since(now: np.ndarray | int, timestamps: np.ndarray, half_life_days: float) -> np.ndarray:
     """2^(-(now - t) / half-life), float64; `timestamps` are unsigned, so the difference is taken in float64."""
-    return np.exp2((timestamps.astype(np.float64) - now) / (half_life_days * 86_400.0))
+    return decay(now - timestamps.astype(np.float64), half_life_days * 86_400.0)

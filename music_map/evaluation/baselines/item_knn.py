@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from scipy import sparse
 
-from music_map.evaluation.baselines.history import History, binary_matrix, decay
+from music_map.evaluation.baselines.history import History, binary_matrix, decay_since
 from music_map.evaluation.baselines.settings import ItemKnnDecaySettings, ItemKnnSettings
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.ranking import ScoreBlock
@@ -119,7 +119,7 @@ def item_knn_decay(history: History, settings: ItemKnnDecaySettings) -> ScoreBlo
     last = np.zeros(history.num_users, np.int64)
     np.maximum.at(last, users, timestamps.astype(np.int64))
     # coo -> csr adds up the events of a pair.
-    weights = decay(last[users], timestamps, settings.half_life_days).astype(np.float32)
+    weights = decay_since(last[users], timestamps, settings.half_life_days).astype(np.float32)
     recency = sparse.csr_array(sparse.coo_array((weights, (users, items)), shape))
     counts = sparse.csr_array(sparse.coo_array((np.ones(len(users), np.float32), (users, items)), shape))
     norms = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=0)).ravel())

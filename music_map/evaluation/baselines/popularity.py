@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from music_map.evaluation.baselines.history import History, decay
+from music_map.evaluation.baselines.history import History, decay_since
 from music_map.evaluation.ranking import ScoreBlock
 
 
@@ -27,7 +27,7 @@ def decayed_popularity(history: History, *, half_life_days: float) -> ScoreBlock
 
     The Yambda paper's decay of 0.9 per h hours is a half-life of h * ln 2 / ln(1 / 0.9) = 6.58 h hours.
     """
-    weights = decay(history.train_end, history.timestamps, half_life_days)
+    weights = decay_since(history.train_end, history.timestamps, half_life_days)
     return _same_for_all(np.bincount(history.items, weights, minlength=history.num_items))
 
 
