@@ -108,6 +108,7 @@ def convert_logs(
     """
     folder = _folder(raw_dir, size)
     _check_free(folder, raw_dir, mapping, overwrite)
+    mapping = _without_names(inputs, mapping)
     with disk_errors(folder), new_folder(folder) as temporary, _Log(temporary, mapping, memory) as log:
         with progress("read", None, "row") as advance:
             for kind, path in _each(inputs):
@@ -133,6 +134,7 @@ def preview_logs(
     """
     folder = _folder(raw_dir, size)
     _check_free(folder, raw_dir, mapping, overwrite)
+    mapping = _without_names(inputs, mapping)
     with tempfile.TemporaryDirectory() as temporary, _Log(Path(temporary), mapping, MEMORY) as log:
         for kind, path in _each(inputs):
             next(log.read(path, kind, **_options(source, kind)), None)
@@ -144,6 +146,14 @@ def _each(inputs: Mapping[str, Sequence[Path | str]]) -> Iterator[tuple[str, Pat
         for given in paths:
             for path in files_of(given):
                 yield kind, path
+
+
+def _without_names(inputs: Mapping[str, Sequence[Path | str]], mapping: ColumnMapping) -> ColumnMapping:
+    """The mapping of a log whose names stand in files of their own: the events' files may lack them."""
+    if not inputs.get(SONGS):
+        return mapping
+    names = (name for role, names in mapping.columns(SONGS).items() if role != "item" for name in names)
+    return dataclasses.replace(mapping, optional=(*mapping.optional, *names))
 
 
 def _options(source: Mapping[str, Any] | None, kind: str) -> dict[str, Any]:
@@ -292,11 +302,9 @@ class _Log:
     def _finish(self, progress: Progress) -> Summary:
         con, mapping = self._con, self._mapping
         times = self._times()
-        values = Judgement.of(mapping, times)
-        kept = ", ".join(f'"{role}"' for role in self._roles if role in ("user", *SONG_ROLES))
-        con.execute(
-            f"create table judged as select file::bigint << 40 | row as place, {kept}, {values.columns} from rows"
-        )
+        kept = [role for role in self._roles if role in ("user", *SONG_ROLES)]
+        values = Judgement.of(mapping, times, kept=kept)
+        con.execute(f"create table judged as {values.query}")
         ignored, first, last, most_played = self._settle(values)
         events = {
             KINDS[kind]: count
@@ -346,8 +354,8 @@ class _Log:
         return summary
 
     def _rare(self, role: str) -> int:
-        rows = f"""select count(*) as n from judged join ids_{role} on raw = "{role}" where good group by number"""
-        return self._con.execute(f"select count_if(n < {FEW}) from ({rows})").fetchone()[0]
+        events = f"select sum(n) as events from ids_{role} group by number"
+        return self._con.execute(f"select count_if(events < {FEW}) from ({events})").fetchone()[0]
 
     def _times(self) -> dict[Times, list[int]]:
         """The files by how their times are read."""
@@ -391,9 +399,9 @@ class _Log:
         con = self._con
         rows = "good or event is null" if role in _MAPPINGS else "good"
         con.execute(
-            f"""create table seen as select distinct "{role}" as raw from judged where {rows};
+            f"""create table seen as select "{role}" as raw, count(*) as n from judged where {rows} group by raw;
             delete from seen where {missing(self._mapping, "raw")};
-            create table ids_{role} as select raw, raw as id, 0::ubigint as number from seen; drop table seen"""
+            create table ids_{role} as select raw, n, raw as id, 0::ubigint as number from seen; drop table seen"""
         )
         # Integers that were written as floats (1.0 beside 1) are the integers, where ids are mostly numbers.
         con.execute(
@@ -414,7 +422,7 @@ class _Log:
             raise UserError(f"{count} different ids: at most 4294967296 can be numbered")
         number = "id::ubigint" if whole else "dense_rank() over (order by id) - 1"
         con.execute(
-            f"create or replace table ids_{role} as select raw, id, ({number})::uinteger as number from ids_{role}"
+            f"create or replace table ids_{role} as select raw, n, id, ({number})::uinteger as number from ids_{role}"
         )
         return count, whole
 
@@ -435,7 +443,9 @@ class _Log:
     def _write(self, name: str, query: str, schema: pa.Schema, advance: Callable[[int], object] | None = None) -> Path:
         """Writes the rows of a query, batch by batch."""
         path = self._folder / f"{name}.parquet"
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        # A dictionary of times would be nearly as long as the column.
+        repeating = [column for column in schema.names if column != "timestamp"]
+        with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeating) as writer:
             for batch in self._con.sql(query).to_arrow_reader(_ROW_GROUP):
                 writer.write_table(pa.Table.from_batches([batch]).cast(schema))
                 if advance:

@@ -167,7 +167,7 @@ def movielens(paths: Sequence[Path]) -> Import:
             movies["header"] = [item, title, *(f"column {n}" for n in range(22))]
         movies["encoding"] = "latin-1"
     songs = [path for path in {file.with_name(name) for file in files} if path.is_file()]
-    columns = {"user": user, "item": item, "time": time, "played": rating, "played_unit": "stars", "optional": (title,)}
+    columns = {"user": user, "item": item, "time": time, "played": rating, "played_unit": "stars"}
     source = {"listens": {"file_format": "csv"} | ratings, "songs": {"file_format": "csv"} | movies}
     return Import({"listens": files, "songs": songs}, columns | ({"title": title} if songs else {}), source)
 
@@ -189,7 +189,7 @@ def recbole(paths: Sequence[Path]) -> Import:
         if title is None:
             songs = []
         else:
-            columns |= {"title": title, "optional": (title,)}
+            columns["title"] = title
     return Import({"listens": files, "songs": songs}, columns, {"file_format": "recbole"})
 
 

@@ -12,7 +12,6 @@ from music_map.errors import UserError
 
 # Seconds of the year 5138 are milliseconds of 1973: between the units lie three powers of ten.
 _UNITS = {"s": (0.0, 1e11, 1), "ms": (1e11, 1e14, 10**3), "us": (1e14, 1e17, 10**6), "ns": (1e17, 1e19, 10**9)}
-NUMBER = r"[+-]?[0-9]{1,19}(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?"
 _DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _NAIVE = _DAY + r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?)?"
 _ZONED = _DAY + r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)? ?([Zz]|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2})?)"
@@ -35,7 +34,8 @@ class Times(NamedTuple):
     """How the times of a file are read.
 
     Attributes:
-      sql: an expression of the column "time" whose value is whole seconds since 1970, null where there is none.
+      sql: an expression of the columns "time" and time_number, its `number`, whose value is whole seconds since 1970,
+        null where there is none.
       rule: what a good value is.
       note: a remark on what was concluded.
     """
@@ -48,6 +48,13 @@ class Times(NamedTuple):
 def literal(text: str) -> str:
     """A string as SQL."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def number(column: str) -> str:
+    """SQL, the value of a column that is a number, else null."""
+    value = f'try_cast("{column}" as double)'
+    # To the engine "1_000", "nan" and "inf" are numbers, too.
+    return f"(case when isfinite({value}) and not contains(\"{column}\", '_') then {value} end)"
 
 
 def judge(con: duckdb.DuckDBPyConnection, mapping: ColumnMapping, rows: str, name: str, *, typed: bool) -> Times:
@@ -74,14 +81,14 @@ def judge(con: duckdb.DuckDBPyConnection, mapping: ColumnMapping, rows: str, nam
         with known as ({known}),
           parsed as (
             select v, length(v) as len,
-              case when regexp_full_match(v, {literal(NUMBER)}) then try_cast(v as double) end as d,
+              {number("v")} as d,
               v >= '19' and v < '21' and regexp_full_match(v, {literal(_COMPACT_REGEX)}) as c
             from known where v is not null)
         select count(*), count(d), count_if(d is null and starts_with(substr(v, 5), '-')),
           count_if(d >= 20000 and d < 60000), min(d), max(d), {bands}, {lengths} from parsed
     """).fetchone()
     if mapping.time_unit != "auto":
-        return Times(*_number(mapping.time_unit, auto=False, clean=numbers == count))
+        return Times(*_number(mapping.time_unit, auto=False))
     if not count or dates >= numbers:
         return Times(*_iso(mapping))
     of_unit, of_length = counts[: len(_UNITS)], dict(zip((4, 6, *_COMPACT), counts[len(_UNITS) :], strict=True))
@@ -101,7 +108,7 @@ def judge(con: duckdb.DuckDBPyConnection, mapping: ColumnMapping, rows: str, nam
         raise UserError(f"{doubt}Excel's days since 1900 or seconds; give --time_unit=excel or --time_unit=s")
     # Of units that are as frequent, the later one: its values are no small numbers of the other.
     unit = max(zip(of_unit, range(len(_UNITS)), _UNITS, strict=True))[2] if any(of_unit) else "s"
-    return Times(*_number(unit, auto=True, clean=numbers == count))
+    return Times(*_number(unit, auto=True))
 
 
 def check_zone(con: duckdb.DuckDBPyConnection, zone: str) -> None:
@@ -140,14 +147,12 @@ def _compact(mapping: ColumnMapping, length: int) -> tuple[str, str]:
     return _seconds(_local(f"({told})", mapping.time_zone)), f"a date as {_COMPACT[length]}, as the other rows are"
 
 
-def _number(unit: str, *, auto: bool, clean: bool) -> tuple[str, str]:
-    value = 'try_cast("time" as double)'
-    # What is a number to the engine is not always one in a log: "nan", "1_000".
-    number = "true" if clean else f'regexp_full_match("time", {literal(NUMBER)})'
+def _number(unit: str, *, auto: bool) -> tuple[str, str]:
+    value = "time_number"
     if unit == "excel":
         days = f"round(({value} - {_EXCEL_EPOCH}) * 86400)::bigint"
         return (
-            f"(case when {number} and {value} >= {_EXCEL_EPOCH} and {value} < 80000 then {days} end)",
+            f"(case when {value} >= {_EXCEL_EPOCH} and {value} < 80000 then {days} end)",
             "Excel's days, from 25569 (1970)",
         )
     low, high, factor = _UNITS[unit]
@@ -161,7 +166,7 @@ def _number(unit: str, *, auto: bool, clean: bool) -> tuple[str, str]:
     inside = f"{value} >= {low} and {value} < {high}" if auto else f"{value} >= 0 and {value} < {2**32 * factor}"
     told = "as most rows are (give --time_unit where that is wrong)" if auto else "(--time_unit)"
     return (
-        f"(case when {number} and {inside} then ({whole})::bigint end)",
+        f"(case when {inside} then ({whole})::bigint end)",
         f"a time in {unit}, {told}, before the year 2106",
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from music_map.convert.settings import IGNORED, SONGS, ColumnMapping
-from music_map.convert.times import NUMBER, Times, literal
+from music_map.convert.times import Times, literal, number
 from music_map.raw.layout import EVENTS
 
 # What a row is, by number.
@@ -16,7 +16,7 @@ _YES, _NO = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "n
 _PERCENT = {"percent": 1.0, "fraction": 100.0, "stars": 20.0}
 _PER_SECOND = {"seconds": 1, "milliseconds": 1000}
 _LONGEST = 1000
-_SHORT = f"an id of at most {_LONGEST:,} characters"
+_SHORT = f"an id of at most {_LONGEST:,} bytes"
 _AT_LEAST_0 = "a number of at least 0"
 
 
@@ -24,20 +24,20 @@ class Judgement(NamedTuple):
     """How rows are judged.
 
     Attributes:
-      columns: SQL, the columns event (its kind; null where a row describes a song or its kind is not known), used (not
-        to be ignored), seconds, chosen, length, played_value, percent, problem (the number of the first thing that is
-        wrong), and good (used, and nothing is wrong).
+      query: SQL, of the table of rows: place (file and row), the kept columns, event (its kind; null where a row
+        describes a song or its kind is not known), used (not to be ignored), seconds, chosen, length, played_value,
+        percent, problem (the number of the first thing that is wrong), and good (used, and nothing is wrong).
       problems: (role, what a good value is) by number.
       times: files by how their times are read.
     """
 
-    columns: str
+    query: str
     problems: list[tuple[str, str]]
     times: Mapping[Times, Sequence[int]]
 
     @classmethod
-    def of(cls, mapping: ColumnMapping, times: Mapping[Times, Sequence[int]]) -> Judgement:
-        """The judgement of files whose times are read as `times` says."""
+    def of(cls, mapping: ColumnMapping, times: Mapping[Times, Sequence[int]], *, kept: Sequence[str]) -> Judgement:
+        """The judgement of files whose times are read as `times` says; the columns `kept` stay as they are."""
         event = f"case when kind <> {_SONG} then kind end"
         if mapping.type:
             words = " ".join(f"when {literal(word)} then {KINDS.index(kind)}" for word, kind in mapping.types.items())
@@ -55,7 +55,7 @@ class Judgement(NamedTuple):
                 f"one of {', '.join(mapping.types)} (--types=VALUE:KIND adds others)",
             ),
             *((f"{used} and {missing(mapping, role)}", role, "an id") for role in ("user", "item")),
-            *((f'{used} and length("{role}") > {_LONGEST}', role, _SHORT) for role in ("user", "item")),
+            *((f'{used} and strlen("{role}") > {_LONGEST}', role, _SHORT) for role in ("user", "item")),
             (f"{used} and (seconds is null or seconds >= {2**32})", "time", "a time"),
         ]
         if mapping.organic:
@@ -77,15 +77,18 @@ class Judgement(NamedTuple):
             else:
                 percent = f"case when played_value >= {mapping.played_threshold * per_second} then 100.0 else 0.0 end"
 
-        wrong = " ".join(f"when {told} then {number}" for number, (told, _, _) in enumerate(problems))
+        wrong = " ".join(f"when {told} then {place}" for place, (told, _, _) in enumerate(problems))
+        # One layer for each thing that others are made of: the engine computes a layer once.
         return cls(
-            f"""({event})::utinyint as event, {used} as used, (case {seconds} end)::bigint as seconds,
+            f"""select file::bigint << 40 | row as place, {_list(f'"{role}"' for role in kept)}, event, used, seconds,
               coalesce({chosen}, 1)::utinyint as chosen,
               (case when {listen} then least(round({length}), {2**32 - 1}) else 0 end)::uinteger as length,
-              {played} as played_value,
-              least(round(coalesce({percent}, 0)), {2**16 - 1})::usmallint as percent,
-              case {wrong} end as problem,
-              problem is null and coalesce({used}, false) as good""",
+              played_value, least(round(coalesce({percent}, 0)), {2**16 - 1})::usmallint as percent, problem,
+              problem is null and coalesce(used, false) as good
+            from (select *, event <> {_IGNORED} as used, case {wrong} end as problem
+            from (select *, ({event})::utinyint as event, (case {seconds} end)::bigint as seconds,
+              {played} as played_value
+            from (select *, {number("time")} as time_number from rows)))""",
             [(role, rule) for _, role, rule in problems],
             times,
         )
@@ -102,7 +105,4 @@ def _list(values: object) -> str:
 
 def _number(column: str) -> str:
     """A number of at least 0, null where there is none."""
-    value = f'try_cast("{column}" as double)'
-    return (
-        f'(case when regexp_full_match("{column}", {literal(NUMBER)}) and {value} between 0 and 1e300 then {value} end)'
-    )
+    return f"(case when {number(column)} >= 0 then {number(column)} end)"

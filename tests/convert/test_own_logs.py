@@ -15,6 +15,7 @@ from music_map.convert.build import convert_logs
 from music_map.convert.ids import IdTable
 from music_map.convert.settings import ColumnMapping
 from music_map.errors import UserError
+from music_map.raw.layout import item_file
 from music_map.raw.reader import open_events, user_chunks
 from music_map.raw.schema import EVENT_SCHEMAS, LISTENS
 
@@ -297,3 +298,81 @@ def test_what_does_not_fit_into_memory_goes_to_the_disk(tmp_path):
         np.testing.assert_array_equal(found[name].to_numpy(), table[column][order])
     assert sorted(path.name for path in (tmp_path / "raw/flat/own").iterdir()) == ["listens.parquet"]
     list(open_events(tmp_path / "raw", "own")["listens"].batches(LISTENS.names))
+
+
+def artist_names(tmp_path):
+    folder = tmp_path / "raw/flat/own"
+    song, artist = (
+        {row["number"]: row["id"] for row in pq.read_table(folder / f"{name}_ids.parquet").to_pylist()}
+        for name in ("song", "artist")
+    )
+    pairs = pq.read_table(item_file(tmp_path / "raw", "own", "artist_item_mapping")).to_pylist()
+    return {(song[row["item_id"]], artist[row["artist_id"]]) for row in pairs}
+
+
+def test_overwriting_replaces_all_of_the_old_conversion(tmp_path):
+    text = "user_id,track,played_at,who\n1,b,5,Nico\n1,c,6,Abba\n"
+    convert(tmp_path, text, artist="who")
+    assert artist_names(tmp_path) == {("b", "Nico"), ("c", "Abba")}
+    # At the hub's place there is a link to it.
+    shared = tmp_path / "raw/artist_item_mapping.parquet"
+    assert shared.is_symlink() and pq.read_table(shared).num_rows == 2
+    files = {"listens": [tmp_path / "plays.csv"]}
+    (tmp_path / "plays.csv").write_text("user_id,track,played_at,who\n1,a,4,Cher\n1,b,5,Nico\n")
+    with pytest.raises(UserError, match="is there already; give --overwrite"):
+        convert_logs(files, tmp_path / "raw", ColumnMapping(**COLUMNS, artist="who"))
+    convert_logs(files, tmp_path / "raw", ColumnMapping(**COLUMNS, artist="who"), overwrite=True)
+    assert artist_names(tmp_path) == {("a", "Cher"), ("b", "Nico")} and pq.read_table(shared).num_rows == 2
+    # Another log in the same folder keeps its own; this one, without artists now, has none.
+    convert_logs(files, tmp_path / "raw", ColumnMapping(**COLUMNS, artist="who"), size="other")
+    convert_logs(files, tmp_path / "raw", ColumnMapping(**COLUMNS), overwrite=True)
+    assert not item_file(tmp_path / "raw", "own", "artist_item_mapping").exists()
+    assert pq.read_table(item_file(tmp_path / "raw", "other", "artist_item_mapping")).num_rows == 2
+
+
+def test_mappings_of_an_earlier_version_are_no_longer_read(tmp_path):
+    text = "user_id,track,played_at,who\n1,b,5,Nico\n"
+    shared = tmp_path / "raw/artist_item_mapping.parquet"
+    shared.parent.mkdir()
+    pq.write_table(pa.table({"artist_id": pa.array([9], pa.uint32()), "item_id": pa.array([0], pa.uint32())}), shared)
+    with pytest.raises(UserError, match=r"artist_item_mapping.parquet: its songs may be numbered otherwise"):
+        convert(tmp_path, text)
+    convert_logs(
+        {"listens": [tmp_path / "plays.csv"]}, tmp_path / "raw", ColumnMapping(**COLUMNS, artist="who"), overwrite=True
+    )
+    assert artist_names(tmp_path) == {("b", "Nico")} and pq.read_table(shared)["artist_id"].to_pylist() == [0]
+
+
+def test_names_of_songs_artists_and_albums(tmp_path):
+    text = (
+        "user_id,track,played_at,name,band,record\n"
+        "1,7,1,Blue,Nico,LP\n1,7,2,Blue (live),Nico,LP\n2,7,3,Blue,Nico,\n2,9,4,,Abba,LP\n"
+    )
+    summary = convert(tmp_path, text, title="name", artist_name="band", album_name="record")
+
+    def table(role):
+        return pq.read_table(summary.tables[role]).to_pylist()
+
+    assert table("item") == [
+        {"number": 7, "id": "7", "title": "Blue", "artist": "Nico", "album": "LP"},
+        {"number": 9, "id": "9", "title": None, "artist": "Abba", "album": "LP"},
+    ]
+    assert table("artist") == [{"number": 0, "id": "Abba", "name": "Abba"}, {"number": 1, "id": "Nico", "name": "Nico"}]
+    # Two records of one name are two.
+    assert [row["id"] for row in table("album")] == ["Abba - LP", "Nico - LP"]
+    assert summary.numbered == ["artist", "album"] and "user" not in summary.tables
+
+
+def test_files_that_describe_songs(tmp_path):
+    (tmp_path / "songs.csv").write_text("track,name,band\n9,Never played,Abba\n7,Blue,Nico\n")
+    (tmp_path / "plays.csv").write_text("user_id,track,played_at\n1,7,1\n1,8,2\n")
+    files = {"listens": [tmp_path / "plays.csv"], "songs": [tmp_path / "songs.csv"]}
+    mapping = ColumnMapping(**COLUMNS, title="name", artist_name="band")
+    summary = convert_logs(files, tmp_path / "raw", mapping)
+    assert summary.num_items == 2
+    assert pq.read_table(summary.tables["item"]).to_pylist() == [
+        {"number": 7, "id": "7", "title": "Blue", "artist": "Nico"},
+        {"number": 8, "id": "8", "title": None, "artist": None},
+    ]
+    pairs = pq.read_table(tmp_path / "raw/flat/own/artist_item_mapping.parquet")["item_id"].to_pylist()
+    assert pairs == [7]
