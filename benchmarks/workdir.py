@@ -42,7 +42,7 @@ def make_workdir(folder: Path, *, num_songs: int, num_users: int) -> Path:
         item_ids=np.arange(num_songs, dtype=np.uint32),
         user_embeddings=songs[rng.integers(0, num_songs, num_users)],
         item_embeddings=songs,
-        item_degree=rng.geometric(0.02, num_songs),
+        listeners=rng.geometric(0.02, num_songs),
         features=features,
     )
     heard = np.sort(rng.integers(0, num_songs, (num_users, 500)), axis=1).astype(np.int32)

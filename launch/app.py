@@ -24,7 +24,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 # Before jax and its native libraries load. Level 3: XLA logs an error for each cached CPU program on processors with
 # AVX-512 (jax-ml/jax#38445), and what matters arrives as an exception.
@@ -40,6 +40,10 @@ from launch.terminal import USER_ERROR as USER_ERROR
 from music_map.errors import UserError
 from music_map.reporter import Reporter
 from music_map.text import printable, printable_lines
+
+if TYPE_CHECKING:
+    from music_map.evaluation.baselines.settings import Settings
+    from music_map.run.config import Config
 
 # Flags defined here are listed by --help as the command's own.
 flags.disclaim_key_flags()
@@ -69,12 +73,6 @@ _SECTIONS: list[usage.Section] = []
 def section(title: str) -> None:
     """Puts the flags that are defined from here on under a title of their own in --help."""
     _SECTIONS.append(usage.Section(title, frozenset(flags.FLAGS)))
-
-
-def size_text(size: int) -> str:
-    """Bytes in the unit that suits: "3.1 MB"."""
-    power = next((n for n in range(4) if size < 1000 ** (n + 1)), 4)
-    return f"{size:,} B" if power == 0 else f"{size / 1000**power:,.1f} {'kMGT'[power - 1]}B"
 
 
 def _is_on(flag: flags.FlagHolder) -> bool:
@@ -346,8 +344,49 @@ def check_split(name: str) -> None:
         raise UserError(f"--split={name}: must be val or test")
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON-able values."""
-    return {
-        k: to_dict(v) if hasattr(v, "items") else (list(v) if isinstance(v, tuple) else v) for k, v in config.items()
-    }
+def read_config(holder: flags.FlagHolder) -> Config:
+    """The configuration that --config and its overrides give, checked."""
+    from music_map.run.config import from_dict
+
+    return from_dict(holder.value.to_dict())
+
+
+@contextlib.contextmanager
+def naming(flag: str) -> Iterator[None]:
+    """Within, a UserError is about the flag's value: its message begins with --FLAG."""
+    try:
+        yield
+    except UserError as e:
+        raise type(e)(f"--{flag}: {e}") from e
+
+
+def protocol_of(config: Config, given: str | None) -> str:
+    """--protocol, or the run's own. Raises UserError where it is unknown or the data cannot answer it."""
+    from music_map.run.run import check_protocol
+
+    protocol = config.eval.protocol if given is None else given
+    with naming("protocol"):
+        check_protocol(config, protocol)
+    return protocol
+
+
+def baselines_of(config: Config, protocol: str, given: Sequence[str] | None) -> tuple[str, ...]:
+    """--baselines, or those of the configuration that apply. Raises UserError where one cannot be had."""
+    from music_map.run.evaluate import baseline_names
+
+    with naming("baselines"):
+        return baseline_names(config, protocol, given)
+
+
+def baseline_settings(given: str | None) -> dict[str, Settings] | None:
+    """The settings in the file of --baseline_settings; None where it is not given."""
+    from music_map.run.evaluation import read_baseline_settings
+
+    return None if given is None else read_baseline_settings(path_of(given, "baseline_settings"))
+
+
+@contextlib.contextmanager
+def notes_on_stderr() -> Iterator[None]:
+    """Within, what stages report on the way goes to stderr: stdout is for the answer alone."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield

@@ -6,8 +6,7 @@ python launch/build_graph.py --config=configs/yambda.py --config.graph.edges=eve
 
 from absl import flags
 
-from launch import app, plan, published, stages
-from music_map.storage import read_json
+from launch import app
 
 _CONFIG = app.define_config()
 _FORCE = flags.DEFINE_bool("force", False, "Build again even where the graph is up to date.")
@@ -15,19 +14,18 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say which stages are done, 
 
 
 def main() -> None:
-    config = _CONFIG.value
+    from music_map.reporting import published
+    from music_map.run import plan, stages
+    from music_map.storage import read_json
+
+    config, reporter = app.read_config(_CONFIG), app.reporter()
     if _DRY_RUN.value:
-        plan.say_stages(config, force=_FORCE.value)
+        plan.say_stages(config, reporter, force=_FORCE.value)
         return
-    dataset = stages.ensure_dataset(config)
-    stages.ensure_graph(config, dataset, force=_FORCE.value)
-    stats = read_json(stages.processed_dir(config) / "graph_stats.json")
-    compare = published.is_yambda_50m(dataset.stats)
-    for line in published.table(stats, published.GRAPH if compare else None):
-        app.say(line)
-    settings = stages.graph_settings(config).identity()
-    for note in published.graph_notes(stats, settings, compare=compare):
-        app.say(f"note: {note}")
+    dataset = stages.ensure_dataset(config, reporter=reporter)
+    stages.ensure_graph(config, dataset, force=_FORCE.value, reporter=reporter)
+    stats = read_json(config.data.processed / "graph_stats.json")
+    published.say_graph(stats, config.graph.identity(), published.is_yambda_50m(dataset.stats), reporter)
 
 
 if __name__ == "__main__":

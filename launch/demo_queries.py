@@ -10,22 +10,23 @@ import shlex
 import subprocess
 import sys
 
-import numpy as np
 from absl import flags
 
-from launch import app, experiment, stages
+from launch import app
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 
 
 def main() -> int:
+    import numpy as np
+
+    from music_map.run.run import open_graph
+
     workdir = app.path_of(_WORKDIR.value, "workdir")
-    run = experiment.open_workdir(workdir)
-    dataset = stages.dataset_of_run(run.config, run.dataset)
-    graph = stages.ensure_graph(run.config, dataset)
+    dataset, graph = open_graph(workdir)
     user = int(np.argmax(np.diff(graph.user_offsets)))
     row = slice(graph.user_offsets[user], graph.user_offsets[user + 1])
-    songs = dataset.item_ids[graph.item[row][np.argsort(-graph.weight[row], kind="stable")[:5]]]
+    songs = dataset.songs.labels(graph.item[row][np.argsort(-graph.weight[row], kind="stable")[:5]])
     for title, wanted in (("one song", songs[:1]), ("a playlist", songs)):
         args = ["launch/recommend.py", f"--workdir={workdir}", f"--songs={','.join(map(str, wanted))}", "--k=5"]
         app.say(f"\nFor {title}: python {shlex.join(args)}")

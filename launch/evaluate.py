@@ -11,18 +11,11 @@ WORKDIR/baselines-PROTOCOL.json. A run on train and validation (data.train_on_va
 it the file of the run before by --baseline_settings.
 """
 
-from pathlib import Path
-from typing import Any
-
 from absl import flags
-from ml_collections import ConfigDict
 
-from launch import app, attention, experiment, plan, playlist, recency
+from launch import app
 from music_map.errors import UserError
-from music_map.evaluation.baselines import settings_to_json
-from music_map.evaluation.baselines.settings import Settings
 from music_map.evaluation.protocols import PROTOCOLS, find_protocol
-from music_map.storage import write_json
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.", required=True)
@@ -36,95 +29,52 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be evaluated
 
 
 def main() -> int:
+    from music_map.run import evaluation, plan
+    from music_map.run.config import to_dict
+    from music_map.run.evaluate import evaluate, report_table
+    from music_map.run.folder import read_record
+    from music_map.run.run import open_run
+    from music_map.storage import write_json
+
     workdir, output = app.path_of(_WORKDIR.value, "workdir"), app.file_to_write(_OUTPUT.value, "output")
     app.check_split(_SPLIT.value)
-    if _TUNE.value and _SETTINGS.value is not None:
-        raise UserError("--tune_baselines and --baseline_settings exclude each other; give one of them")
-    opened = experiment.open_workdir(workdir)
-    config = opened.config
-    if _TUNE.value and config.data.train_on_val:
-        raise UserError(
-            "--tune_baselines: this run was trained on train and validation, no split is left to choose by; "
-            "tune in the workdir of a run without data.train_on_val and give its file by --baseline_settings"
-        )
-    protocol = _PROTOCOL.value if _PROTOCOL.value is not None else config.eval.protocol
-    experiment.check_protocol(config, protocol, "--protocol")
-    on_sessions = find_protocol(protocol).queries == "sessions"
-    evaluate = _on_sessions if on_sessions else _on_users
-    if _TUNE.value and on_sessions:
-        raise UserError(
-            f"--tune_baselines: not with --protocol={protocol}; tune with --protocol=temporal_repeats, then give "
-            "WORKDIR/baselines-temporal_repeats.json by --baseline_settings"
-        )
-    settings = None
-    if _SETTINGS.value is not None:
-        settings = experiment.read_baseline_settings(app.path_of(_SETTINGS.value, "baseline_settings"))
+    reporter, config = app.reporter(), read_record(workdir, reporter=app.reporter()).config
+    protocol = app.protocol_of(config, _PROTOCOL.value)
+    names = app.baselines_of(config, protocol, _BASELINES.value)
+    kept = workdir / f"baselines-{protocol}.json"
+    _check_tuning(config.data.train_on_val, protocol)
+    settings = app.baseline_settings(_SETTINGS.value)
     if _DRY_RUN.value:
-        names = _baseline_names(config, protocol)
-        plan.say_evaluation([workdir], protocol, _SPLIT.value, names, _settings_from(workdir, protocol))
+        how = plan.settings_from(_SETTINGS.value)
+        if _TUNE.value:
+            done = ", ".join(evaluation.read_baseline_settings(kept)) if kept.exists() else ""
+            how = f"tuned on validation, kept in {kept}; done already: {done or 'none'}"
+        plan.say_evaluation([workdir], protocol, _SPLIT.value, names, how, reporter)
         app.say(f"to write: {output}")
         return 0
-    result, table = evaluate(workdir, opened, protocol, settings)
-    write_json(output, {**result, "config": app.to_dict(config)})
-    app.say(f"checkpoint of step {result['step']}, {table}")
+    run = open_run(workdir, reporter=reporter)
+    if _TUNE.value:
+        settings = evaluation.tuned_baselines(run, run.task(protocol, "val"), kept, names=names)
+    result = evaluate(run, protocol, _SPLIT.value, baselines=names, settings=settings, max_sessions=_SESSIONS.value)
+    write_json(output, {**result, "config": to_dict(config)})
+    app.say(f"checkpoint of step {result['step']}, {report_table(result, metric=config.eval.metric)}")
     app.say(f"all metrics in {output}")
     return 0
 
 
-def _baseline_names(config: ConfigDict, protocol: str) -> tuple[str, ...]:
-    if find_protocol(protocol).queries == "sessions":
-        return playlist.baseline_names(config, _BASELINES.value)
-    names = experiment.baseline_names(config, protocol, _BASELINES.value)
-    experiment.check_baselines(names, "--baselines")
-    return names
-
-
-def _kept(workdir: Path, protocol: str) -> Path:
-    """Where --tune_baselines keeps what it chose."""
-    return workdir / f"baselines-{protocol}.json"
-
-
-def _settings_from(workdir: Path, protocol: str) -> str:
-    if not _TUNE.value:
-        return plan.settings_from(_SETTINGS.value)
-    kept = _kept(workdir, protocol)
-    done = ", ".join(experiment.read_baseline_settings(kept)) if kept.exists() else ""
-    return f"tuned on validation, kept in {kept}; done already: {done or 'none'}"
-
-
-def _on_users(
-    workdir: Path, opened: experiment.Run, protocol: str, settings: dict[str, Settings] | None
-) -> tuple[dict[str, Any], str]:
-    """The report of a protocol over users, and its table."""
-    config = opened.config
-    names = _baseline_names(config, protocol)
-    run = experiment.load(config, trained_on=opened.dataset)
-    step, params = experiment.best_params(run, workdir)
-    task = experiment.task_for(run, protocol, _SPLIT.value)
-    if _TUNE.value:
-        validation = experiment.task_for(run, protocol, "val")
-        kept = _kept(workdir, protocol)
-        settings = experiment.tuned_baselines(config, run.dataset, validation, kept, names=names)
-    recent = recency.scores_for(run, workdir, params, task)
-    result = experiment.report(run, task, params, recency=recent, baselines=names, settings=settings)
-    used = settings_to_json({n: s for n, s in (settings or {}).items() if n in names})
-    table = experiment.report_table(result, metric=config.eval.metric)
-    return result | {"baseline_settings": used, "step": step}, table
-
-
-def _on_sessions(
-    workdir: Path, opened: experiment.Run, protocol: str, settings: dict[str, Settings] | None
-) -> tuple[dict[str, Any], str]:
-    """The report of a protocol over sessions, and its table."""
-    config = opened.config
-    names = _baseline_names(config, protocol)
-    run = experiment.load(config, trained_on=opened.dataset)
-    step, params = experiment.best_params(run, workdir)
-    tasks = playlist.tasks_for(run, _SPLIT.value, max_sessions=_SESSIONS.value)
-    heads = attention.heads_for(run, workdir)
-    result = playlist.report(run, params, tasks, heads=heads, baselines=names, settings=settings)
-    used = settings_to_json({n: s for n, s in (settings or {}).items() if n in names})
-    return result | {"baseline_settings": used, "step": step}, playlist.report_table(result, metric=config.eval.metric)
+def _check_tuning(train_on_val: bool, protocol: str) -> None:
+    if _TUNE.value and _SETTINGS.value is not None:
+        raise UserError("--tune_baselines and --baseline_settings exclude each other; give one of them")
+    if _TUNE.value and train_on_val:
+        raise UserError(
+            "--tune_baselines: this run was trained on train and validation, no split is left to choose by; "
+            "tune in the workdir of a run without data.train_on_val and give its file by --baseline_settings"
+        )
+    if _TUNE.value and find_protocol(protocol).queries == "sessions":
+        raise UserError(
+            f"--tune_baselines: not with --protocol={protocol}; tune with --protocol=temporal_repeats, then give "
+            "WORKDIR/baselines-temporal_repeats.json by --baseline_settings"
+        )
 
 
 if __name__ == "__main__":

@@ -15,10 +15,8 @@ import re
 
 from absl import flags
 
-from launch import app, plan, published, stages
+from launch import app
 from music_map.errors import UserError
-from music_map.preprocess.parts import merge_parts, run_part
-from music_map.storage import write_json
 
 _CONFIG = app.define_config()
 _FORCE = flags.DEFINE_bool("force", False, "Preprocess again even where the result is up to date.")
@@ -28,28 +26,28 @@ _MERGE = flags.DEFINE_integer("merge", None, "n: make the data set of what n par
 
 
 def main() -> None:
+    from music_map.preprocess.parts import run_part
+    from music_map.reporting import published
+    from music_map.run import plan, stages
+
     if sum((_PART.value is not None, _MERGE.value is not None, _FORCE.value)) > 1:
         raise UserError("--part, --merge and --force exclude each other; to start anew, delete the processed folder")
+    config, reporter = app.read_config(_CONFIG), app.reporter()
     if _DRY_RUN.value:
-        plan.say_dataset(_CONFIG.value, force=_FORCE.value)
+        plan.say_dataset(config, reporter, force=_FORCE.value)
         return
     if _PART.value is not None:
         if not (match := re.fullmatch(r"(\d+)/(\d+)", _PART.value)):
             raise UserError(f"--part={_PART.value}: must be i/n, e.g. --part=1/4")
-        step = run_part(stages.dataset_plan(_CONFIG.value), int(match[1]), int(match[2]), progress=app.bar)
+        part = stages.dataset_plan(config, reporter=reporter)
+        step = run_part(part, int(match[1]), int(match[2]), progress=app.bar)
         app.say(f"part {_PART.value}: " + ("nothing left to do" if step == "done" else f"step {step} done"))
         return
     if _MERGE.value is not None:
-        dataset = merge_parts(stages.dataset_plan(_CONFIG.value), _MERGE.value, progress=app.bar)
-        app.note(f"preprocess: {dataset.store.folder}")
-        write_json(stages.processed_dir(_CONFIG.value) / "stats.json", dataset.stats)
+        dataset = stages.merged_dataset(config, _MERGE.value, reporter=reporter)
     else:
-        dataset = stages.ensure_dataset(_CONFIG.value, force=_FORCE.value, check=True)
-    compare = published.is_yambda_50m(dataset.stats)
-    for line in published.table(dataset.stats, published.DATASET if compare else None):
-        app.say(line)
-    for note in published.dataset_notes(dataset.stats, dataset.store.meta["settings"], compare=compare):
-        app.say(f"note: {note}")
+        dataset = stages.ensure_dataset(config, force=_FORCE.value, check=True, reporter=reporter)
+    published.say_dataset(dataset, reporter)
 
 
 if __name__ == "__main__":

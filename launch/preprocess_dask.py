@@ -11,10 +11,8 @@ import logging
 
 from absl import flags
 
-from launch import app, plan, published, stages
+from launch import app
 from music_map.errors import UserError
-from music_map.preprocess.parts import merge_parts, run_part
-from music_map.storage import write_json
 
 _CONFIG = app.define_config()
 _PARTS = flags.DEFINE_integer("parts", 8, "Parts of the log; a few for each worker.", 1)
@@ -28,14 +26,19 @@ def main() -> None:
         from distributed import Client, LocalCluster
     except ImportError as e:
         raise UserError("Dask is not installed; pip install 'music-map[dask]'") from e
+    from music_map.preprocess.parts import run_part
+    from music_map.reporting import published
+    from music_map.run import plan, stages
+
+    config, reporter = app.read_config(_CONFIG), app.reporter()
     # Its scheduler and workers log every coming and going.
     logging.getLogger("distributed").setLevel(logging.ERROR)
     if _DRY_RUN.value:
-        plan.say_dataset(_CONFIG.value)
+        plan.say_dataset(config, reporter)
         where = _SCHEDULER.value or f"{_WORKERS.value} processes of this machine"
         app.say(f"in {_PARTS.value} parts, on {where}")
         return
-    task = stages.dataset_plan(_CONFIG.value)
+    task = stages.dataset_plan(config, reporter=reporter)
     parts = range(1, _PARTS.value + 1)
     cluster = None
     if not _SCHEDULER.value:
@@ -51,11 +54,7 @@ def main() -> None:
     finally:
         if cluster is not None:
             cluster.close()
-    dataset = merge_parts(task, len(parts), progress=app.bar)
-    app.note(f"preprocess: {dataset.store.folder}")
-    write_json(stages.processed_dir(_CONFIG.value) / "stats.json", dataset.stats)
-    for line in published.table(dataset.stats, None):
-        app.say(line)
+    published.say_dataset(stages.merged_dataset(config, len(parts), reporter=reporter), reporter)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ import importlib.util
 
 from absl import flags
 
-from launch import app, experiment
+from launch import app
 from music_map.errors import UserError
-from music_map.retrieval.recommender import Recommender
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on.")
@@ -28,12 +27,10 @@ def main() -> int:
             raise UserError(f"{package} is not installed; install the extra: pip install -e '.[serve]'")
     import uvicorn
 
-    from launch.service import create_app
+    from music_map import Recommender
+    from music_map.serving.service import create_app
 
-    workdir = app.path_of(_WORKDIR.value, "workdir")
-    experiment.open_workdir(workdir)
-    experiment.load_model_export(workdir)
-    recommender = Recommender.load(workdir)
+    recommender = Recommender.load(app.path_of(_WORKDIR.value, "workdir"), reporter=app.reporter())
     recommender.warm()
     # What is loaded stays: collections need not look at it again.
     gc.collect()

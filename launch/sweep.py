@@ -12,16 +12,22 @@ checkpoint and ends; the same command goes on, also after a kill, and a higher -
 in a second terminal shares the work.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
-from launch import app, experiment, plan, search_space, stages
+from launch import app
 from music_map.errors import UserError, require
+
+if TYPE_CHECKING:
+    from music_map.run.config import Config
+    from music_map.sweep.search_space import Axis
 
 _CONFIG = app.define_config()
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of this sweep.", required=True)
@@ -37,13 +43,15 @@ _KEEP_CHECKPOINTS = flags.DEFINE_bool("keep_checkpoints", False, "Keep those of 
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say which stages and trials are done, and what is searched.")
 
 
-def _plan(output: Path, axes: Sequence[search_space.Axis]) -> int:
-    plan.say_stages(_CONFIG.value)
+def _plan(output: Path, config: Config, axes: Sequence[Axis]) -> int:
+    from music_map.run import plan
+
+    plan.say_stages(config, app.reporter())
     for axis in axes:
         values = ", ".join(map(str, axis.choices)) if axis.choices else f"{axis.low} to {axis.high}"
         app.say(f"search: {axis.field}: {values}")
     begun = len(list((output / "trials").glob("[0-9]*")))
-    epochs = _CONFIG.value.train.num_epochs
+    epochs = config.train.num_epochs
     app.say(f"sweep: {begun} of {_TRIALS.value} trials begun in {output}; each at most {epochs} epochs")
     return 0
 
@@ -51,11 +59,13 @@ def _plan(output: Path, axes: Sequence[search_space.Axis]) -> int:
 def _require_libraries() -> None:
     for name in ("optuna", "matplotlib"):
         if importlib.util.find_spec(name) is None:
-            raise UserError(f"launch/sweep.py needs {name}, which is not installed; pip install -e '.[sweep]'")
+            raise UserError(f"launch/sweep.py needs {name}, which is not installed; pip install 'music-map[sweep]'")
 
 
-def _train_command(config: ConfigDict, values: dict, workdir: str) -> str:
+def _train_command(values: dict, workdir: str) -> str:
     """The command that trains the best trial anew: this command's configuration and overrides, then its values."""
+    from ml_collections import config_flags
+
     flag = flags.FLAGS["config"]
     fields = {**config_flags.get_override_values(flag), **values}
     overrides = [f"--config.{field}={value}" for field, value in fields.items()]
@@ -64,30 +74,40 @@ def _train_command(config: ConfigDict, values: dict, workdir: str) -> str:
 
 
 def main() -> int:
-    output = app.path_of(_OUTPUT.value, "output")
-    config = _CONFIG.value
+    from music_map.run import stages
+    from music_map.run.run import check
+    from music_map.sweep import search_space
+
+    output, config = app.path_of(_OUTPUT.value, "output"), app.read_config(_CONFIG)
     require(_TRIALS.value >= 1, "--trials", _TRIALS.value, "at least 1")
-    axes = search_space.parse_all(_SEARCH.value, config)
-    experiment.check_settings(config)
-    search_space.check_ends(axes, config, experiment.check_settings)
+    axes = search_space.parse_all(_SEARCH.value)
+    check(config)
+    search_space.check_ends(axes, config)
     if config.data.train_on_val:
         raise UserError("config.data.train_on_val=True: leaves no validation split to choose by; set it to False")
     if _DRY_RUN.value:
-        return _plan(output, axes)
+        return _plan(output, config, axes)
     _require_libraries()
     # Optuna and matplotlib come with an extra.
-    from launch import study, sweep_report
+    from music_map.sweep import report, study
 
     require(_PRUNER.value in study.PRUNERS, "--pruner", _PRUNER.value, f"one of {', '.join(study.PRUNERS)}")
-    dataset = stages.ensure_dataset(config)
+    dataset = stages.ensure_dataset(config, reporter=app.reporter())
     sweep = study.open_sweep(
-        output, config, axes, dataset, seed=_SEED.value, pruner=_PRUNER.value, keep_checkpoints=_KEEP_CHECKPOINTS.value
+        output,
+        config,
+        axes,
+        dataset,
+        seed=_SEED.value,
+        pruner=_PRUNER.value,
+        keep_checkpoints=_KEEP_CHECKPOINTS.value,
+        reporter=app.reporter(),
     )
     with app.stop_on_signal() as asked:
         study.run(sweep, total=_TRIALS.value, should_stop=asked.is_set)
     results, best, metric = sweep.results(), sweep.best(), config.eval.metric
-    sweep_report.write_csv(results, axes, metric, output / "trials.csv")
-    app.say(f"\nvalidation {metric}, protocol {config.eval.protocol}:\n{sweep_report.table(results, axes, metric)}")
+    report.write_csv(results, axes, metric, output / "trials.csv")
+    app.say(f"\nvalidation {metric}, protocol {config.eval.protocol}:\n{report.table(results, axes, metric)}")
     if asked.is_set():
         app.say("\nstopped by a signal; checkpoint saved. Run the same command to go on.")
     if best is None:
@@ -96,11 +116,11 @@ def main() -> int:
             raise UserError(f"no trial came to its end; trial {failed[-1].number:03d}: {failed[-1].error}")
         return 0
     picture = output / "parallel_coordinates.png"
-    sweep_report.draw(results, axes, metric, picture)
+    report.draw(results, axes, metric, picture)
     if shares := study.importances(sweep):
         app.say("\nimportance: " + ", ".join(f"{field} {share:.0%}" for field, share in shares.items()))
     app.say(f"\nbest: trial {best.number:03d}, {metric} {best.value:.4f}. To train it anew, or to test it as it is:")
-    app.say(_train_command(config, best.values, f"{output}/best"))
+    app.say(_train_command(best.values, f"{output}/best"))
     workdir = sweep.workdir(best.number)
     app.say(f"python launch/evaluate.py --workdir={workdir} --output={output}/test.json --split=test")
     app.say(f"\nall trials in {output / 'trials.csv'}, picture in {picture}")

@@ -21,12 +21,8 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import app, attention, cluster, experiment, plan, recency
-from music_map import processes
+from launch import app
 from music_map.errors import UserError
-from music_map.storage import write_json
-from music_map.training.loop import steps_per_epoch
-from music_map.training.profiling import StepProfile
 
 _CONFIG = app.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, metrics, results.", required=True)
@@ -43,92 +39,75 @@ _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Log to WORKDIR/tensorboa
 _PROFILE = flags.DEFINE_string("profile_steps", None, "A:B traces the steps A to B - 1 into WORKDIR/profile.")
 
 
-def _profile(workdir: Path) -> StepProfile | None:
-    if _PROFILE.value is None:
-        return None
-    steps = re.fullmatch(r"(\d+):(\d+)", _PROFILE.value)
-    if steps is None or int(steps[1]) >= int(steps[2]):
-        raise UserError(f"--profile_steps={_PROFILE.value}: must be A:B with A below B, e.g. 100:110")
-    return StepProfile(int(steps[1]), int(steps[2]), workdir / "profile")
-
-
-def _say_profile(profile: StepProfile) -> None:
-    if not profile.traced:
-        app.warn(f"--profile_steps={_PROFILE.value}: none of these steps was run now")
-        return
-    app.note(f"profile of {profile.traced} steps in {profile.folder}: open its trace.json.gz in ui.perfetto.dev")
-
-
-def _plan(workdir: Path) -> int:
-    config = _CONFIG.value
-    dataset, num_edges = plan.say_stages(config)
-    if dataset is not None:
-        experiment.check_workdir(config, dataset.fingerprint, workdir)
-    steps = None if num_edges is None else steps_per_epoch(num_edges, config.train.batch_size)
-    plan.say_training(config, workdir, dataset, steps)
-    return 0
-
-
 def main() -> int:
+    from music_map.run import cluster
+
     address = {
         "coordinator_address": _COORDINATOR.value,
         "num_processes": _NUM_PROCESSES.value,
         "process_id": _PROCESS_ID.value,
     }
-    with cluster.joined(
-        cluster.wanted(_DISTRIBUTED.value, address),
-        **address,
-        heartbeat_timeout=_HEARTBEAT.value,
-    ):
-        return _train()
+    active = cluster.wanted(_DISTRIBUTED.value, address)
+    with cluster.joined(active, **address, heartbeat_timeout=_HEARTBEAT.value, silence=app.silence):
+        return _train(app.path_of(_WORKDIR.value, "workdir"))
 
 
-def _train() -> int:
-    workdir = app.path_of(_WORKDIR.value, "workdir")
+def _train(workdir: Path) -> int:
+    from music_map.run import cluster, plan
+    from music_map.run.evaluate import report_table
+    from music_map.run.folder import check_folder, claim
+    from music_map.run.run import check, prepare
+    from music_map.run.training import metrics_log, train_run
+    from music_map.training.loop import steps_per_epoch
+    from music_map.training.profiling import StepProfile
+
+    config, reporter = app.read_config(_CONFIG), app.reporter()
+    check(config)
     if _DRY_RUN.value:
-        experiment.check_settings(_CONFIG.value)
-        return _plan(workdir)
-    loop, profile = experiment.loop_settings(_CONFIG.value), _profile(workdir)
-    experiment.metrics_log(workdir, tensorboard=_TENSORBOARD.value)  # refused before anything that takes long
-    run = experiment.load(_CONFIG.value)
-    experiment.claim_workdir(run, workdir)
-    config = run.config
-    with app.stop_on_signal() as asked, cluster.watched(asked.is_set, _STALL.value) as should_stop:
-        result = experiment.train(
-            run, workdir, loop, should_stop=should_stop, profile=profile, tensorboard=_TENSORBOARD.value
-        )
-    if profile is not None:
-        _say_profile(profile)
-    if result.resumed_from is not None:
-        app.note(f"went on from step {result.resumed_from}")
-    if result.reason == "signal":
-        app.say(f"stopped by a signal at step {result.step}; checkpoint saved. Run the same command to go on.")
+        dataset, num_edges = plan.say_stages(config, reporter)
+        if dataset is not None:
+            check_folder(config, dataset.fingerprint, workdir)
+        steps = None if num_edges is None else steps_per_epoch(num_edges, config.train.batch_size)
+        plan.say_training(config, workdir, dataset, steps, reporter)
         return 0
-
-    step, params = experiment.best_params(run, workdir)
+    steps = _profiled_steps()
+    profile = None if steps is None else StepProfile(*steps, workdir / "profile")
+    metrics_log(workdir, tensorboard=_TENSORBOARD.value)  # refused before anything that takes long
+    run = prepare(config, workdir, reporter=reporter)
+    claim(config, run.dataset.fingerprint, workdir)
     with app.stop_on_signal() as asked, cluster.watched(asked.is_set, _STALL.value) as should_stop:
-        if not recency.calibrate(run, workdir, best_step=step, should_stop=should_stop):
-            app.say("stopped by a signal while fitting recency; checkpoint saved. Run the same command to go on.")
-            return 0
-    experiment.export_model(run, workdir, step, params)
-    attention.heads_for(run, workdir)
-    task = experiment.task_for(run, config.eval.protocol, "test")
-    report = experiment.report(run, task, params, recency=recency.scores_for(run, workdir, params, task))
-    seconds = result.position
-    times = {name: getattr(seconds, name) for name in ("train_seconds", "eval_seconds", "compile_seconds")}
-    if processes.first():
-        write_json(workdir / "results.json", {**report, "step": step, **times})
-    how = "stopped early" if result.reason == "patience" else "trained to the end"
+        results = train_run(run, should_stop=should_stop, profile=profile, tensorboard=_TENSORBOARD.value)
+    fitted = results.fitted
+    if profile is not None and profile.traced:
+        app.note(f"profile of {profile.traced} steps in {profile.folder}: open its trace.json.gz in ui.perfetto.dev")
+    elif profile is not None:
+        app.warn(f"--profile_steps={_PROFILE.value}: none of these steps was run now")
+    if fitted.resumed_from is not None:
+        app.note(f"went on from step {fitted.resumed_from}")
+    if results.report is None:
+        where = f"at step {fitted.step}" if fitted.reason == "signal" else "while fitting recency"
+        app.say(f"stopped by a signal {where}; checkpoint saved. Run the same command to go on.")
+        return 0
+    how, position = "stopped early" if fitted.reason == "patience" else "trained to the end", fitted.position
     app.say(
-        f"{how}: {result.step} steps, {seconds.train_seconds:.1f} s of training, {seconds.eval_seconds:.1f} s of "
-        f"evaluation, {seconds.compile_seconds:.1f} s of compilation"
+        f"{how}: {fitted.step} steps, {position.train_seconds:.1f} s of training, {position.eval_seconds:.1f} s of "
+        f"evaluation, {position.compile_seconds:.1f} s of compilation"
     )
-    table = experiment.report_table(report, metric=config.eval.metric)
-    app.say(f"best step {step} by validation {config.eval.metric}; {table}")
+    metric = config.eval.metric
+    app.say(f"best step {results.step} by validation {metric}; {report_table(results.report, metric=metric)}")
     song = run.dataset.item_ids[run.graph.item[0]]
     app.say(f"\npython launch/evaluate.py --workdir={workdir} --output={workdir}/test.json --split=test")
     app.say(f"python launch/recommend.py --workdir={workdir} --songs={song} --k=10 --format=table")
     return 0
+
+
+def _profiled_steps() -> tuple[int, int] | None:
+    if _PROFILE.value is None:
+        return None
+    steps = re.fullmatch(r"(\d+):(\d+)", _PROFILE.value)
+    if steps is None or int(steps[1]) >= int(steps[2]):
+        raise UserError(f"--profile_steps={_PROFILE.value}: must be A:B with A below B, e.g. 100:110")
+    return int(steps[1]), int(steps[2])
 
 
 if __name__ == "__main__":

@@ -153,6 +153,21 @@ def from_values(kind: type, values: Mapping[str, Any]) -> Any:
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
+def from_stored(kind: type, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """Settings that any version of this project wrote.
+
+    A field that is not there has the value that means "as the code did then" (`Rule.before`).
+
+    Returns:
+      The settings, and the fields that this version does not know.
+
+    Raises:
+      UserError: a value against its rule.
+    """
+    known = {name: value for name, value in values.items() if name in rules(kind)}
+    return from_values(kind, values_before(kind) | known), [name for name in values if name not in known]
+
+
 def values_before(kind: type) -> dict[str, Any]:
     """The value of each field in a run that was made before the field existed."""
     return {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
 # Control characters move a terminal's cursor or set its title, bidirectional controls reorder what is read, line
 # separators break a table's row, and a lone surrogate cannot be encoded. Joiners stay: scripts and emoji need them.
@@ -25,3 +27,14 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     r"""`printable` of each line; lines end at "\n" alone."""
     return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def size_text(size: int) -> str:
+    """Bytes in the unit that suits: "3.1 MB"."""
+    power = next((n for n in range(4) if size < 1000 ** (n + 1)), 4)
+    return f"{size:,} B" if power == 0 else f"{size / 1000**power:,.1f} {'kMGT'[power - 1]}B"
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(os.path.getsize(Path(root) / name) for root, _, names in os.walk(folder) for name in names)

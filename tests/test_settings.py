@@ -6,7 +6,7 @@ import math
 import pytest
 
 from music_map.errors import UserError
-from music_map.settings import Settings, from_values, rules, setting, values_before
+from music_map.settings import Settings, from_stored, from_values, rules, setting, values_before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,4 +59,5 @@ def test_values_from_json():
     assert from_values(Shown, {"ks": [4], "count": 2}) == Shown(ks=(4,), count=2)
     with pytest.raises(UserError, match=r"config\.shown\.cuont: there is no such field; fields are share"):
         from_values(Shown, {"cuont": 2})
+    assert from_stored(Shown, {"count": 2, "gone": 1}) == (Shown(count=2, on=False), ["gone"])
     assert values_before(Shown) == dataclasses.asdict(Shown()) | {"on": False}

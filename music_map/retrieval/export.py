@@ -1,9 +1,9 @@
 """A trained model as arrays: embeddings, ids and what filters and explanations need, checked by checksums.
 
-Arrays of the folder: user_ids, item_ids (original ids, ascending), user_embeddings float32 [U, d], item_embeddings
-float32 [I, d], recommendable bool [I], listeners int32 [I] (users of train with an edge), has_audio bool [I], artist_*
-and album_* as in ItemFeatures, and by user heard_* and disliked_* (song indices), which are for use now and know all
-logs.
+Arrays of the folder: user_ids, item_ids (numbers of the Parquet logs, ascending), user_embeddings float32 [U, d],
+item_embeddings float32 [I, d], recommendable bool [I], listeners int32 [I] (users of train with an edge), has_audio
+bool [I], artist_* and album_* as in ItemFeatures, the ids and names of the logs that were converted (see
+music_map.ids), and by user heard_* and disliked_* (song indices), which are for use now and know all logs.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 
 from music_map.errors import DamagedFileError, UserError
-from music_map.ids import index_of
+from music_map.ids import Ids
 from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, Events, ItemFeatures, Withdrawals
 from music_map.preprocess.marks import standing
-from music_map.storage import ArrayFolder, ArrayWriter, check_rows, new_folder
+from music_map.retrieval.present import Head
+from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, check_rows, new_folder
 
 # Of a run's folder.
 FOLDER, HEADS_FILE = "embeddings", "playlist.json"
@@ -33,9 +34,21 @@ def popularity_of(listeners: np.ndarray) -> np.ndarray:
     return np.log1p(listeners).astype(np.float32)
 
 
-def places(ids: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
-    """Positions of original ids, any integers, in the ascending `ids`; -1 where one is not there. int64 [len]."""
-    return index_of(ids, np.array([x if 0 <= x < 2**32 else -1 for x in wanted], np.int64))
+# Raised when arrays are added or change their meaning: an export of an older version is made anew.
+FORMAT_VERSION = 2
+
+
+class IdTables(NamedTuple):
+    """The ids of users, songs, artists and albums as the logs have them, and their names."""
+
+    users: Ids
+    songs: Ids
+    artists: Ids
+    albums: Ids
+
+
+# The name of each table's arrays.
+_KINDS = IdTables("user", "item", "artist", "album")
 
 
 class Histories(NamedTuple):
@@ -112,7 +125,7 @@ def make_export(
     item_ids: np.ndarray,
     user_embeddings: np.ndarray,
     item_embeddings: np.ndarray,
-    item_degree: np.ndarray,
+    listeners: np.ndarray,
     features: ItemFeatures,
 ) -> Export:
     """Gathers an Export.
@@ -126,7 +139,7 @@ def make_export(
         if not np.isfinite(array).all():
             bad = ids[np.flatnonzero(~np.isfinite(array).all(axis=1))[0]]
             raise UserError(f"the embedding of {name} {bad} is not finite; train again with a lower learning rate")
-    known = (item_degree > 0) | (features.audio_row >= 0)
+    known = (listeners > 0) | (features.audio_row >= 0)
     known |= np.diff(features.artist_offsets) > 0
     known |= np.diff(features.album_offsets) > 0
     return Export(
@@ -135,7 +148,7 @@ def make_export(
         user_embeddings.astype(np.float32),
         item_embeddings.astype(np.float32),
         known,
-        item_degree.astype(np.int32),
+        listeners.astype(np.int32),
         features.audio_row >= 0,
         features.artist_offsets,
         features.artists,
@@ -146,13 +159,41 @@ def make_export(
     )
 
 
-def save_export(export: Export, folder: Path, *, fingerprint: str, step: int, histories: Histories) -> None:
-    """Writes the folder, whole or not at all; `fingerprint` names the checkpoint and data it comes from."""
+def id_tables(export: Export) -> IdTables:
+    """The tables of logs whose ids are the numbers."""
+    return IdTables(*(Ids(getattr(export, f"{kind}_ids")) for kind in _KINDS))
+
+
+def save_export(
+    export: Export,
+    folder: Path,
+    *,
+    fingerprint: str,
+    step: int,
+    histories: Histories,
+    ids: IdTables | None = None,
+    head: Head | None = None,
+) -> None:
+    """Writes the folder, whole or not at all.
+
+    Args:
+      export, histories: the arrays.
+      folder: where to.
+      fingerprint: names the checkpoint and data that it comes from.
+      step: of the checkpoint.
+      ids: the logs' own ids; None where those are the numbers.
+      head: the recency head as of the present; None where the run has none.
+    """
+    tables = id_tables(export) if ids is None else ids
     with new_folder(folder) as temporary:
         writer = ArrayWriter(temporary)
+        for kind, table in zip(_KINDS, tables, strict=True):
+            table.write(writer, kind)
         for name, array in (*export._asdict().items(), *histories._asdict().items()):
-            writer.write(name, array)
-        writer.finish(fingerprint=fingerprint, meta={"step": step})
+            if name.removesuffix("_ids") not in _KINDS:
+                writer.write(name, array)
+        recency = {} if head is None else head.save(writer)
+        writer.finish(fingerprint=fingerprint, meta={"step": step, "version": FORMAT_VERSION, **recency})
 
 
 def load_export(folder: Path) -> tuple[Export, str]:
@@ -185,6 +226,34 @@ def _check(store: ArrayFolder, export: Export) -> None:
         offsets, values = getattr(export, f"{kind}_offsets"), getattr(export, f"{kind}s")
         limit = len(getattr(export, f"{kind}_ids"))
         check_rows(store, f"{kind}s", offsets, values, rows=num_items, limit=limit)
+
+
+def load_head(folder: Path) -> Head | None:
+    """The recency head; None where the run has none. Raises DamagedFileError."""
+    return Head.load(ArrayFolder.open(folder))
+
+
+def step_of(folder: Path) -> int:
+    """The step of the checkpoint that was exported."""
+    return int(ArrayFolder.open(folder).meta["step"])
+
+
+def load_ids(folder: Path) -> IdTables:
+    """The logs' own ids. Raises DamagedFileError."""
+    store = ArrayFolder.open(folder)
+    return IdTables(*(Ids.load(store, kind) for kind in _KINDS))
+
+
+def is_current(folder: Path, *, fingerprint: str | None = None) -> bool:
+    """Whether a folder holds an export of this version, and of that checkpoint and data where they are given.
+
+    Raises:
+      DamagedFileError: its manifest is damaged.
+    """
+    if not (folder / MANIFEST).is_file():
+        return False
+    store = ArrayFolder.open(folder)
+    return store.meta.get("version") == FORMAT_VERSION and fingerprint in (None, store.fingerprint)
 
 
 def load_histories(folder: Path) -> Histories:

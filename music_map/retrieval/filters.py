@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from music_map.errors import UserError, require
 from music_map.ids import Ids
 from music_map.retrieval.export import Export
+from music_map.retrieval.settings import RetrievalSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Filters:
         return not (self.max_per_artist or self.max_per_album or self.diversity)
 
 
-def filters_of(settings: Mapping[str, Any], **given: Any) -> Filters:
+def filters_of(settings: RetrievalSettings, **given: Any) -> Filters:
     """The filters that config.retrieval asks for; what is `given` and not None comes in place of it."""
     names = ("max_per_artist", "max_per_album", "min_listeners", "only_with_audio", "diversity")
-    chosen = {name: settings[name] for name in names} | {k: v for k, v in given.items() if v is not None}
+    chosen = {name: getattr(settings, name) for name in names} | {k: v for k, v in given.items() if v is not None}
     return Filters(**chosen)
 
 

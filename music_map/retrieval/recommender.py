@@ -1,8 +1,10 @@
-"""Recommendations for one song, a playlist or a user, with the reasons.
+"""Recommendations for one song, a playlist or a user, with the reasons: the one scorer that every door asks.
 
-from music_map.retrieval.recommender import Recommender
-recommender = Recommender.load("checkpoints/demo")
-recommender.recommend(songs=[123, 456], k=10)
+    recommender = Recommender.load("checkpoints/demo")
+    recommender.recommend(songs=[123, 456], k=10)
+
+Songs, with or without a user, are searched for by the playlist query. A user alone is ranked for by the recency head
+where the run has one: what fits now, of all songs.
 """
 
 from __future__ import annotations
@@ -11,21 +13,25 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from music_map.errors import DamagedFileError, UserError
-from music_map.ids import Ids
 from music_map.playlist.attention import Head, attend, push_away, unit
 from music_map.playlist.heads import Heads, from_json, to_json, untrained
 from music_map.playlist.space import embed, moments_of
 from music_map.retrieval import export as exports
-from music_map.retrieval.export import Export, Histories, places, popularity_of
+from music_map.retrieval.answers import Answer, Id, Query, Reason, Recommendation
+from music_map.retrieval.export import Export, Histories, IdTables, popularity_of
 from music_map.retrieval.filters import Filters, allowed_songs, choose, filters_of, unknown_in
 from music_map.retrieval.index import FOLDER, Index, build_index, choose_backend, load_index
-from music_map.retrieval.search import rank_all, search_filtered
+from music_map.retrieval.present import PresentScorer
+from music_map.retrieval.search import search_filtered
+from music_map.retrieval.settings import RetrievalSettings
+from music_map.settings import from_stored
 from music_map.storage import fingerprint, read_json
 
 # Most songs of a playlist, and most disliked songs that push a query: the programs compiled are of these widths.
@@ -33,60 +39,10 @@ MAX_SONGS = 1024
 _WIDTHS = (16, 128, MAX_SONGS)
 _MOST_DISLIKES = 128
 _BATCHES = (1, 8, 64, 512)
+# Candidates, in multiples of k, that caps and diversity choose a user's songs from at first.
+_POOL = 20
 # Songs of a playlist that a recommendation names as its reasons.
 MOST_REASONS = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class Query:
-    """What to recommend for.
-
-    Attributes:
-      songs: original song ids, in the order of listening, the latest last; duplicates count once, at their last place.
-      user: original user id, or None: its taste is mixed in, its dislikes are out.
-      dislikes: original song ids to stay away from.
-      ordered: whether the order of `songs` means something.
-    """
-
-    songs: tuple[int, ...] = ()
-    user: int | None = None
-    dislikes: tuple[int, ...] = ()
-    ordered: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Reason:
-    """How one song of the query speaks for a recommendation.
-
-    Attributes:
-      item_id: the query's song.
-      weight: its attention weight in the query.
-      similarity: cosine between it and the recommended song.
-    """
-
-    item_id: int
-    weight: float
-    similarity: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Recommendation:
-    """One recommended song; `why` has the query's songs by weight times similarity, the strongest ten first."""
-
-    rank: int
-    item_id: int
-    score: float
-    artist_ids: list[int]
-    album_ids: list[int]
-    why: list[Reason]
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """Recommendations and what was noticed on the way (unknown songs, say)."""
-
-    recommendations: list[Recommendation]
-    warnings: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,11 +57,24 @@ class _Asked:
     warnings: list[str]
 
 
-def _unknown(kind: str, wanted: Sequence[int], known: np.ndarray) -> str:
-    """One line that names ids which the model does not have."""
-    named = ", ".join(map(str, wanted[:10])) + (", ..." if len(wanted) > 10 else "")
-    plural = "s" if len(wanted) > 1 else ""
-    return f"unknown {kind}{plural} {named}: not in the logs, or with too few interactions; ids are like {known[0]}"
+class UserScorer(Protocol):
+    """What ranks all songs for users, such as the recency head."""
+
+    def rank(
+        self, users: np.ndarray, k: int, *, allowed: np.ndarray, out: Sequence[np.ndarray], heard: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The k best songs of each user.
+
+        Args:
+          users: int32 [B], user indices.
+          k: songs wanted.
+          allowed: bool [I], what may be ranked for all.
+          out: for each user the songs that are out besides, int [n].
+          heard: whether heard songs may be ranked: they have weights of their own.
+
+        Returns:
+          songs int32 [B, k], -1 beyond the last, and scores float32 [B, k].
+        """
 
 
 def _padded(count: int, sizes: Sequence[int]) -> int:
@@ -146,6 +115,10 @@ class Recommender:
       histories: what users heard and dislike; None: nothing is known.
       filters: of queries that bring none.
       dislike_push: share of disliked songs' directions that is taken out of a query, 0 to 1.
+      ids: the logs' own ids and names; None: ids are the numbers.
+      user_scorer: ranks for users who bring no songs; None: the similarity to their embedding.
+      identity: fingerprint of what an index is built from.
+      step: of the checkpoint.
     """
 
     def __init__(
@@ -158,16 +131,23 @@ class Recommender:
         histories: Histories | None = None,
         filters: Filters | None = None,
         dislike_push: float = 0.5,
+        ids: IdTables | None = None,
+        user_scorer: UserScorer | None = None,
+        identity: str = "",
+        step: int = 0,
     ):
         if attention_temperature <= 0:
             raise UserError(f"config.retrieval.attention_temperature={attention_temperature}: must be above 0")
         if not 0.0 <= dislike_push <= 1.0:
             raise UserError(f"config.retrieval.dislike_push={dislike_push}: must be at least 0 and at most 1")
         self.export = export
-        self.songs = Ids(export.item_ids)
+        self.ids = exports.id_tables(export) if ids is None else ids
+        self.user_scorer = user_scorer
+        self.identity, self.step = identity, step
+        self.dislike_push = dislike_push
         self.filters = filters or Filters()
-        heads = heads or untrained(attention_temperature)
-        self.vectors, self._tastes = in_space(export, heads)
+        self.heads = heads = heads or untrained(attention_temperature)
+        self.vectors, self.tastes = in_space(export, heads)
         self.index = build_index(self.vectors, backend=index) if isinstance(index, str) else index
         self._histories = histories or exports.no_histories(len(export.user_ids))
         self._heads = jax.tree.map(jnp.asarray, (heads.ordered, heads.unordered))
@@ -176,84 +156,87 @@ class Recommender:
         self._popularity = jnp.asarray(popularity_of(export.listeners))
         # Sets of filters repeat: what they leave of the catalogue is kept for the last few.
         self._allowed = functools.lru_cache(maxsize=32)(
-            lambda chosen: (allowed_songs(chosen, export, self.songs), unknown_in(chosen, self.songs))
+            lambda chosen: (allowed_songs(chosen, export, self.ids.songs), unknown_in(chosen, self.ids.songs))
         )
 
     @classmethod
-    def load(cls, workdir: str | Path, *, index: str | None = None) -> Recommender:
-        """The recommender of a trained workdir: embeddings, index (built in memory where none is saved), attention.
+    def load(cls, workdir: str | Path, *, index: str | None = None, now: int | None = None) -> Recommender:
+        """The recommender of a trained run: what it exported, and its index (built in memory where none is saved).
+
+        Needs neither logs nor training code. `music_map.Recommender` also loads runs whose export is missing or of an
+        older version.
 
         Args:
           workdir: folder of a run of launch/train.py.
           index: backend, in place of the saved index and the configuration's choice.
+          now: the present, seconds, not before that of the logs, which it is by default.
 
         Raises:
           UserError: the run is not trained yet, or its index is another checkpoint's.
           DamagedFileError: a file is missing or damaged; names it.
         """
         workdir = Path(workdir).expanduser()
-        if not (workdir / exports.FOLDER).is_dir():
-            raise UserError(f"{workdir}: no embeddings there; train first: launch/train.py --workdir={workdir}")
-        export, identity = exports.load_export(workdir / exports.FOLDER)
-        settings = read_json(workdir / "config.json")["config"]["retrieval"]
-        heads = load_heads(workdir) or untrained(settings["attention_temperature"])
-        found: Index | str = index or settings["index"]
-        wanted = choose_backend(found, len(export.item_ids))
+        folder = workdir / exports.FOLDER
+        if not exports.is_current(folder):
+            raise UserError(
+                f"{folder}: no export of this version there; launch/recommend.py makes it from the best checkpoint, "
+                "after launch/train.py"
+            )
+        export, identity = exports.load_export(folder)
+        settings = retrieval_settings(workdir)
+        heads = load_heads(workdir) or untrained(settings.attention_temperature)
+        index_identity = index_fingerprint(identity, heads)
+        found: Index | str = choose_backend(index or settings.index, len(export.item_ids))
         if index is None and (workdir / FOLDER).is_dir():
-            saved, _, _ = load_index(workdir / FOLDER, fingerprint=index_fingerprint(identity, heads))
+            saved, _, _ = load_index(workdir / FOLDER, fingerprint=index_identity)
             # What was saved on purpose is used, whatever "auto" would build.
-            if settings["index"] in ("auto", saved.backend):
+            if settings.index in ("auto", saved.backend):
                 found = saved
         if isinstance(found, str):
-            found = build_index(in_space(export, heads)[0], backend=wanted, recall_target=settings["recall_target"])
+            found = build_index(in_space(export, heads)[0], backend=found, recall_target=settings.recall_target)
+        head = exports.load_head(folder)
         return cls(
             export,
             index=found,
             heads=heads,
-            histories=exports.load_histories(workdir / exports.FOLDER),
+            histories=exports.load_histories(folder),
             filters=filters_of(settings),
-            dislike_push=settings["dislike_push"],
+            dislike_push=settings.dislike_push,
+            ids=exports.load_ids(folder),
+            identity=index_identity,
+            step=exports.step_of(folder),
+            user_scorer=head and PresentScorer(head, export.user_embeddings, export.item_embeddings, now=now),
         )
 
     def recommend(
         self,
-        songs: Sequence[int] = (),
+        songs: Sequence[Any] = (),
         *,
-        user: int | None = None,
+        user: Any = None,
         k: int = 10,
-        dislikes: Sequence[int] = (),
+        dislikes: Sequence[Any] = (),
         ordered: bool = True,
-        exclude: Sequence[int] | np.ndarray = (),
+        exclude: Sequence[Any] = (),
         filters: Filters | None = None,
         user_share: float = 0.3,
-        user_scores: np.ndarray | None = None,
     ) -> Answer:
-        """The k songs most similar to a playlist, to a user, or to both.
+        """The k songs that go best with a playlist, with a user, or with both.
 
         Args:
-          songs, user, dislikes, ordered: see Query; unknown songs are named in the warnings.
+          songs, user, dislikes, ordered: see Query; unknown ids are named in the warnings.
           k: songs wanted.
-          exclude: original ids never to recommend; the query's own songs and disliked ones are left out anyway.
+          exclude: songs never to recommend; the query's own songs and disliked ones are left out anyway.
           filters: in place of the recommender's.
-          user_share: 0..1: with songs the query is (1 - user_share) of the playlist and user_share of the user; a user
-            alone is a query too.
-          user_scores: float [I], what ranks the songs for a user alone; None: the similarity to the user's embedding.
+          user_share: 0..1: with songs the query is (1 - user_share) of the playlist and user_share of the user.
 
         Returns:
           Fewer than k recommendations only where the catalogue has no more.
 
         Raises:
-          UserError: nothing to start from: no known song and no user, an unknown user, too many songs, or k below 1.
+          UserError: nothing to start from (no known song and no known user), too many songs, or k below 1.
         """
-        query = Query(tuple(map(int, songs)), user, tuple(map(int, dislikes)), ordered)
-        (answer,) = self.recommend_batch(
-            [query],
-            k=k,
-            exclude=exclude,
-            filters=filters,
-            user_share=user_share,
-            user_scores=None if user_scores is None or len(query.songs) else [user_scores],
-        )
+        query = Query(tuple(songs), user, tuple(dislikes), ordered)
+        (answer,) = self.recommend_batch([query], k=k, exclude=exclude, filters=filters, user_share=user_share)
         if isinstance(answer, UserError):
             raise answer
         return answer
@@ -263,10 +246,9 @@ class Recommender:
         queries: Sequence[Query],
         *,
         k: int = 10,
-        exclude: Sequence[int] | np.ndarray = (),
+        exclude: Sequence[Any] = (),
         filters: Filters | None = None,
         user_share: float = 0.3,
-        user_scores: Sequence[np.ndarray] | None = None,
         explain: bool = True,
         reasons: int = MOST_REASONS,
     ) -> list[Answer | UserError]:
@@ -275,7 +257,6 @@ class Recommender:
         Args:
           queries: any number.
           k, exclude, filters, user_share: as for `recommend`.
-          user_scores: float [I] for each query, in place of the similarity to its embedding.
           explain: whether recommendations say why; without it artists, albums and reasons are empty.
           reasons: songs of the query that a recommendation names, at most.
 
@@ -286,31 +267,16 @@ class Recommender:
             raise UserError(f"k={k}: must be at least 1")
         chosen = self.filters if filters is None else filters
         base, noted = self._allowed(chosen)
-        barred = places(self.export.item_ids, np.asarray(exclude).tolist())
-        barred = barred[barred >= 0]
+        barred, unknown = self.ids.songs.resolve(exclude)
+        if unknown:
+            noted = [*noted, f"exclude: {self.ids.songs.unknown('song', unknown)}"]
         asked = [self._ask(query, chosen, barred) for query in queries]
         good = [row for row, a in enumerate(asked) if isinstance(a, _Asked)]
         answers: list[Answer | UserError] = list(asked)
         for start in range(0, len(good), _BATCHES[-1]):
             rows = good[start : start + _BATCHES[-1]]
             block = [asked[row] for row in rows]
-            vectors, weights = self._query(block, user_share)
-            if user_scores is None:
-                found = search_filtered(
-                    self.index,
-                    self.vectors,
-                    vectors,
-                    k,
-                    base,
-                    [a.out for a in block],
-                    filters=chosen,
-                    export=self.export,
-                )
-            else:
-                found = [
-                    self._by_scores(np.asarray(user_scores[row]), _without(base, a.out), k, chosen)
-                    for row, a in zip(rows, block, strict=True)
-                ]
+            found, weights = self._found(block, k, base, chosen, user_share)
             for row, a, weight, (items, scores) in zip(rows, block, weights, found, strict=True):
                 a.warnings.extend(noted)
                 if len(items) < k:
@@ -318,19 +284,64 @@ class Recommender:
                 answers[row] = Answer(self._explained(items, scores, a.songs, weight, explain, reasons), a.warnings)
         return answers
 
-    def similar(self, song: int, *, k: int = 10, filters: Filters | None = None) -> Answer:
+    def _found(
+        self, asked: Sequence[_Asked], k: int, base: np.ndarray, filters: Filters, user_share: float
+    ) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]:
+        """Songs and scores of each query, and the attention weights of its playlist."""
+        alone = [self.user_scorer is not None and not len(a.songs) for a in asked]
+        found: list[Any] = [None] * len(asked)
+        weights = [np.zeros(0, np.float32)] * len(asked)
+        if at := [row for row, is_alone in enumerate(alone) if not is_alone]:
+            block = [asked[row] for row in at]
+            vectors, of_block = self._query(block, user_share)
+            out = [a.out for a in block]
+            searched = search_filtered(
+                self.index, self.vectors, vectors, k, base, out, filters=filters, export=self.export
+            )
+            for row, one, weight in zip(at, searched, of_block, strict=True):
+                found[row], weights[row] = one, weight
+        if at := [row for row, is_alone in enumerate(alone) if is_alone]:
+            for row, one in zip(at, self._ranked([asked[row] for row in at], k, base, filters), strict=True):
+                found[row] = one
+        return found, weights
+
+    def _ranked(
+        self, asked: Sequence[_Asked], k: int, base: np.ndarray, filters: Filters
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The songs of users who bring none, from a pool that doubles until the caps leave k of it."""
+        most, left = int(np.count_nonzero(base)), list(range(len(asked)))
+        found: list[Any] = [None] * len(asked)
+        size = min(most, k if filters.by_score_alone else _POOL * k)
+        while left:
+            users = np.array([asked[row].user for row in left], np.int32)
+            out = [asked[row].out for row in left]
+            items, scores = self.user_scorer.rank(users, size, allowed=base, out=out, heard=filters.heard)
+            for row, mine, score in zip(left, items, scores, strict=True):
+                there = mine >= 0
+                mine, score = mine[there], score[there]
+                if not filters.by_score_alone:
+                    picked = choose(filters, self.export, self.vectors, mine, score, k)
+                    if len(picked) < k and size < most:
+                        continue
+                    mine, score = mine[picked], score[picked]
+                found[row] = mine, score
+            left = [row for row in left if found[row] is None]
+            size = min(2 * size, most)
+        return found
+
+    def similar(self, song: Any, *, k: int = 10, filters: Filters | None = None) -> Answer:
         """The k songs nearest to one song; see `recommend`."""
         return self.recommend([song], k=k, filters=filters)
 
-    def explain(self, song: int, *, songs: Sequence[int] = (), user: int | None = None) -> Recommendation:
+    def explain(self, song: Any, *, songs: Sequence[Any] = (), user: Any = None) -> Recommendation:
         """How a query speaks for one song, by all its songs, recommended or not; the rank is that among all songs.
 
         Raises:
           UserError: an unknown song, or nothing to start from.
         """
-        at = int(places(self.export.item_ids, [song])[0])
+        at = self.ids.songs.index_of(song)
         if at < 0:
-            raise UserError(_unknown("song", [song], self.export.item_ids))
+            raise UserError(self.ids.songs.unknown("song", [song]))
         asked = self._ask(Query(tuple(songs), user), self.filters, np.zeros(0, np.int64))
         if isinstance(asked, UserError):
             raise asked
@@ -348,37 +359,32 @@ class Recommender:
         self.recommend_batch([Query(songs[:1])] * 2, k=k)
 
     def _ask(self, query: Query, filters: Filters, barred: np.ndarray) -> _Asked | UserError:
-        export, warnings = self.export, []
+        songs, users, warnings = self.ids.songs, self.ids.users, []
         if len(query.songs) > MAX_SONGS:
             return UserError(f"a playlist of {len(query.songs)} songs: at most {MAX_SONGS}; give the latest of them")
+        playlist, unknown = songs.resolve(query.songs)
         # The last place of a duplicate counts: it was played last there.
-        wanted = list(dict.fromkeys(reversed(query.songs)))[::-1]
-        found = places(export.item_ids, wanted)
-        missing = [s for s, at in zip(wanted, found, strict=True) if at < 0]
-        if missing and len(missing) == len(wanted) and query.user is None:
-            return UserError(_unknown("song", missing, export.item_ids))
-        if missing:
-            warnings.append(_unknown("song", missing, export.item_ids))
-        playlist = found[found >= 0]
-        if not len(playlist) and query.user is None:
+        playlist = np.array(list(dict.fromkeys(playlist[::-1].tolist()))[::-1], np.int64)
+        pushed, unknown_dislikes = songs.resolve(query.dislikes)
+        user = -1 if query.user is None else users.index_of(query.user)
+        for ids, kind, values in (
+            (songs, "song", unknown),
+            (users, "user", [query.user] if query.user is not None and user < 0 else []),
+            (songs, "disliked song", unknown_dislikes),
+        ):
+            if values:
+                warnings.append(ids.unknown(kind, values))
+        if not len(playlist) and user < 0:
+            if warnings:
+                return UserError("; ".join(warnings))
             return UserError("an empty playlist: give at least one song, or a user")
-        pushed = found[:0]
-        if query.dislikes:
-            pushed = places(export.item_ids, query.dislikes)
-            if (pushed < 0).any():
-                unknown = [d for d, at in zip(query.dislikes, pushed, strict=True) if at < 0]
-                warnings.append(_unknown("disliked song", unknown, export.item_ids))
-            pushed = pushed[pushed >= 0]
-        out, user = [playlist, barred, pushed], -1
-        if query.user is not None:
-            user = int(places(export.user_ids, [query.user])[0])
-            if user < 0:
-                return UserError(_unknown("user", [query.user], export.user_ids))
-            out.append(self._histories.disliked_by(user))
+        out = [playlist, barred, pushed]
+        if user >= 0:
+            disliked = self._histories.disliked_by(user)
+            out.append(disliked)
             if not filters.heard:
                 out.append(self._histories.heard_by(user))
-        if user >= 0:
-            pushed = np.concatenate([pushed, self._histories.disliked_by(user)])
+            pushed = np.concatenate([pushed, disliked])
         if len(pushed):
             pushed = np.setdiff1d(pushed, playlist)
         return _Asked(playlist, user, pushed[:_MOST_DISLIKES], np.concatenate(out), query.ordered, warnings)
@@ -395,7 +401,7 @@ class Recommender:
         share = np.zeros(len(asked), np.float32)
         for row, a in enumerate(asked):
             if a.user >= 0:
-                taste[row] = self._tastes[a.user]
+                taste[row] = self.tastes[a.user]
                 share[row] = user_share if len(a.songs) else 1.0
         ordered = np.array([a.ordered for a in asked])
 
@@ -413,22 +419,6 @@ class Recommender:
         weights = np.asarray(weights)
         return np.asarray(query)[: len(asked)], [w[: len(a.songs)] for w, a in zip(weights, asked, strict=False)]
 
-    def _by_scores(
-        self, scores: np.ndarray, allowed: np.ndarray, k: int, filters: Filters
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The best by given scores: the same search, over the scores as vectors of one dimension."""
-        count = int(np.count_nonzero(allowed))
-        column, one = scores.astype(np.float32)[:, None], np.ones(1, np.float32)
-        size = min(count, k if filters.by_score_alone else 20 * k)
-        while True:
-            items, found = rank_all(column, one, size, allowed)
-            if filters.by_score_alone:
-                return items, found
-            picked = choose(filters, self.export, self.vectors, items, found, k)
-            if len(picked) == k or size == count:
-                return items[picked], found[picked]
-            size = min(2 * size, count)
-
     def _explained(
         self,
         items: np.ndarray,
@@ -438,34 +428,33 @@ class Recommender:
         explain: bool,
         most: int = MOST_REASONS,
     ) -> list[Recommendation]:
-        export, ids = self.export, self.export.item_ids
-        told = zip(ids[items].tolist(), scores.tolist(), strict=True)
+        songs = self.ids.songs
+        labels = zip(songs.labels(items.tolist()), scores.tolist(), strict=True)
         if not explain:
-            return [Recommendation(rank, item_id, score, [], [], []) for rank, (item_id, score) in enumerate(told, 1)]
+            return [Recommendation(rank, label, score, [], [], []) for rank, (label, score) in enumerate(labels, 1)]
         similarity = self.vectors[items] @ self.vectors[playlist].T
         order = np.argsort(-weights * similarity, axis=1, kind="stable")[:, :most]
+        query = songs.labels(playlist.tolist())
         # Whole arrays become lists at once: an element at a time costs several times as much.
         reasons = zip(
-            ids[playlist][order].tolist(),
+            order.tolist(),
             weights[order].tolist(),
             np.take_along_axis(similarity, order, axis=1).tolist(),
             strict=True,
         )
         found = []
-        for item, (item_id, score), why in zip(items.tolist(), told, reasons, strict=True):
-            artists = export.artist_ids[export.artists[slice(*export.artist_offsets[item : item + 2])]].tolist()
-            albums = export.album_ids[export.albums[slice(*export.album_offsets[item : item + 2])]].tolist()
-            found.append(Recommendation(len(found) + 1, item_id, score, artists, albums, list(map(Reason, *why))))
+        for item, (label, score), (at, weight, close) in zip(items.tolist(), labels, reasons, strict=True):
+            artists, albums = self._metadata(item)
+            why = [Reason(query[place], *numbers) for place, *numbers in zip(at, weight, close, strict=True)]
+            found.append(Recommendation(len(found) + 1, label, score, artists, albums, why, songs.name(item)))
         return found
 
-
-def _without(base: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """`base` less some songs; `base` itself where there are none."""
-    if not len(out):
-        return base
-    mask = base.copy()
-    mask[out] = False
-    return mask
+    def _metadata(self, item: int) -> tuple[list[Id], list[Id]]:
+        """The ids of a song's artists and albums."""
+        export, ids = self.export, self.ids
+        artists = export.artists[slice(*export.artist_offsets[item : item + 2])]
+        albums = export.albums[slice(*export.album_offsets[item : item + 2])]
+        return ids.artists.labels(artists.tolist()), ids.albums.labels(albums.tolist())
 
 
 def in_space(export: Export, heads: Heads) -> tuple[np.ndarray, np.ndarray]:
@@ -489,3 +478,10 @@ def load_heads(workdir: Path) -> Heads | None:
     if not isinstance(stored, dict):
         raise DamagedFileError(f"{path}: holds no playlist query; delete it and run launch/train.py again")
     return from_json(stored.get("heads", {}), source=str(path))
+
+
+def retrieval_settings(workdir: Path) -> RetrievalSettings:
+    """config.retrieval of a run. Raises DamagedFileError where config.json has none."""
+    path = workdir / "config.json"
+    stored = read_json(path, {"config": {"retrieval": dict}}, remedy="put the file back, or train again")["config"]
+    return from_stored(RetrievalSettings, stored["retrieval"])[0]

@@ -11,7 +11,9 @@ import signal
 import sys
 import traceback
 
-from launch import attention, experiment  # noqa: F401  most of what a command takes to start
+import music_map.run.recommender
+import music_map.run.report
+import music_map.run.training  # noqa: F401  most of what a command takes to start
 
 INJECT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "faults", "inject.py")
 

@@ -13,7 +13,6 @@ import termios
 from pathlib import Path
 
 import pytest
-from ml_collections import ConfigDict
 
 from launch import app, compilation_cache
 from music_map.errors import UserError
@@ -104,7 +103,7 @@ def main():
         return app.say("result")
     with app.bar("work", 3, "song") as advance:
         advance(3)
-    app.say(json.dumps(app.to_dict(_CONFIG.value)))
+    app.say(_CONFIG.value.to_json())
 
 
 if __name__ == "__main__":
@@ -413,8 +412,3 @@ def test_path_of():
     assert app.path_of("~/x", "output") == Path.home() / "x"
     with pytest.raises(UserError, match="--output is empty; give a path"):
         app.path_of("", "output")
-
-
-def test_to_dict_gives_what_json_holds():
-    config = ConfigDict({"a": {"b": (1, 2)}, "c": None, "d": "x"})
-    assert app.to_dict(config) == {"a": {"b": [1, 2]}, "c": None, "d": "x"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from raw_logs import random_log, write_logs
 
-from launch import published
+from music_map.reporting import published
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,7 +3,7 @@
 import pytest
 from commands import fails, flags, launch
 
-from launch.app import size_text
+from music_map.text import size_text
 
 
 @pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (13.8e9, "13.8 GB")])

@@ -17,10 +17,10 @@ from commands import ENV, ROOT, fails, launch
 fastapi = pytest.importorskip("fastapi")
 testclient = pytest.importorskip("fastapi.testclient")
 
-from launch.service import MOST_K, Ask, Batcher, create_app  # noqa: E402
 from music_map.errors import UserError  # noqa: E402
 from music_map.retrieval.filters import Filters  # noqa: E402
 from music_map.retrieval.recommender import Query, Recommender  # noqa: E402
+from music_map.serving.service import MOST_K, Ask, Batcher, create_app  # noqa: E402
 
 
 @pytest.fixture(scope="module")

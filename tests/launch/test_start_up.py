@@ -36,7 +36,6 @@ def modules_after_help(path):
     return {name.partition(".")[0] for name in modules}
 
 
-@pytest.mark.xfail(reason="commands that still import the library before main()")
 @pytest.mark.parametrize("path", jobs.job_files().values(), ids=jobs.job_files().keys())
 def test_help_imports_nothing_heavy(path):
     assert not modules_after_help(path) & HEAVY

@@ -14,8 +14,10 @@ from commands import ENV, ROOT, fails
 from optuna.trial import TrialState
 
 from configs import lightgcnpp
-from launch import stages, study
-from launch.search_space import Axis
+from music_map.run import stages
+from music_map.run.config import from_dict
+from music_map.sweep import study
+from music_map.sweep.search_space import Axis
 
 START = {"cwd": ROOT, "env": ENV, "text": True}
 
@@ -109,7 +111,7 @@ def text_sweep(folder, test):
     config.data.path, config.data.processed_dir = str(folder), str(folder / "processed")
     config.train.num_epochs, config.train.learning_rate = 4, 0.02
     config.train.eval_every_epochs, config.train.steps_per_dispatch = 1, 1
-    config.lock()
+    config = from_dict(config.to_dict())
     axes = (Axis("model.alpha", low=0.0, high=1.0), Axis("model.gamma", low=0.0, high=1.0))
     dataset = stages.ensure_dataset(config)
     sweep = study.open_sweep(folder / "sweep", config, axes, dataset, seed=0, pruner="median", keep_checkpoints=False)

@@ -45,7 +45,7 @@ def make(num_items, seed=0, dims=8, artists=5):
         item_ids=(10 + 3 * np.arange(num_items)).astype(np.uint32),
         user_embeddings=rng.normal(size=(2, dims)),
         item_embeddings=rng.normal(size=(num_items, dims)),
-        item_degree=rng.integers(0, 9, num_items),
+        listeners=rng.integers(0, 9, num_items),
         features=features,
     )
 

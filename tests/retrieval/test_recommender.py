@@ -41,7 +41,7 @@ def export():
         item_ids=ITEM_IDS,
         user_embeddings=RNG.normal(size=(2, 8)),
         item_embeddings=RNG.normal(size=(6, 8)),
-        item_degree=np.array([1, 1, 1, 1, 1, 0]),
+        listeners=np.array([1, 1, 1, 1, 1, 0]),
         features=FEATURES,
     )
 
@@ -86,15 +86,38 @@ def test_excluded_songs(recommender):
     assert {r.item_id for r in answer.recommendations} == {100, 2**31}
 
 
-def test_scores_given_for_a_user_rank_in_place_of_the_embedding(recommender, export):
+class Fixed:
+    """A UserScorer with the same scores for every user, float32 [I]."""
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def rank(self, users, k, *, allowed, out, heard):
+        items, found = np.full((len(users), k), -1, np.int32), np.zeros((len(users), k), np.float32)
+        for row, mine in enumerate(out):
+            left = allowed.copy()
+            left[mine] = False
+            best = [i for i in np.argsort(-self.scores, kind="stable") if left[i]][:k]
+            items[row, : len(best)], found[row, : len(best)] = best, self.scores[best]
+        return items, found
+
+
+@pytest.mark.parametrize("rules", [{}, {"max_per_artist": 1}, {"diversity": 0.5}, {"heard": False}])
+def test_a_user_without_songs_is_ranked_for_by_the_user_scorer(export, rules):
     scores = np.random.default_rng(3).normal(size=len(export.item_ids)).astype(np.float32)
-    best = [i for i in np.argsort(-scores) if export.recommendable[i]]
-    found = recommender.recommend(user=900, k=3, user_scores=scores, exclude=[int(export.item_ids[best[0]])])
-    assert [r.item_id for r in found.recommendations] == export.item_ids[best[1:4]].tolist()
-    songs = [int(export.item_ids[0])]
-    assert recommender.recommend(songs=songs, user=900, user_scores=scores) == recommender.recommend(
-        songs=songs, user=900
-    )
+    options = {"index": "exact", "histories": HISTORIES, "filters": Filters(**rules)}
+    scored, plain = Recommender(export, user_scorer=Fixed(scores), **options), Recommender(export, **options)
+    found = scored.recommend(user=900, k=3)
+    uncapped = plain.recommend(user=900, k=6, filters=Filters(heard=rules.get("heard", True)))
+    allowed = {r.item_id for r in uncapped.recommendations}
+    best = [int(i) for i in export.item_ids[np.argsort(-scores)] if int(i) in allowed]
+    if rules in ({}, {"heard": False}):
+        assert [r.item_id for r in found.recommendations] == best[:3]
+    assert found.recommendations[0].item_id == best[0]
+    # With songs the playlist is what is searched by.
+    assert scored.recommend([5], user=900, k=3) == plain.recommend([5], user=900, k=3)
+    batch = scored.recommend_batch([Query(user=900), Query((5,)), Query((5,), 900), Query(user=900)], k=3)
+    assert batch[0] == batch[3] == found and batch[1] == plain.recommend([5], k=3)
 
 
 def test_user_alone_and_user_with_songs(recommender, export):
@@ -114,7 +137,12 @@ def test_unknown_ids(recommender):
     with pytest.raises(UserError, match="unknown songs 18, 19"):
         recommender.recommend(songs=[18, 19])
     with pytest.raises(UserError, match="unknown user 8"):
-        recommender.recommend(songs=[5], user=8)
+        recommender.recommend(user=8)
+    known, beside = recommender.recommend(songs=[5], k=2), recommender.recommend(songs=[5], user=8, k=2)
+    assert beside.recommendations == known.recommendations and beside.warnings[0].startswith("unknown user 8:")
+    odd = recommender.recommend(songs=[5, None, True, 1.5, "x", -1, 2**70, [5]], dislikes=["y"], k=2)
+    assert [r.item_id for r in odd.recommendations] == [r.item_id for r in known.recommendations]
+    assert "None, True, 1.5, 'x', -1" in odd.warnings[0] and odd.warnings[1].startswith("unknown disliked song 'y'")
 
 
 def test_nothing_to_start_from(recommender):
@@ -270,10 +298,10 @@ def test_embeddings_that_are_not_finite_are_refused(export):
     with pytest.raises(UserError, match="song 17 is not finite"):
         make_export(
             user_ids=USER_IDS, item_ids=ITEM_IDS, user_embeddings=export.user_embeddings, item_embeddings=broken,
-            item_degree=np.ones(6, int), features=FEATURES,
+            listeners=np.ones(6, int), features=FEATURES,
         )  # fmt: skip
 
 
 def test_loading_what_is_not_trained_says_so(tmp_path):
-    with pytest.raises(UserError, match="train first"):
+    with pytest.raises(UserError, match="no export of this version"):
         Recommender.load(tmp_path)

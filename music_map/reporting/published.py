@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from music_map.preprocess.dataset import Dataset
+from music_map.reporter import Reporter
+
 # arXiv 2505.22238's 50m log as filtered once at 10 interactions; the row count tells that log from others of its size.
 LISTEN_ROWS = 46_467_212
 DATASET = {
@@ -47,6 +50,22 @@ def table(stats: Mapping[str, Any], published: Mapping[str, float] | None) -> li
             line += f"{_number(published[name]):>16}"
         lines.append(line)
     return lines
+
+
+def say_dataset(dataset: Dataset, reporter: Reporter) -> None:
+    """The statistics of a data set, beside the published ones where it is Yambda-50M."""
+    compare = is_yambda_50m(dataset.stats)
+    lines = table(dataset.stats, DATASET if compare else None)
+    notes = dataset_notes(dataset.stats, dataset.store.meta["settings"], compare=compare)
+    for line in (*lines, *(f"note: {note}" for note in notes)):
+        reporter.say(line)
+
+
+def say_graph(stats: Mapping[str, Any], settings: Mapping[str, Any], compare: bool, reporter: Reporter) -> None:
+    """The statistics of a graph, beside the published ones with `compare`."""
+    notes = graph_notes(stats, settings, compare=compare)
+    for line in (*table(stats, GRAPH if compare else None), *(f"note: {note}" for note in notes)):
+        reporter.say(line)
 
 
 def dataset_notes(stats: Mapping[str, Any], settings: Mapping[str, Any], *, compare: bool) -> list[str]:

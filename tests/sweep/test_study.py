@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from configs import test as tiny
-from launch import study, sweep_report
-from launch.search_space import Axis
-from launch.study import Result
 from music_map.errors import UserError
+from music_map.reporter import PrintReporter
+from music_map.run.config import Config, with_values
+from music_map.sweep import report as sweep_report
+from music_map.sweep import study
+from music_map.sweep.search_space import Axis
+from music_map.sweep.study import Result
 
 AXES = (Axis("model.alpha", low=0.0, high=1.0), Axis("loss.name", ("bpr", "debiased_contrastive")))
 
 
 def config():
-    config = tiny.get_config()
-    config.train.num_epochs = 8
-    return config.lock()
+    return with_values(Config(), {"train.num_epochs": 8})
 
 
 def open_sweep(folder, *, axes=AXES, seed=0, pruner="none", keep=False, config=config):
@@ -54,9 +54,7 @@ def test_the_first_trial_is_the_configuration_itself(tmp_path):
     assert results[0].values == {"model.alpha": 0.6, "loss.name": "debiased_contrastive"}
     assert len({r.values["model.alpha"] for r in results}) == 4
     for r in results:
-        changed = config().unlock()
-        changed.model.alpha, changed.loss.name = r.values["model.alpha"], r.values["loss.name"]
-        assert r.value == worth(changed)
+        assert r.value == worth(with_values(config(), r.values))
     assert sweep.best() == max(results, key=lambda r: r.value)
 
 
@@ -138,7 +136,7 @@ def test_failures_are_recorded_and_the_search_goes_on(tmp_path, monkeypatch, cap
         return train(sweep, trial, config, should_stop)
 
     monkeypatch.setattr(study, "_train", failing)
-    sweep = open_sweep(tmp_path)
+    sweep = dataclasses.replace(open_sweep(tmp_path), reporter=PrintReporter())
     study.run(sweep, total=4, should_stop=lambda: False)
     results = sweep.results()
     assert [r.state for r in results] == ["complete", "failed", "failed", "complete"]
@@ -192,7 +190,7 @@ def test_a_trial_that_falls_behind_is_pruned(tmp_path, monkeypatch, pruner):
     [
         ({"seed": 1}, "is a sweep with another --seed"),
         ({"axes": AXES[:1]}, "is a sweep with another --search"),
-        ({"config": lambda: tiny.get_config().lock()}, "is a sweep with config.train.num_epochs=8, not 3"),
+        ({"config": Config}, "is a sweep with config.train.num_epochs=8, not 20"),
     ],
 )
 def test_a_folder_is_one_sweep(tmp_path, change, message):

@@ -16,10 +16,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from launch.search_space import Axis, Value
-from launch.study import Result
 from music_map.errors import disk_errors
 from music_map.storage import write_text
+from music_map.sweep.search_space import Axis, Value
+from music_map.sweep.study import Result
 
 
 def by_value(results: Sequence[Result]) -> list[Result]:

@@ -9,17 +9,14 @@ model.adaptive=true,false
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Protocol
 
-from ml_collections import ConfigDict
-
-from launch import config_file
 from music_map.errors import UserError
+from music_map.run.config import Config, field_kinds, with_values
 
 Value = str | float | int | bool
 
@@ -77,12 +74,11 @@ class Axis:
         return self.choices or (self.low, self.high)
 
 
-def parse(text: str, config: ConfigDict) -> Axis:
+def parse(text: str) -> Axis:
     """An axis from "FIELD=RANGE".
 
     Args:
       text: the flag's value.
-      config: the configuration; its types decide what a range may hold.
 
     Raises:
       UserError: no such field, a range of another type, or one that leaves no choice.
@@ -91,21 +87,15 @@ def parse(text: str, config: ConfigDict) -> Axis:
     field, has_range, wanted = text.partition("=")
     if not (field and has_range and wanted):
         raise UserError(f"{flag}: is no FIELD=RANGE, e.g. --search=model.alpha=0:1 or --search=loss.name=bpr,softmax")
-    config_file.require_field(config, field, "--search=")
-    *sections, name = field.split(".")
-    node = config
-    for section in sections:
-        node = node[section]
-    if "[" in name or isinstance(node[name], ConfigDict):
-        raise UserError(f"{flag}: config.{field} is no single value; name one of its fields")
-    if sections and sections[0] in _MEASURE:
+    kind = field_kinds(field, "--search=")[0]
+    section = field.partition(".")[0]
+    if section in _MEASURE:
         raise UserError(
             f"{flag}: config.{field} decides what validation measures, so that trials could not be compared; "
             f"set it with --config.{field}=VALUE for the whole sweep"
         )
-    if sections and sections[0] in _LATER:
+    if section in _LATER:
         raise UserError(f"{flag}: config.{field} changes nothing in training, which is what a trial is measured by")
-    kind = node.get_type(name)
     if kind not in (str, float, int, bool):
         raise UserError(f"{flag}: config.{field} is a {kind.__name__}; only strings, numbers and booleans are searched")
     if kind in (float, int) and ":" in wanted:
@@ -154,11 +144,11 @@ def _range(flag: str, field: str, kind: type, parts: list[str]) -> Axis:
     return Axis(field, low=low, high=high, step=step)
 
 
-def parse_all(texts: Sequence[str], config: ConfigDict) -> tuple[Axis, ...]:
+def parse_all(texts: Sequence[str]) -> tuple[Axis, ...]:
     """The axes of all --search flags. Raises UserError also for none, or for a field named twice."""
     if not texts:
         raise UserError("--search missing; name a field and its range, e.g. --search=model.alpha=0:1")
-    axes = tuple(parse(text, config) for text in texts)
+    axes = tuple(parse(text) for text in texts)
     fields = [axis.field for axis in axes]
     for field in fields:
         if fields.count(field) > 1:
@@ -166,34 +156,13 @@ def parse_all(texts: Sequence[str], config: ConfigDict) -> tuple[Axis, ...]:
     return axes
 
 
-def check_ends(axes: Sequence[Axis], config: ConfigDict, check: Callable[[ConfigDict], object]) -> None:
-    """Raises UserError for a category or an end that no trial could use.
-
-    Args:
-      axes: the searched fields.
-      config: the configuration.
-      check: raises UserError "config.FIELD=VALUE: ..." for a configuration without meaning.
-    """
+def check_ends(axes: Sequence[Axis], config: Config) -> None:
+    """Raises UserError for a category or an end that no trial could use."""
     for axis in axes:
         for value in axis.ends():
             try:
-                check(with_values(config, {axis.field: value}))
+                with_values(config, {axis.field: value})
             except UserError as e:
                 # What is wrong only beside another field's value may be right in a trial.
                 if str(e).startswith(f"config.{axis.field}="):
                     raise UserError(f"--search={axis.field}: {e}") from e
-
-
-def get(config: ConfigDict, field: str) -> Any:
-    """The value of "a.b"."""
-    node = config
-    for part in field.split("."):
-        node = node[part]
-    return node
-
-
-def with_values(config: ConfigDict, values: Mapping[str, Value]) -> ConfigDict:
-    """A copy of the configuration with these fields set."""
-    changed = copy.deepcopy(config)
-    changed.update_from_flattened_dict(dict(values))
-    return changed

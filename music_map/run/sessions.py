@@ -1,4 +1,4 @@
-"""The playlist protocol on a run: what recommend.py does with a playlist, beside simpler queries and baselines."""
+"""The playlist protocol on a run: the query that recommends for a playlist, beside simpler queries and baselines."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from launch import app, experiment
-from launch.experiment import Experiment
 from music_map.errors import UserError
 from music_map.evaluation.baselines.fit import fit
 from music_map.evaluation.baselines.history import History
@@ -28,17 +25,21 @@ from music_map.evaluation.playlist import (
 )
 from music_map.evaluation.protocols import PROTOCOLS
 from music_map.evaluation.ranking import ScoreBlock
-from music_map.model.encoder import Params
+from music_map.graph.bipartite import listeners_of
 from music_map.playlist.attention import Head, attend
 from music_map.playlist.heads import Heads, untrained
 from music_map.playlist.space import embed, moments_of
 from music_map.retrieval.export import popularity_of
+from music_map.run.config import Config
+from music_map.run.evaluation import baseline_inputs, metrics_table
+from music_map.run.evaluation import report_table as table_of_one
+from music_map.run.run import Run
 
 # What of the baselines has a meaning without a user.
 BASELINES = ("random", "most_pop", "decay_pop", "item_knn")
 
 
-def baseline_names(config: ConfigDict, given: Sequence[str] | None) -> tuple[str, ...]:
+def baseline_names(config: Config, given: Sequence[str] | None) -> tuple[str, ...]:
     """The baselines to put beside a model: `given`, all for ("all",), or those of the configuration that apply.
 
     Raises:
@@ -49,19 +50,19 @@ def baseline_names(config: ConfigDict, given: Sequence[str] | None) -> tuple[str
     for name in () if tuple(given) == ("all",) else given:
         if name not in BASELINES:
             raise UserError(
-                f"--baselines: {name!r} knows no playlists, only users; for --protocol=playlist choose from "
+                f"baseline {name!r} knows no playlists, only users; for the protocol playlist choose from "
                 f"{', '.join(BASELINES)}"
             )
     return BASELINES if tuple(given) == ("all",) else tuple(given)
 
 
-def tasks_for(run: Experiment, split: str, *, max_sessions: int) -> dict[int, PlaylistTask]:
+def tasks_for(run: Run, split: str, *, max_sessions: int) -> dict[int, PlaylistTask]:
     """The tasks of a split by number of seeds."""
     dataset = run.dataset
     return build_playlist_tasks(
         split,
-        train=dataset.events("train"),
-        held_out=dataset.events(split),
+        train=run.events("train"),
+        held_out=run.events(split),
         num_items=dataset.num_items,
         max_sessions=max_sessions,
         seed=run.config.train.seed,
@@ -70,20 +71,19 @@ def tasks_for(run: Experiment, split: str, *, max_sessions: int) -> dict[int, Pl
 
 
 def query_of(head: Head) -> Query:
-    """The playlist query that launch/recommend.py makes, of blocks of playlists."""
+    """The query of a head, of blocks of playlists."""
     return lambda songs, where, popularity: attend(songs, where, popularity, head)[0]
 
 
-def model_scores(run: Experiment, params: Params, task: PlaylistTask, heads: Heads) -> ScoreBlock:
+def model_scores(run: Run, task: PlaylistTask, heads: Heads) -> ScoreBlock:
     """The model as a scorer of the task's queries: the trained attention in its space."""
-    items, degree = np.asarray(experiment.encode(run, params)[1]), np.diff(run.graph.item_offsets)
-    placed = embed(items, moments_of(items, degree > 0), heads.space)
-    return query_scores(placed, task, query_of(heads.ordered), popularity=popularity_of(degree))
+    items, listeners = np.asarray(run.embeddings.item), listeners_of(run.graph)
+    placed = embed(items, moments_of(items, listeners > 0), heads.space)
+    return query_scores(placed, task, query_of(heads.ordered), popularity=popularity_of(listeners))
 
 
 def report(
-    run: Experiment,
-    params: Params,
+    run: Run,
     tasks: Mapping[int, PlaylistTask],
     *,
     heads: Heads,
@@ -93,7 +93,7 @@ def report(
     """The model beside the baselines for each number of seeds, as JSON-able values.
 
     Args:
-      run, params: of the model.
+      run: of the model.
       tasks: by number of seeds.
       heads: of the playlist attention; the ordered one is "model".
       baselines: of BASELINES. Simpler queries are always there: "mean_of_seeds", "last_seed" and "untrained_attention"
@@ -106,19 +106,18 @@ def report(
       "num_sessions" (those long enough); under "seeds" the same for every number. "num_users" counts users, whose
       queries the intervals draw together.
     """
-    config, dataset = run.config, run.dataset
-    inputs = experiment.baseline_inputs(config, dataset)
+    config = run.config
+    inputs = baseline_inputs(run)
     history = History.of(
-        dataset.events("train"),
+        run.events("train"),
         PROTOCOLS["playlist"].history,
         **{key: value for key, value in inputs.items() if key != "seed"},
     )
     chosen = {name: kind() for name, kind in SETTINGS.items()} | dict(settings or {})
-    similar = neighbours(history, chosen["item_knn"], progress=app.bar) if "item_knn" in baselines else None
-    items = np.asarray(experiment.encode(run, params)[1])
-    degree = np.diff(run.graph.item_offsets)
-    popularity = popularity_of(degree)
-    placed = embed(items, moments_of(items, degree > 0), heads.space)
+    similar = neighbours(history, chosen["item_knn"], progress=run.reporter.bar) if "item_knn" in baselines else None
+    items, listeners = np.asarray(run.embeddings.item), listeners_of(run.graph)
+    popularity = popularity_of(listeners)
+    placed = embed(items, moments_of(items, listeners > 0), heads.space)
     centre = query_of(untrained(config.retrieval.attention_temperature).ordered)
     simple = {
         "mean_of_seeds": (items, mean_query),
@@ -141,7 +140,7 @@ def report(
             )
             fitted.append((name, scores))
         found = evaluate_beside_baselines(
-            model_scores(run, params, task, heads),
+            model_scores(run, task, heads),
             fitted,
             task.ranking,
             ks=tuple(config.eval.ks),
@@ -168,6 +167,6 @@ def report_table(result: dict[str, Any], *, metric: str) -> str:
             rows.setdefault(name, {})[columns[n]] = metrics[metric]
     queries = ", ".join(f"{found['num_queries']} with {n}" for n, found in result["seeds"].items())
     return (
-        f"{result['num_seeds']} seeds, {experiment.report_table(result, metric=metric)}\n"
-        f"{metric} by number of seeds (sessions: {queries}):\n{experiment.metrics_table(rows, tuple(columns.values()))}"
+        f"{result['num_seeds']} seeds, {table_of_one(result, metric=metric)}\n"
+        f"{metric} by number of seeds (sessions: {queries}):\n{metrics_table(rows, tuple(columns.values()))}"
     )

@@ -5,25 +5,19 @@ Nothing is written and no input is hashed: inputs that were never hashed are sai
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
-
-from launch import app, stages
 from music_map.errors import UserError
 from music_map.graph.build import graph_fingerprint, graph_folder
 from music_map.preprocess.build import find_dataset, remembered_plan
 from music_map.preprocess.dataset import Dataset
+from music_map.reporter import Reporter
+from music_map.run.config import Config
 from music_map.storage import MANIFEST, ArrayFolder, read_json
+from music_map.text import folder_size, size_text
 from music_map.training.loop import epochs_of
-
-
-def folder_size(folder: Path) -> int:
-    """Bytes of all files below a folder."""
-    return sum(os.path.getsize(Path(root) / name) for root, _, names in os.walk(folder) for name in names)
 
 
 class Prepared(NamedTuple):
@@ -33,7 +27,7 @@ class Prepared(NamedTuple):
     num_edges: int | None
 
 
-def say_stages(config: ConfigDict, *, force: bool = False) -> Prepared:
+def say_stages(config: Config, reporter: Reporter, *, force: bool = False) -> Prepared:
     """Says whether preprocess and build_graph are done for a configuration.
 
     Args:
@@ -43,50 +37,50 @@ def say_stages(config: ConfigDict, *, force: bool = False) -> Prepared:
     Raises:
       UserError: a required input is absent, or a field has no meaning.
     """
-    dataset = say_dataset(config)
-    return Prepared(dataset, _say_graph(config, dataset, force=force))
+    dataset = say_dataset(config, reporter)
+    return Prepared(dataset, _say_graph(config, dataset, reporter, force=force))
 
 
-def say_dataset(config: ConfigDict, *, force: bool = False) -> Dataset | None:
+def say_dataset(config: Config, reporter: Reporter, *, force: bool = False) -> Dataset | None:
     """Says whether preprocess is done for a configuration. Returns the data set where it is, and is not done again."""
-    settings, source = stages.preprocess_settings(config), stages.source_of(config)
-    plan, sizes = remembered_plan(settings, source=source, processed_dir=stages.processed_dir(config))
+    settings, source = config.data.preprocess(), config.data.source
+    plan, sizes = remembered_plan(settings, source=source, processed_dir=config.data.processed)
     dataset = find_dataset(plan) if plan is not None else None
-    files = f"{len(sizes)} files of {source}, {app.size_text(sum(sizes.values()))}"
+    files = f"{len(sizes)} files of {source}, {size_text(sum(sizes.values()))}"
     if dataset is not None:
         stats = dataset.stats
         events = " + ".join(f"{stats[f'{split}_size']:,}" for split in ("train", "val", "test"))
-        app.say(
+        reporter.say(
             f"preprocess: {'done, to do again (--force)' if force else 'done'}: {plan.folder}, "
-            f"{app.size_text(folder_size(plan.folder))}: {events} events, {stats['num_users']:,} users, "
+            f"{size_text(folder_size(plan.folder))}: {events} events, {stats['num_users']:,} users, "
             f"{stats['num_items']:,} songs"
         )
         return None if force else dataset
-    where = f"{stages.processed_dir(config)}/events-..." if plan is None else str(plan.folder)
+    where = f"{config.data.processed}/events-..." if plan is None else str(plan.folder)
     new = " (not hashed before: done all the same if their content is known)" if plan is None else ""
-    app.say(f"preprocess: to do: {files}{new} -> {where}; chunks of {settings.chunk_size:,} events")
+    reporter.say(f"preprocess: to do: {files}{new} -> {where}; chunks of {settings.chunk_size:,} events")
     for name, size in sizes.items():
-        app.say(f"  {app.size_text(size):>10}  {source / name}")
+        reporter.say(f"  {size_text(size):>10}  {source / name}")
     return None
 
 
-def _say_graph(config: ConfigDict, dataset: Dataset | None, *, force: bool) -> int | None:
-    settings = stages.graph_settings(config)
+def _say_graph(config: Config, dataset: Dataset | None, reporter: Reporter, *, force: bool) -> int | None:
+    settings = config.graph
     if dataset is None:
-        app.say("build_graph: to do, after preprocess")
+        reporter.say("build_graph: to do, after preprocess")
         return None
     identity = graph_fingerprint(dataset, settings)
-    folder = graph_folder(stages.processed_dir(config), identity)
+    folder = graph_folder(config.data.processed, identity)
     if not (folder / MANIFEST).is_file() or (stored := ArrayFolder.open(folder)).fingerprint != identity:
         # An edge is stored with its user, song, weight and place in the songs' order: 16 bytes.
         most = dataset.stats["train_size"]
-        app.say(f"build_graph: to do: {most:,} events of train -> {folder}, at most {app.size_text(16 * most)}")
+        reporter.say(f"build_graph: to do: {most:,} events of train -> {folder}, at most {size_text(16 * most)}")
         return None
     stats = stored.meta["stats"]
     edges = stats["num_edges"] // 2
     again = "done, to do again (--force)" if force else "done"
-    app.say(
-        f"build_graph: {again}: {folder}, {app.size_text(folder_size(folder))}: {edges:,} edges, "
+    reporter.say(
+        f"build_graph: {again}: {folder}, {size_text(folder_size(folder))}: {edges:,} edges, "
         f"{stats['num_negative_edges']:,} negative edges"
     )
     return edges
@@ -97,7 +91,9 @@ def checkpoint_steps(workdir: Path) -> list[int]:
     return sorted(int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*") if path.name.isdigit())
 
 
-def say_training(config: ConfigDict, workdir: Path, dataset: Dataset | None, steps_per_epoch: int | None) -> None:
+def say_training(
+    config: Config, workdir: Path, dataset: Dataset | None, steps_per_epoch: int | None, reporter: Reporter
+) -> None:
     """Says what training would do in a workdir, and where it would go on.
 
     Args:
@@ -117,20 +113,22 @@ def say_training(config: ConfigDict, workdir: Path, dataset: Dataset | None, ste
     if dataset is not None:
         nodes = dataset.num_users + dataset.num_items
         rows = 4 * nodes * model.embedding_dim
-        what += f"; a row of {model.embedding_dim} for each of {nodes:,} nodes is {app.size_text(rows)}, "
-        what += f"a checkpoint with its optimizer about {app.size_text(3 * rows)}"
+        what += f"; a row of {model.embedding_dim} for each of {nodes:,} nodes is {size_text(rows)}, "
+        what += f"a checkpoint with its optimizer about {size_text(3 * rows)}"
     steps = checkpoint_steps(workdir)
     if (workdir / "results.json").exists():
         result = read_json(workdir / "results.json")
-        app.say(f"train: done in {workdir} (best step {result['step']}); to do: the table of results once more")
+        reporter.say(f"train: done in {workdir} (best step {result['step']}); to do: the table of results once more")
         return
     if steps:
-        app.say(f"train: begun in {workdir}, goes on at step {steps[-1]:,}{f' of {last:,}' if last else ''}; {what}")
+        of_all = f" of {last:,}" if last else ""
+        reporter.say(f"train: begun in {workdir}, goes on at step {steps[-1]:,}{of_all}; {what}")
     else:
-        app.say(f"train: to do in {workdir}: {what}")
+        reporter.say(f"train: to do in {workdir}: {what}")
     if config.recency.enabled and config.data.format != "text":
-        app.say(f"recency: to do, an encoder of past windows, at most {config.recency.max_epochs} epochs")
-    app.say(f"evaluate: to do, protocol {config.eval.protocol}, beside {', '.join(config.eval.baselines) or 'nothing'}")
+        reporter.say(f"recency: to do, an encoder of past windows, at most {config.recency.max_epochs} epochs")
+    beside = ", ".join(config.eval.baselines) or "nothing"
+    reporter.say(f"evaluate: to do, protocol {config.eval.protocol}, beside {beside}")
 
 
 def settings_from(path: str | None) -> str:
@@ -138,7 +136,9 @@ def settings_from(path: str | None) -> str:
     return "their settings are the defaults" if path is None else f"their settings are those of {path}"
 
 
-def say_evaluation(workdirs: Sequence[Path], protocol: str, split: str, baselines: Sequence[str], how: str) -> None:
+def say_evaluation(
+    workdirs: Sequence[Path], protocol: str, split: str, baselines: Sequence[str], how: str, reporter: Reporter
+) -> None:
     """Says what would be evaluated, and beside what.
 
     Args:
@@ -157,5 +157,5 @@ def say_evaluation(workdirs: Sequence[Path], protocol: str, split: str, baseline
         step = steps[-1]
         if (workdir / "results.json").exists():
             step = read_json(workdir / "results.json")["step"]
-        app.say(f"evaluate: {workdir}, step {step:,}: protocol {protocol}, {split} split")
-    app.say(f"baselines: {', '.join(baselines) or 'none'}; {how}")
+        reporter.say(f"evaluate: {workdir}, step {step:,}: protocol {protocol}, {split} split")
+    reporter.say(f"baselines: {', '.join(baselines) or 'none'}; {how}")

@@ -8,12 +8,12 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 
-from launch import app
 from music_map import processes
 from music_map.errors import UserError
 
 # Exit status where the run was cut short by the loss of another process: what a scheduler may start again.
 LOST = 3
+USER_ERROR = 2
 
 _REMEDY = "the run goes on from its last checkpoint when the command is started again, on any number of processes"
 
@@ -51,6 +51,7 @@ def joined(
     num_processes: int | None,
     process_id: int | None,
     heartbeat_timeout: int,
+    silence: Callable[[], object],
 ) -> Iterator[None]:
     """Within, the processes are one run: the first alone speaks, and an error ends this process at once.
 
@@ -58,6 +59,7 @@ def joined(
       active: from `wanted`; False: this is the only process.
       coordinator_address, num_processes, process_id: None: as the cluster or JAX's variables say.
       heartbeat_timeout: seconds after which a process not heard from is lost.
+      silence: called in all processes but the first.
     """
     if not active:
         yield
@@ -69,12 +71,12 @@ def joined(
         heartbeat_seconds=heartbeat_timeout,
     )
     if not processes.first():
-        app.silence()
+        silence()
     try:
         yield
     # Whoever waits for the others' end would wait for a process that is gone, or that waits for this one.
     except UserError as e:
-        _end(str(e), app.USER_ERROR)
+        _end(str(e), USER_ERROR)
     except Exception as e:
         if processes.is_loss(e):
             text = " ".join(str(e).split())[:200]

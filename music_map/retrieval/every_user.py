@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from launch import app
 from music_map.errors import UserError, disk_errors
-from music_map.evaluation.ranking import ScoreBlock
+from music_map.progress import Progress, silent
 from music_map.retrieval.filters import Filters
 from music_map.retrieval.recommender import Query, Recommender
 from music_map.storage import fingerprint, read_json, write_json
 
 # Users of one part: what a stop costs at most.
 _BLOCK = 512
-_SCHEMA = pa.schema([("uid", pa.uint32()), ("rank", pa.int32()), ("item_id", pa.uint32()), ("score", pa.float32())])
 
 
 def write_every_user(
-    recommender: Recommender, output: Path, *, k: int, filters: Filters, scores: ScoreBlock | None
+    recommender: Recommender,
+    output: Path,
+    *,
+    k: int,
+    filters: Filters,
+    should_stop: Callable[[], bool] = lambda: False,
+    progress: Progress = silent,
 ) -> str:
     """Writes `output` through OUTPUT.parts/, which holds what an earlier, stopped call has done.
 
     Args:
       recommender: its users are asked for, in the order of their ids.
-      output: the Parquet file.
+      output: the Parquet file: uid, rank, item_id, score; ids as the logs have them, numbers or texts.
       k, filters: of all queries.
-      scores: what ranks songs for users, or None: their embeddings.
+      should_stop: asked between parts.
+      progress: shows the users.
 
     Returns:
       a line for the user.
@@ -40,44 +46,55 @@ def write_every_user(
       UserError: OUTPUT.parts/ belongs to another model, k or filters.
     """
     parts = output.with_name(output.name + ".parts")
-    export = recommender.export
+    export, ids = recommender.export, recommender.ids
+    count = len(ids.users)
     identity = fingerprint(
         {
             "k": k,
             "filters": dataclasses.asdict(filters),
-            "recency": scores is not None,
+            "recency": recommender.user_scorer is not None,
             "embeddings": [float(export.user_embeddings.sum()), float(export.item_embeddings.sum())],
-            "users": len(export.user_ids),
+            "users": count,
         }
+    )
+    schema = pa.schema(
+        [
+            ("uid", pa.uint32() if ids.users.own is None else pa.string()),
+            ("rank", pa.int32()),
+            ("item_id", pa.uint32() if ids.songs.own is None else pa.string()),
+            ("score", pa.float32()),
+        ]
     )
     with disk_errors(output):
         parts.mkdir(parents=True, exist_ok=True)
         if (parts / "identity.json").exists() and read_json(parts / "identity.json") != identity:
             raise UserError(f"{parts}: was begun with another model, k or filters; delete it to start anew")
         write_json(parts / "identity.json", identity)
-        blocks = range(0, len(export.user_ids), _BLOCK)
+        blocks = range(0, count, _BLOCK)
         files = [parts / f"{start:010d}.parquet" for start in blocks]
-        with app.bar("recommend", len(export.user_ids), "user") as advance:
+        with progress("recommend", count, "user") as advance:
             for start, path in zip(blocks, files, strict=True):
-                users = np.arange(start, min(start + _BLOCK, len(export.user_ids)), dtype=np.int32)
+                users = range(start, min(start + _BLOCK, count))
                 if not path.exists():
-                    _write(_table(recommender, users, k, filters, scores), path)
+                    if should_stop():
+                        return f"stopped; {start} of {count} users are done. Run the same command to go on."
+                    _write(_table(recommender, users, k, filters, schema), path)
                 advance(len(users))
         temporary = parts / "whole.parquet"
         rows = 0
-        with pq.ParquetWriter(temporary, _SCHEMA) as writer:
+        with pq.ParquetWriter(temporary, schema) as writer:
             for path in files:
                 table = pq.read_table(path)
                 writer.write_table(table)
                 rows += len(table)
         temporary.replace(output)
         shutil.rmtree(parts)
-    return f"{rows} recommendations for {len(export.user_ids)} users in {output}"
+    return f"{rows} recommendations for {count} users in {output}"
 
 
 def plan_every_user(recommender: Recommender, output: Path, *, k: int) -> str:
     """What `write_every_user` would do, and what of it an earlier, stopped call has done: a line for the user."""
-    users = len(recommender.export.user_ids)
+    users = len(recommender.ids.users)
     done = len(list(output.with_name(output.name + ".parts").glob("[0-9]*.parquet")))
     blocks = -(-users // _BLOCK)
     return f"to do: {k} songs for each of {users:,} users -> {output}; {done} of {blocks} parts are done"
@@ -89,23 +106,12 @@ def _write(table: pa.Table, path: Path) -> None:
     temporary.replace(path)
 
 
-def _table(
-    recommender: Recommender, users: np.ndarray, k: int, filters: Filters, scores: ScoreBlock | None
-) -> pa.Table:
-    ids = recommender.export.user_ids[users]
-    answers = recommender.recommend_batch(
-        [Query(user=int(uid)) for uid in ids],
-        k=k,
-        filters=filters,
-        user_scores=None if scores is None else list(np.asarray(scores(users))),
-        explain=False,
-    )
+def _table(recommender: Recommender, users: range, k: int, filters: Filters, schema: pa.Schema) -> pa.Table:
+    labels = recommender.ids.users.labels(users)
+    answers = recommender.recommend_batch([Query(user=label) for label in labels], k=k, filters=filters, explain=False)
     found = [a.recommendations for a in answers]
-    flat = [r for rows in found for r in rows]
-    columns = {
-        "uid": np.repeat(ids, [len(rows) for rows in found]),
-        "rank": [r.rank for r in flat],
-        "item_id": [r.item_id for r in flat],
-        "score": [r.score for r in flat],
-    }
-    return pa.table(columns, schema=_SCHEMA)
+    rows = [r for recommendations in found for r in recommendations]
+    uids = np.repeat(np.arange(len(labels)), [len(recommendations) for recommendations in found])
+    columns = [[labels[at] for at in uids], [r.rank for r in rows], [r.item_id for r in rows], [r.score for r in rows]]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)

@@ -19,16 +19,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from music_map.errors import UserError
+from music_map.retrieval.answers import Answer, Query
 from music_map.retrieval.filters import Filters
-from music_map.retrieval.recommender import MAX_SONGS, MOST_REASONS, Answer, Query, Recommender
+from music_map.retrieval.recommender import MAX_SONGS, MOST_REASONS, Recommender
 
 # Most songs asked for, bytes of a request, requests that wait at once: beyond, a request is refused at once.
 MOST_K, MOST_BYTES, MOST_WAITING = 1_000, 64 * 1024, 1_024
 # Requests answered together, and the seconds that the first of them waits for others where others are about.
 _BATCH, _PATIENCE = 64, 0.001
 
-# An id of the data set. Strict: true is no song, nor is "12".
-Id = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+# An id as the logs have it. Strict: true is no song.
+Id = Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True, max_length=1_024)]
 
 
 class FilterFields(BaseModel):
@@ -75,16 +76,17 @@ class AnswerBody(BaseModel):
         class Reason(BaseModel):
             """A song of the query, its attention weight and its cosine with the recommended song."""
 
-            item_id: int
+            item_id: Id
             weight: float
             similarity: float
 
         rank: int
-        item_id: int
+        item_id: Id
         score: float
-        artist_ids: list[int]
-        album_ids: list[int]
+        artist_ids: list[Id]
+        album_ids: list[Id]
         why: list[Reason]
+        name: str | None
 
     recommendations: list[Song]
     warnings: list[str]
@@ -216,7 +218,7 @@ class _Measured:
             self._seconds.labels(path).observe(time.perf_counter() - start)
 
 
-def _told(answer: Answer) -> Response:
+def _response(answer: Answer) -> Response:
     return Response(orjson.dumps(answer), media_type="application/json")
 
 
@@ -265,12 +267,12 @@ def create_app(recommender: Recommender) -> FastAPI:
         lists = {name: tuple(given[name]) for name in ("allow", "deny") if name in given}
         filters = dataclasses.replace(recommender.filters, **{**given, **lists})
         query = Query(tuple(asked.songs), asked.user, tuple(asked.dislikes), asked.ordered)
-        return _told(await batcher.ask(Ask(query, asked.k, filters, asked.reasons)))
+        return _response(await batcher.ask(Ask(query, asked.k, filters, asked.reasons)))
 
     @app.post("/similar", response_class=JSONResponse, responses=_ANSWERS)
     async def similar(asked: SimilarRequest) -> Response:
         """The songs nearest to one song."""
-        return _told(await batcher.ask(Ask(Query((asked.song,)), asked.k, recommender.filters, 1)))
+        return _response(await batcher.ask(Ask(Query((asked.song,)), asked.k, recommender.filters, 1)))
 
     @app.get("/health")
     async def health() -> dict[str, Any]:

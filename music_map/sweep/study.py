@@ -23,14 +23,17 @@ import filelock
 import jax
 import numpy as np
 import optuna
-from ml_collections import ConfigDict
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from launch import app, experiment, search_space
-from launch.search_space import Axis, Value
 from music_map.errors import DamagedFileError, UserError, disk_errors
 from music_map.preprocess.dataset import Dataset
+from music_map.reporter import SILENT, Reporter
+from music_map.run import folder as run_folder
+from music_map.run.config import Config, described, free_fields, get, with_values
+from music_map.run.run import prepare
+from music_map.run.training import train_encoder
 from music_map.storage import read_json, write_json
+from music_map.sweep.search_space import Axis, Value
 from music_map.training.loop import Position
 
 PRUNERS = ("none", "median", "hyperband")
@@ -74,15 +77,17 @@ class Sweep:
       seed: of the search.
       study: Optuna's.
       keep_checkpoints: of trials that are not the best too.
+      reporter: is told of each trial.
     """
 
     folder: Path
-    config: ConfigDict
+    config: Config
     axes: tuple[Axis, ...]
     dataset: Dataset
     seed: int
     study: optuna.Study
     keep_checkpoints: bool
+    reporter: Reporter = SILENT
 
     def workdir(self, number: int) -> Path:
         """Where a trial trains."""
@@ -121,13 +126,14 @@ def _result(trial: FrozenTrial) -> Result:
 
 def open_sweep(
     folder: Path,
-    config: ConfigDict,
+    config: Config,
     axes: Sequence[Axis],
     dataset: Dataset,
     *,
     seed: int,
     pruner: str,
     keep_checkpoints: bool,
+    reporter: Reporter = SILENT,
 ) -> Sweep:
     """Makes the folder's study, or opens the one that is there.
 
@@ -144,11 +150,11 @@ def open_sweep(
             pruner=_pruner(pruner, config),
             load_if_exists=True,
         )
-        own = {axis.field: search_space.get(config, axis.field) for axis in axes}
+        own = {axis.field: get(config, axis.field) for axis in axes}
         if not study.get_trials(deepcopy=False) and all(axis.holds(own[axis.field]) for axis in axes):
             # What the search has to beat: the configuration as it is.
             study.enqueue_trial(own)
-    return Sweep(folder, config, tuple(axes), dataset, seed, study, keep_checkpoints)
+    return Sweep(folder, config, tuple(axes), dataset, seed, study, keep_checkpoints, reporter)
 
 
 def _lock(folder: Path) -> filelock.FileLock:
@@ -157,34 +163,34 @@ def _lock(folder: Path) -> filelock.FileLock:
     return filelock.FileLock(folder / "sweep.lock")
 
 
-def _claim(folder: Path, config: ConfigDict, axes: Sequence[Axis], dataset: Dataset, seed: int) -> None:
+def _claim(folder: Path, config: Config, axes: Sequence[Axis], dataset: Dataset, seed: int) -> None:
     search = {axis.field: {**dataclasses.asdict(axis), "choices": list(axis.choices)} for axis in axes}
-    described = {
-        "config": experiment.describe(config),
+    wanted = {
+        "config": described(config),
         "dataset": dataset.fingerprint,
         "search": search,
         "seed": seed,
     }
     path = folder / "sweep.json"
     if not path.exists():
-        write_json(path, described)
+        write_json(path, wanted)
         return
     stored = read_json(path)
-    if not (isinstance(stored, dict) and described.keys() <= stored.keys()):
+    if not (isinstance(stored, dict) and wanted.keys() <= stored.keys()):
         raise DamagedFileError(f"{path}: is no sweep; delete {folder} to start anew")
     remedy = "choose another --output, or delete this one to start anew"
     # More patience or epochs would give later trials more than earlier ones had.
-    free = experiment.FREE - {"train.patience"} | {axis.field for axis in axes}
-    if difference := experiment.first_difference(stored["config"], described["config"], free=free):
+    free = free_fields(config) - {"train.patience", "train.num_epochs", "train.min_steps"} | {a.field for a in axes}
+    if difference := run_folder.first_difference(stored["config"], config, but=free):
         raise UserError(f"{folder}: is a sweep with {difference}; {remedy}")
     for what in ("search", "seed"):
-        if stored[what] != described[what]:
+        if stored[what] != wanted[what]:
             raise UserError(f"{folder}: is a sweep with another --{what} ({stored[what]}); {remedy}")
-    if stored["dataset"] != described["dataset"]:
+    if stored["dataset"] != wanted["dataset"]:
         raise UserError(f"{folder}: is a sweep on other data; {remedy}")
 
 
-def _pruner(name: str, config: ConfigDict) -> optuna.pruners.BasePruner:
+def _pruner(name: str, config: Config) -> optuna.pruners.BasePruner:
     """By name; all compare the best value so far at the same epoch."""
     if name == "none":
         return optuna.pruners.NopPruner()
@@ -260,9 +266,9 @@ def _sampler(sweep: Sweep, number: int) -> optuna.samplers.BaseSampler:
 
 def _run_trial(sweep: Sweep, trial: Trial, should_stop: Callable[[], bool]) -> None:
     values = {axis.field: axis.suggest(trial) for axis in sweep.axes}
-    app.note(f"trial {trial.number:03d}: {', '.join(f'{field}={value}' for field, value in values.items())}")
+    sweep.reporter.note(f"trial {trial.number:03d}: {', '.join(f'{field}={value}' for field, value in values.items())}")
     try:
-        ended = _train(sweep, trial, search_space.with_values(sweep.config, values), should_stop)
+        ended = _train(sweep, trial, with_values(sweep.config, values), should_stop)
     except DamagedFileError:
         raise
     except UserError as e:
@@ -276,12 +282,10 @@ def _run_trial(sweep: Sweep, trial: Trial, should_stop: Callable[[], bool]) -> N
         _record(sweep, trial, **ended)
 
 
-def _train(sweep: Sweep, trial: Trial, config: ConfigDict, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
+def _train(sweep: Sweep, trial: Trial, config: Config, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
     """Trains to the end or until pruned: what to record; None where a signal stopped it."""
-    loop = experiment.loop_settings(config)
-    run = experiment.load(config, trained_on=sweep.dataset.fingerprint, quiet=True)
-    workdir = sweep.workdir(trial.number)
-    experiment.claim_workdir(run, workdir)
+    run = prepare(config, sweep.workdir(trial.number), trained_on=sweep.dataset.fingerprint)
+    run_folder.claim(config, run.dataset.fingerprint, run.workdir)
     pruned = False
 
     def evaluated(epoch: float, position: Position) -> None:
@@ -289,7 +293,7 @@ def _train(sweep: Sweep, trial: Trial, config: ConfigDict, should_stop: Callable
         trial.report(position.best_metric, round(epoch))
         pruned = trial.should_prune()
 
-    fitted = experiment.train(run, workdir, loop, should_stop=lambda: pruned or should_stop(), evaluated=evaluated)
+    fitted = train_encoder(run, should_stop=lambda: pruned or should_stop(), evaluated=evaluated)
     position = fitted.position
     seconds = position.train_seconds + position.eval_seconds + position.compile_seconds
     ended = {"epochs": round(fitted.step / fitted.steps_per_epoch), "seconds": round(seconds, 3)}
@@ -310,12 +314,12 @@ def _record(sweep: Sweep, trial: Trial, *, state: TrialState, value: float | Non
                 if result.state != "running" and result != best:
                     shutil.rmtree(sweep.workdir(result.number) / "checkpoints", ignore_errors=True)
     if state == TrialState.FAIL:
-        app.note(f"trial {trial.number:03d} failed: {noted['error']}")
+        sweep.reporter.note(f"trial {trial.number:03d} failed: {noted['error']}")
         return
     ended = next(r for r in sweep.results() if r.number == trial.number)
     beside = f"; best {best.value:.4f} (trial {best.number:03d})" if best and best.number != trial.number else ""
     how = "" if ended.state == "complete" else f" {ended.state} after {ended.epochs} epochs,"
-    app.note(
+    sweep.reporter.note(
         f"trial {trial.number:03d}:{how} {sweep.config.eval.metric} {ended.value:.4f} in {ended.seconds:.1f} s{beside}"
     )
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from launch import experiment
 from music_map.evaluation.evaluate import Evaluation
 from music_map.evaluation.metrics import per_user_metric
 from music_map.evaluation.protocols import RankingTask, relevant
 from music_map.preprocess.dataset import Dataset
-from music_map.retrieval.export import Export
 from music_map.retrieval.recommender import Recommender
 
 _HISTORY, _LISTED, _REASONS = 5, 10, 3
@@ -56,33 +53,32 @@ def _latest(dataset: Dataset, task: RankingTask, user: int) -> np.ndarray:
 
 
 def of_run(
-    workdir: Path,
+    recommender: Recommender,
     task: RankingTask,
     found: Evaluation,
     chosen: Chosen,
     listeners: np.ndarray,
 ) -> dict[str, Any]:
     """{"examples", "playlist"} of a run, as JSON-able values; see the template for the fields."""
-    export = experiment.load_model_export(workdir)
-    recommender = Recommender.load(workdir)
+    users, label = recommender.ids.users, recommender.ids.songs.label
     told = []
     for row, title, value, history in zip(*chosen, strict=True):
         targets = set(task.targets.select(np.array([row])).items.tolist())
-        songs = [int(export.item_ids[song]) for song in history]
+        songs = [label(song) for song in history]
         listed = [song for song in found.topk[row, :_LISTED].tolist() if song >= 0]
         told.append(
             {
-                "user": int(export.user_ids[task.users[row]]),
+                "user": users.label(task.users[row]),
                 "title": title,
                 "value": value,
                 "num_targets": len(targets),
-                "history": [_song(export, song) for song in history.tolist()],
+                "history": [_song(recommender, song) for song in history.tolist()],
                 "songs": [
-                    _song(export, song)
+                    _song(recommender, song)
                     | {
                         "hit": song in targets,
                         "listeners": int(listeners[song]),
-                        "why": _why(recommender.explain(int(export.item_ids[song]), songs=songs).why),
+                        "why": _why(recommender.explain(label(song), songs=songs).why),
                     }
                     for song in listed
                 ],
@@ -110,9 +106,11 @@ def of_run(
     }
 
 
-def _song(export: Export, song: int) -> dict[str, Any]:
+def _song(recommender: Recommender, song: int) -> dict[str, Any]:
+    export, ids = recommender.export, recommender.ids
     artists = export.artists[slice(*export.artist_offsets[song : song + 2])]
-    return {"item_id": int(export.item_ids[song]), "artists": export.artist_ids[artists].tolist()[:3]}
+    labels = ids.artists.labels(artists[:3].tolist())
+    return {"item_id": ids.songs.label(song), "artists": labels, "name": ids.songs.name(song)}
 
 
 def _why(reasons: list) -> list[dict[str, Any]]:

@@ -1,0 +1,111 @@
+"""The recency head as it serves: what users play now, as of the present of the logs.
+
+Arrays of an export: moment/* (all songs as of the present), histories/* (the events of all users); its meta has the
+weights of both heads and the length of the attention.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from music_map.errors import DamagedFileError
+from music_map.evaluation.pairs import Pairs
+from music_map.recency.history import Histories
+from music_map.recency.moment import Moment
+from music_map.recency.scores import FEATURES, Embeddings, RecencyScorer, Weights
+from music_map.storage import ArrayFolder, ArrayWriter, check_form
+
+# Users ranked for by one program: a batch is filled up to one of these, so that few programs are compiled.
+_SIZES = (1, 8, 64, 512)
+_META = "recency"
+_FORM = {"latest_length": int, "heard": {str: float}, "unheard": {str: float}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """What the recency head reads besides embeddings.
+
+    Attributes:
+      heard, unheard: weights where heard songs may be recommended, and where they may not.
+      moment: of all songs.
+      histories: of all users.
+      latest_length: songs that the attention sees.
+    """
+
+    heard: Weights
+    unheard: Weights
+    moment: Moment
+    histories: Histories
+    latest_length: int
+
+    def save(self, writer: ArrayWriter) -> dict[str, Any]:
+        """Writes the arrays; returns what belongs into the folder's meta."""
+        self.moment.save(writer)
+        self.histories.save(writer)
+        return {_META: {"latest_length": self.latest_length, "heard": dict(self.heard), "unheard": dict(self.unheard)}}
+
+    @classmethod
+    def load(cls, store: ArrayFolder) -> Head | None:
+        """What `save` wrote; None where the run has no head. Raises DamagedFileError."""
+        meta = store.meta.get(_META)
+        if meta is None:
+            return None
+        path = store.folder / "manifest.json"
+        check_form(meta, _FORM, path)
+        for name in ("heard", "unheard"):
+            if unknown := meta[name].keys() - set(FEATURES):
+                raise DamagedFileError(
+                    f"{path}: the recency head has no feature {min(unknown)!r}; export the run again"
+                )
+        moment, histories = Moment.load(store), Histories.load(store)
+        return cls(meta["heard"], meta["unheard"], moment, histories, meta["latest_length"])
+
+
+class PresentScorer:
+    """Ranks all songs for users as of the present, or later; a `recommender.UserScorer`.
+
+    Args:
+      head: of the run.
+      user_embeddings, item_embeddings: of the encoder, float32 [U, d] and [I, d].
+      now: seconds, not before the head's moment; None: that moment.
+
+    Raises:
+      UserError: `now` is earlier than the head's moment.
+    """
+
+    def __init__(self, head: Head, user_embeddings: np.ndarray, item_embeddings: np.ndarray, *, now: int | None = None):
+        heard = RecencyScorer(
+            Embeddings(user_embeddings, item_embeddings),
+            head.heard,
+            head.moment,
+            head.histories,
+            latest_length=head.latest_length,
+            now=now,
+        )
+        self._scorers: Mapping[bool, RecencyScorer] = {True: heard, False: heard.at(weights=head.unheard)}
+
+    def rank(
+        self, users: np.ndarray, k: int, *, allowed: np.ndarray, out: Sequence[np.ndarray], heard: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `recommender.UserScorer`."""
+        scorer = self._scorers[heard]
+        most = min(scorer.block_size, _SIZES[-1])
+        k = min(k, scorer.num_items)
+        items, scores = np.full((len(users), k), -1, np.int32), np.zeros((len(users), k), np.float32)
+        for start in range(0, len(users), most):
+            block, without = users[start : start + most], out[start : start + most]
+            size = min(next(size for size in _SIZES if size >= len(block)), most)
+            filled = np.concatenate([block, np.repeat(block[:1], size - len(block))])
+            rows = np.repeat(np.arange(len(without)), [len(mine) for mine in without])
+            withheld = Pairs.of(rows, np.concatenate(without), num_rows=size, num_items=scorer.num_items)
+            found, score = scorer.rank(filled, k, allowed=allowed, out=withheld)
+            items[start : start + most], scores[start : start + most] = found[: len(block)], score[: len(block)]
+        return items, scores
+
+    def contributions(self, user: int, songs: np.ndarray, *, heard: bool) -> dict[str, np.ndarray]:
+        """What each part of the head adds to the scores of songs: float32 [n] each."""
+        return self._scorers[heard].contributions(user, songs)

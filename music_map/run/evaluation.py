@@ -1,0 +1,189 @@
+"""A run beside the baselines: tasks, tuned baselines, reports and their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from music_map import processes
+from music_map.evaluation.baselines import (
+    BASELINES,
+    COLD_START,
+    fit_baselines,
+    settings_from_json,
+    settings_to_json,
+    tune_baselines,
+)
+from music_map.evaluation.baselines.settings import SETTINGS, Settings
+from music_map.evaluation.evaluate import evaluate_beside_baselines, evaluate_scores
+from music_map.evaluation.protocols import RankingTask, find_protocol
+from music_map.evaluation.ranking import ScoreBlock
+from music_map.model.encoder import Params
+from music_map.run.config import Config
+from music_map.run.recency import Past, scores_for
+from music_map.run.run import Run
+from music_map.storage import read_json, write_json
+
+
+def encoder_metrics(run: Run, task: RankingTask, params: Params) -> dict[str, float]:
+    """The metrics of the encoder alone on a task: what chooses its checkpoint."""
+    scores = run.encoder_scores(params)
+    return evaluate_scores(scores, task, ks=run.config.eval.ks, shared=processes.count() > 1).metrics
+
+
+def models_of(past: Past, task: RankingTask) -> dict[str, ScoreBlock]:
+    """The forms of a run's model: "model" is what recommends; with recency also "model_without_recency"."""
+    alone, recent = past.run.encoder_scores(), scores_for(past, task)
+    return {"model": alone} if recent is None else {"model": recent, "model_without_recency": alone}
+
+
+def report(
+    past: Past,
+    task: RankingTask,
+    *,
+    baselines: Sequence[str] | None = None,
+    settings: Mapping[str, Settings] | None = None,
+) -> dict[str, Any]:
+    """The model beside the baselines on a task, as JSON-able values; see `evaluate_beside_baselines`.
+
+    Args:
+      past: of the run.
+      task: what is asked.
+      baselines: names; None: those of the configuration.
+      settings: of the baselines, by name; the defaults where a name is not there.
+    """
+    run, config = past.run, past.run.config
+    names = baseline_names(config, task.protocol.name) if baselines is None else tuple(baselines)
+    return evaluate_beside_baselines(
+        models_of(past, task),
+        fitted_baselines(run, task, names, settings),
+        task,
+        ks=config.eval.ks,
+        seed=config.train.seed,
+        shared=processes.count() > 1,
+        progress=run.reporter.bar,
+    )
+
+
+def fitted_baselines(
+    run: Run, task: RankingTask, names: Sequence[str], settings: Mapping[str, Settings] | None = None
+) -> Iterator[tuple[str, ScoreBlock]]:
+    """Baselines of a task, fitted on train one by one; the default settings where a name has none."""
+    return fit_baselines(
+        names,
+        run.events("train"),
+        task.protocol,
+        **baseline_inputs(run),
+        settings=settings,
+        progress=run.reporter.bar,
+    )
+
+
+def baseline_names(config: Config, protocol: str, given: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The baselines to put beside a model.
+
+    Args:
+      config: eval.baselines, where none are given.
+      protocol: its name. One that ranks held-out songs has its own baselines: the others know nothing of such songs.
+      given: names, or ("all",).
+    """
+    cold = find_protocol(protocol).candidates == "held_out"
+    if given is None:
+        return COLD_START if cold else tuple(config.eval.baselines)
+    return (COLD_START if cold else BASELINES) if tuple(given) == ("all",) else tuple(given)
+
+
+def baseline_inputs(run: Run) -> dict[str, Any]:
+    """Arguments that fitting and tuning baselines share."""
+    return {
+        "num_users": run.dataset.num_users,
+        "num_items": run.dataset.num_items,
+        "train_end": run.dataset.train_end,
+        "seed": run.config.train.seed,
+        "min_played_pct": run.config.eval.min_played_pct,
+        "features": lambda: run.features,
+    }
+
+
+def read_baseline_settings(path: Path) -> dict[str, Settings]:
+    """The settings in a file of `tuned_baselines`. Raises UserError where there are none."""
+    stored = read_json(path)
+    return settings_from_json(stored.get("settings") if isinstance(stored, dict) else None, source=str(path))
+
+
+def tuned_baselines(run: Run, validation: RankingTask, path: Path, *, names: Sequence[str]) -> dict[str, Settings]:
+    """Settings of the baselines chosen by config.eval.metric on the validation split, kept in a JSON file.
+
+    Args:
+      run: its train events are fitted on, its config.eval.metric chooses.
+      validation: the validation task of the protocol at hand.
+      path: the file; what it has already for this data, protocol and metric is not tuned again.
+      names: baselines; those without settings are passed over.
+    """
+    metric = run.config.eval.metric
+    identity = {"dataset": run.dataset.fingerprint, "protocol": validation.protocol.name, "metric": metric}
+    kept = {"settings": {}, "trials": {}}
+    if path.exists():
+        stored = read_json(path)
+        if isinstance(stored, dict) and {key: stored.get(key) for key in identity} == identity:
+            kept = {key: stored.get(key, {}) for key in kept}
+    found = settings_from_json(kept["settings"], source=str(path))
+    missing = [name for name in names if name in SETTINGS and name not in found]
+    tuning = tune_baselines(
+        missing,
+        run.events("train"),
+        validation,
+        **baseline_inputs(run),
+        metric=metric,
+        progress=run.reporter.bar,
+    )
+    for name, tuned in tuning:
+        found[name] = tuned.settings
+        kept["trials"][name] = [
+            settings_to_json({name: settings})[name] | {metric: value} for settings, value in tuned.trials
+        ]
+        # After each baseline: some take minutes, and a stop should cost no more than the one at hand.
+        write_json(path, identity | {"settings": settings_to_json(found), "trials": kept["trials"]})
+        run.reporter.note(f"{name}: validation {metric} {tuned.value:.4f} with {tuned.settings}")
+    return found
+
+
+def report_table(result: dict[str, Any], *, metric: str) -> str:
+    """What `report` gave, as text; with the intervals of one metric."""
+    models = ("model", "model_without_recency")
+    rows = {name: result[name] for name in models if name in result} | result["baselines"]
+    head = f"protocol {result['protocol']}, split {result['split']}, {result['num_users']} users:"
+    lines = [head, metrics_table(rows, columns(result["protocol"]))]
+    intervals = result["intervals"]
+    if metric in intervals["model"]:
+        width = max(map(len, rows))
+        lines.append(f"95 % intervals over users of {metric}, and of the model's minus the row's:")
+        for name in rows:
+            low, high = (intervals.get(name) or intervals["baselines"][name])[metric]
+            line = f"{name:<{width}}" + f"[{low:.4f}, {high:.4f}]".rjust(20)
+            if name in intervals["model_minus"]:
+                low, high = intervals["model_minus"][name][metric]
+                line += f"[{low:+.4f}, {high:+.4f}]".rjust(22)
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def metrics_table(rows: dict[str, dict[str, float]], columns: tuple[str, ...]) -> str:
+    """A text table: a row a model, a column a metric; columns that no row has are left out."""
+    shown = [c for c in columns if any(c in row for row in rows.values())]
+    width = max(map(len, rows))
+    lines = [" " * width + "".join(f"{c:>14}" for c in shown)]
+    for name, row in rows.items():
+        lines.append(f"{name:<{width}}" + "".join(f"{row[c]:>14.4f}" if c in row else " " * 14 for c in shown))
+    return "\n".join(lines)
+
+
+def columns(protocol: str) -> tuple[str, ...]:
+    """Metrics of a protocol's printed tables."""
+    return YAMBDA_COLUMNS if protocol.startswith("global_temporal") else TABLE_COLUMNS
+
+
+TABLE_COLUMNS = ("recall@20", "ndcg@20", "hit_rate@20", "mrr@20", "map@20", "coverage@20", "recall@100", "ndcg@100")
+# Those of the Yambda paper's tables, whose NDCG is the pooled one.
+YAMBDA_COLUMNS = ("ndcg_pooled@10", "ndcg_pooled@100", "recall@10", "recall@100", "coverage@10", "coverage@100")

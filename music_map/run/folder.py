@@ -1,0 +1,113 @@
+"""The folder of a run: what it remembers of its configuration and data, and whether a run may go on there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from music_map import processes
+from music_map.errors import DamagedFileError, UserError
+from music_map.reporter import SILENT, Reporter
+from music_map.run.config import (
+    PLACES,
+    Config,
+    described,
+    differences,
+    flat,
+    free_fields,
+    from_stored,
+)
+from music_map.storage import read_json, write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What config.json of a run's folder says.
+
+    Attributes:
+      config: the configuration.
+      dataset: fingerprint of the data.
+    """
+
+    config: Config
+    dataset: str
+
+
+def config_file(workdir: Path) -> Path:
+    """Where a run remembers its configuration."""
+    return workdir / "config.json"
+
+
+def read_record(workdir: Path, *, reporter: Reporter = SILENT) -> Record:
+    """What a run's folder remembers, whatever version of this project made it.
+
+    Raises:
+      UserError: there is no run.
+      DamagedFileError: config.json is no configuration.
+    """
+    path = config_file(workdir)
+    if not path.exists():
+        raise UserError(f"{workdir}: no run there (no config.json); train first: launch/train.py --workdir={workdir}")
+    stored = read_json(path)
+    try:
+        values, dataset = dict(stored["config"]), str(stored["dataset"])
+        config, unknown = from_stored(values)
+    except UserError as e:
+        raise DamagedFileError(f"{path}: {e}; put the file back, or train again in a new folder") from e
+    except (KeyError, TypeError, ValueError) as e:
+        raise DamagedFileError(
+            f"{path}: is no configuration of a run; delete it and give the launch/train.py command again"
+        ) from e
+    if unknown:
+        reporter.warn(f"{path}: this version does not know config.{', config.'.join(unknown)}; not used")
+    return Record(config, dataset)
+
+
+def claim(config: Config, dataset: str, workdir: Path) -> None:
+    """Writes config.json into a new folder, or checks that a used one belongs to this configuration and data.
+
+    Raises:
+      UserError: the folder is another run's; names the first field that differs.
+    """
+
+    def write() -> None:
+        check_folder(config, dataset, workdir)
+        write_json(config_file(workdir), {"config": described(config), "dataset": dataset})
+
+    processes.once(write)
+
+
+def check_folder(config: Config, dataset: str, workdir: Path) -> None:
+    """Raises UserError where a used folder is another configuration's, or other data's; `dataset` is a fingerprint."""
+    if not config_file(workdir).exists():
+        return
+    before = read_record(workdir)
+    remedy = "choose another --workdir, or delete this one to start anew"
+    if difference := first_difference(described(before.config), config, but=free_fields(config)):
+        raise UserError(f"{workdir}: was trained with {difference}; {remedy}")
+    if before.dataset != dataset:
+        raise UserError(f"{workdir}: was trained on other data than {config.data.source}; {remedy}")
+
+
+def first_difference(old: dict[str, Any], new: Config, *, but: frozenset[str]) -> str | None:
+    """The first field, those of `but` aside, that differs from a described configuration: "config.F=OLD, not NEW"."""
+    for name, before, now in differences(old, described(new)):
+        if name not in but:
+            return f"config.{name}={before!r}, not {now!r}"
+    return None
+
+
+def check_same_data(workdirs: Sequence[Path], records: Sequence[Record]) -> None:
+    """Raises UserError where a run has other users, songs or events than the first."""
+    for workdir, record in zip(workdirs[1:], records[1:], strict=True):
+        if record.dataset == records[0].dataset:
+            continue
+        one, other = (flat({"data": described(each.config)["data"]}) for each in (records[0], record))
+        named = [name for name in one if one[name] != other[name] and name not in PLACES]
+        why = f"config.{named[0]} is {one[named[0]]!r} there, {other[named[0]]!r} here" if named else "the logs differ"
+        raise UserError(
+            f"{workdirs[0]} and {workdir} were trained on different data ({why}); figures on different data cannot be "
+            "compared: train both with the same data fields on the same logs"
+        )

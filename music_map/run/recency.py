@@ -1,0 +1,264 @@
+"""The recency head of a run: fitted on past windows of train, with an encoder that knows none of them.
+
+WORKDIR/recency/checkpoints      the encoder that was trained up to the earliest window
+WORKDIR/recency/PROTOCOL.json    the head's weights for a protocol
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from music_map import processes
+from music_map.errors import DamagedFileError, UserError
+from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
+from music_map.evaluation.ranking import ScoreBlock
+from music_map.preprocess.dataset import Events
+from music_map.recency.fit import Examples, fit_head, gather, join
+from music_map.recency.history import Histories, before
+from music_map.recency.moment import Moment, observe
+from music_map.recency.scores import FEATURES, Embeddings, RecencyScorer, Weights
+from music_map.recency.windows import Window, choose_windows
+from music_map.run.run import Run, Trained, best_checkpoint, checkpoint_store, loop_settings
+from music_map.storage import fingerprint, read_json, write_json
+from music_map.training.loop import fit
+from music_map.training.metrics_log import MetricsLog
+
+# Raised when features or fit change their meaning: heads of an older version are then fitted anew.
+FORMAT_VERSION = 1
+# Protocols whose heads rank for use: songs that were heard may come back, or not.
+HEARD, UNHEARD = "temporal_repeats", "temporal"
+
+
+def folder_of(run: Run) -> Path:
+    """Where a run keeps its head."""
+    return run.workdir / "recency"
+
+
+class Past:
+    """The past windows of a run, and the encoder as it was at each; made once for all heads and queries.
+
+    Attributes:
+      run: the run.
+      windows: the latest first; none where recency is off, times are unknown or train is too short.
+    """
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.windows = windows_of(run)
+        self._encoders: dict[int, Run] = {}
+        self._moments: dict[tuple[int, int], Moment] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there is a window, and an encoder that was trained up to it."""
+        return bool(self.windows) and (folder_of(self.run) / "checkpoints").is_dir()
+
+    def encoder(self, now: int) -> Run:
+        """The run as of the end of the second `now`."""
+        if now not in self._encoders:
+            self._encoders[now] = self.run.as_of(now)
+        return self._encoders[now]
+
+    @functools.cached_property
+    def trained(self) -> Trained:
+        """The encoder that knows nothing of the windows."""
+        return best_checkpoint(self.encoder(self.windows[-1].now), folder_of(self.run))
+
+    @functools.cache  # noqa: B019  lives as long as the run
+    def embeddings(self, now: int) -> Embeddings:
+        """Of that encoder, with the graph as of the end of the second `now`."""
+        return Embeddings(*self.encoder(now).encode(self.trained.params))
+
+    def moment(self, events: Events, *, now: int) -> Moment:
+        """All songs as of the second `now`, made once."""
+        key, dataset = (len(events.user), now), self.run.dataset
+        if key not in self._moments:
+            sizes = {"num_users": dataset.num_users, "num_items": dataset.num_items}
+            self._moments[key] = observe(events, self.run.features, now=now, **sizes)
+        return self._moments[key]
+
+    def scorer(self, embeddings: Embeddings, weights: Weights, events: Events, *, now: int) -> RecencyScorer:
+        """The scorer of all users as of the second `now`; later ones of `events` are not read.
+
+        Protocols and windows of the same moment share it.
+        """
+        run = self.run
+        return RecencyScorer(
+            Embeddings(*embeddings),
+            weights,
+            self.moment(events, now=now),
+            Histories.of(events, num_users=run.dataset.num_users),
+            latest_length=run.config.recency.latest_songs,
+            backend=run.settings.model.backend,
+        )
+
+
+def windows_of(run: Run) -> list[Window]:
+    """The past windows to fit on; none where recency is off, times are unknown or train is too short."""
+    config, data = run.config, run.config.data
+    if not config.recency.enabled or data.format == "text":
+        return []
+    # train_on_val moves val into train; a window is as long as what is held out either way.
+    held_out = 1 - data.train_fraction - data.val_fraction if data.train_on_val else data.val_fraction
+    known = data.train_fraction + data.val_fraction * data.train_on_val
+    return choose_windows(
+        run.events("train"),
+        split=data.split,
+        held_out_share=held_out / known,
+        enough_users=config.recency.num_users,
+    )
+
+
+def train_past(past: Past, *, should_stop: Callable[[], bool]) -> bool:
+    """Trains the encoder that the head is fitted with, on the events before the earliest window alone.
+
+    For as many epochs as the run's best checkpoint had, and at most config.recency.max_epochs: the weights hardly
+    depend on them (docs/benchmarks.md). Does nothing where that has been done, or where there is no window.
+
+    Args:
+      past: of the run.
+      should_stop: asked between dispatches.
+
+    Returns:
+      Whether it came to the end; False after a stop, from which the same call goes on.
+    """
+    if not past.windows:
+        return True
+    run, folder = past.run, folder_of(past.run)
+    epochs = math.ceil(run.trained.step / run.steps_per_epoch - 1e-6)
+    epochs = max(1, min(epochs, run.config.recency.max_epochs))
+    settings = dataclasses.replace(loop_settings(run.config), num_epochs=epochs, min_steps=0)
+    with checkpoint_store(folder, read_only=False, reporter=run.reporter) as store:
+        result = fit(
+            runner=past.encoder(past.windows[-1].now).runner,
+            settings=settings,
+            store=store,
+            log=MetricsLog(folder / "metrics.jsonl", writes=processes.first()),
+            evaluate=None,
+            should_stop=should_stop,
+            progress=run.reporter.bar,
+        )
+    return result.reason != "signal"
+
+
+def examples_of(past: Past, protocol: str) -> list[Examples]:
+    """The fit's examples of each window that has a user with targets."""
+    run = past.run
+    dataset, train = run.dataset, run.events("train")
+    found = []
+    for number, window in enumerate(past.windows):
+        targets = window.targets(train)
+        try:
+            task = build_task(
+                protocol,
+                "val",
+                train=before(train, window.now),
+                val=targets,
+                test=targets,
+                num_users=dataset.num_users,
+                num_items=dataset.num_items,
+                min_played_pct=run.config.eval.min_played_pct,
+            )
+        except UserError:  # nobody of the window has a target that the protocol counts
+            continue
+        scorer = past.scorer(past.embeddings(window.now), {}, train, now=window.now)
+        seed = run.config.train.seed + number
+        found.append(gather(task, scorer, run.config.recency, seed=seed, progress=run.reporter.bar))
+    return found
+
+
+def weights_for(past: Past, protocol: str) -> Weights | None:
+    """The head's weights for a protocol, fitted now where that has not been done; None for a run without recency."""
+    # Nothing recent is known of held-out songs.
+    if find_protocol(protocol).candidates == "held_out" or not past:
+        return None
+    run = past.run
+    identity = fingerprint(
+        {
+            "version": FORMAT_VERSION,
+            "dataset": run.dataset.fingerprint,
+            "step": past.trained.step,
+            "settings": dataclasses.asdict(run.config.recency),
+            "protocol": dataclasses.asdict(find_protocol(protocol)),
+            "min_played_pct": run.config.eval.min_played_pct,
+            "features": FEATURES,
+        }
+    )
+    path = folder_of(run) / f"{protocol}.json"
+    if kept := processes.from_first(_kept_weights(run, path, identity)):
+        return kept
+    examples = examples_of(past, protocol)
+    if not examples:
+        run.reporter.warn(f"no past window has a target of protocol {protocol!r}; the encoder's own score is used")
+        return None
+    joined = join(examples)
+    weights = fit_weights(run, joined)
+    run.reporter.note(
+        f"recency: fitted for protocol {protocol} on {len(joined.target)} users of {len(examples)} past windows"
+    )
+    if processes.first():
+        write_json(
+            path,
+            {
+                "fingerprint": identity,
+                "protocol": protocol,
+                "num_users": len(joined.target),
+                "windows": [dataclasses.asdict(window) for window in past.windows],
+                "weights": weights,
+            },
+        )
+    return weights
+
+
+def _kept_weights(run: Run, path: Path, identity: str) -> Weights | None:
+    """The weights in a file of `weights_for`; None where it is missing, damaged or another model's."""
+    if not path.exists():
+        return None
+    try:
+        stored = read_json(path)
+        if stored["fingerprint"] == identity:
+            return {name: float(stored["weights"][name]) for name in FEATURES}
+    except (DamagedFileError, KeyError, TypeError, ValueError):
+        run.reporter.warn(f"{path}: is damaged; fitted anew")
+    return None
+
+
+def fit_weights(run: Run, examples: Examples, *, used: Sequence[str] = FEATURES) -> Weights:
+    """The weights of the features in `used`, drawn to the score that the encoder was trained for."""
+    loss = run.config.loss
+    prior = {"user": 1.0 if loss.name in ("bpr", "sampled_bpr") else 1.0 / loss.temperature}
+    return fit_head(examples, strength=run.config.recency.strength, prior=prior, used=used)
+
+
+def ablations(past: Past, task: RankingTask, parts: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ScoreBlock]]:
+    """The scores of heads that were fitted on some of the features only.
+
+    Args:
+      past: of a run with recency.
+      task: whose users are scored.
+      parts: features by name.
+    """
+    run = past.run
+    examples = join(examples_of(past, task.protocol.name))
+    scorer = past.scorer(run.embeddings, {}, run.events("train"), now=run.dataset.train_end)
+    for name, used in parts.items():
+        yield name, scorer.at(weights=fit_weights(run, examples, used=used))
+
+
+def scores_for(past: Past, task: RankingTask) -> ScoreBlock | None:
+    """The model's scores with recency for the users of a task, as of the end of train; None without recency."""
+    weights = weights_for(past, task.protocol.name)
+    if weights is None:
+        return None
+    run = past.run
+    return past.scorer(run.embeddings, weights, run.events("train"), now=run.dataset.train_end)
+
+
+def heads_for_use(past: Past) -> dict[str, Weights] | None:
+    """The weights that recommend: by HEARD and UNHEARD. None for a run without recency."""
+    heard = weights_for(past, HEARD)
+    # Nobody may have met new songs in the past windows: then the other head is the best that is known.
+    return None if heard is None else {HEARD: heard, UNHEARD: weights_for(past, UNHEARD) or heard}

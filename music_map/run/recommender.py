@@ -1,0 +1,54 @@
+"""The recommender of a run, whatever version of this project trained it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from music_map.errors import DamagedFileError
+from music_map.reporter import SILENT, Reporter
+from music_map.retrieval import recommender
+from music_map.retrieval.export import FOLDER, is_current
+
+
+class Recommender(recommender.Recommender):
+    """`music_map.retrieval.recommender.Recommender`, whose `load` exports the model first where that is missing."""
+
+    @classmethod
+    def load(
+        cls,
+        workdir: str | Path,
+        *,
+        index: str | None = None,
+        now: int | None = None,
+        reporter: Reporter = SILENT,
+    ) -> Recommender:
+        """The recommender of a trained run.
+
+        Where the run was exported by this version, neither logs nor training code are needed. Where the export is
+        missing, damaged or of an older version, it is made anew from the best checkpoint and the run's data.
+
+        Args:
+          workdir: folder of a run of launch/train.py.
+          index: "exact" or "scann", in place of the saved index and the configuration's choice.
+          now: the present, seconds, not before that of the logs, which it is by default.
+          reporter: what is told of a new export.
+
+        Raises:
+          UserError: the run is not trained yet, its data is gone, or its index is another checkpoint's.
+          DamagedFileError: a file is missing or damaged; names it.
+        """
+        workdir = Path(workdir).expanduser()
+        folder = workdir / FOLDER
+        try:
+            if is_current(folder):
+                return super().load(workdir, index=index, now=now)
+            why = "was written by an older version" if folder.exists() else "is not there"
+        except DamagedFileError as e:
+            if str(folder) not in str(e):
+                raise
+            why = f"is damaged ({e})"
+        # Training code takes seconds to import, and a run that is exported does not need it.
+        from music_map.run.export import export_again
+
+        export_again(workdir, why, reporter=reporter)
+        return super().load(workdir, index=index, now=now)

@@ -1,0 +1,348 @@
+"""A run as an object: its configuration with data and graph, on the device where the encoder needs them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from music_map import processes
+from music_map.errors import UserError, require
+from music_map.evaluation import protocols
+from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
+from music_map.evaluation.ranking import ScoreBlock, embedding_scores
+from music_map.graph.bipartite import BipartiteGraph
+from music_map.graph.build import build_graph
+from music_map.model import cold, fusion
+from music_map.model.encoder import EncoderInputs, Params
+from music_map.model.propagation import adjacency, choose_backend
+from music_map.model.settings import ModelSettings
+from music_map.model.sound import Kept
+from music_map.parallel import mesh as meshes
+from music_map.parallel.partition import EdgeParts, GraphInMemory
+from music_map.parallel.runners import degrees, make_runner
+from music_map.preprocess.dataset import Dataset, Events, ItemFeatures
+from music_map.reporter import SILENT, Reporter
+from music_map.run import stages
+from music_map.run.config import Config, described
+from music_map.run.folder import read_record
+from music_map.storage import fingerprint
+from music_map.training.checkpoint import CheckpointStore
+from music_map.training.loop import LoopSettings, epochs_of, steps_per_epoch
+from music_map.training.optimizer import OptimizerSettings
+from music_map.training.runner import OneDevice, Runner
+from music_map.training.sampling import sample_data
+from music_map.training.step import StepSettings
+from music_map.training.subgraph import Subgraphs
+
+
+class Trained(NamedTuple):
+    """A checkpoint: its step and the parameters of the encoder."""
+
+    step: int
+    params: Params
+
+
+class Embeddings(NamedTuple):
+    """Users float32 [U, d] and songs float32 [I, d], as the encoder gives them."""
+
+    user: jax.Array
+    item: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A configuration with its data and graph; events and embeddings are loaded once.
+
+    Attributes:
+      config: the configuration.
+      workdir: the run's folder; None for an encoder that is part of another run.
+      dataset: processed events and features.
+      graph: the bipartite graph, NumPy.
+      inputs: what the encoder reads, on the device; in the host's memory where config.parallel is not "none".
+      settings: what a training step is compiled for.
+      nearest: songs without train edges, to be placed by what they sound like, or None.
+      parts: where several processes read their edges from; the graph is then mapped, and inputs has no edges.
+      reporter: what is told of slow stages goes there.
+    """
+
+    config: Config
+    workdir: Path | None
+    dataset: Dataset
+    graph: BipartiteGraph
+    inputs: EncoderInputs
+    settings: StepSettings
+    nearest: cold.Nearest | None
+    parts: EdgeParts | None = None
+    reporter: Reporter = SILENT
+
+    @functools.cached_property
+    def runner(self) -> Runner:
+        """The devices of config.parallel, with graph, features and sampling tables on them."""
+        train = self.config.train
+        drawn = {"users": train.user_sampling, "items": train.item_sampling}
+        if train.mode == "subgraph":
+            data = sample_data(self.graph, **drawn)
+            steps = steps_per_epoch(self.graph.num_edges, train.batch_size)
+            subgraphs = Subgraphs(
+                self.graph,
+                self.inputs,
+                data,
+                num_parts=train.partitions,
+                steps_per_part=-(-steps // train.partitions),
+                seed=train.seed,
+                backend=self.settings.model.backend,
+            )
+            return OneDevice(self.inputs, data, self.settings, subgraphs=subgraphs)
+        return make_runner(
+            self.config.parallel, graph=self.graph, inputs=self.inputs, **drawn, settings=self.settings,
+            parts=self.parts,
+        )  # fmt: skip
+
+    @functools.cached_property
+    def _events(self) -> dict[str, Events]:
+        return {}
+
+    def events(self, split: str) -> Events:
+        """The interactions of "train", "val" or "test"."""
+        if split not in self._events:
+            self._events[split] = self.dataset.events(split)
+        return self._events[split]
+
+    @functools.cached_property
+    def features(self) -> ItemFeatures:
+        """Audio, artists, albums and lengths of the songs."""
+        return self.dataset.item_features()
+
+    @functools.cached_property
+    def trained(self) -> Trained:
+        """The best undamaged checkpoint.
+
+        Raises:
+          UserError: there is none.
+        """
+        return best_checkpoint(self, self.workdir)
+
+    @functools.cached_property
+    def embeddings(self) -> Embeddings:
+        """Those of the best checkpoint."""
+        return self.encode(self.trained.params)
+
+    def encode(self, params: Params) -> Embeddings:
+        """The embeddings of all users and songs."""
+        users, items = self.runner.encode(params)
+        if self.nearest is not None:
+            items = _place(items, self.nearest, unit=self.settings.model.score == "cosine")
+        return Embeddings(users, items)
+
+    @property
+    def devices(self) -> list[jax.Device] | None:
+        """See `ranking_devices`."""
+        return ranking_devices(self.config)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return steps_per_epoch(self.graph.num_edges, self.config.train.batch_size)
+
+    def task(self, protocol: str, split: str) -> RankingTask:
+        """Targets, masks and candidates of a protocol on "val" or "test"."""
+        dataset = self.dataset
+        held_out = dataset.held_out_items()
+        ranks_held_out = find_protocol(protocol).candidates == "held_out" and held_out.any()
+        events = dataset.held_out_events if ranks_held_out else self.events
+        return build_task(
+            protocol,
+            split,
+            train=self.events("train"),
+            val=events("val"),
+            test=events("test"),
+            num_users=dataset.num_users,
+            num_items=dataset.num_items,
+            min_played_pct=self.config.eval.min_played_pct,
+            held_out_items=held_out,
+        )
+
+    def encoder_scores(self, params: Params | None = None) -> ScoreBlock:
+        """The encoder alone as a scorer: dot products of embeddings, by default those of the best checkpoint."""
+        embeddings = self.embeddings if params is None else self.encode(params)
+        return embedding_scores(*embeddings, devices=self.devices)
+
+    def as_of(self, now: int) -> Run:
+        """The run as it was at the end of the second `now`: graph and data end there; it has no folder."""
+        dataset = self.dataset.as_of(now + 1)
+        if processes.count() > 1:
+            return assemble(self.config, dataset, *graph_of(self.config, dataset, past=True), reporter=self.reporter)
+        return assemble(self.config, dataset, build_graph(dataset, self.config.graph)[0], reporter=self.reporter)
+
+
+_place = jax.jit(cold.place, static_argnames="unit")
+
+
+def prepare(
+    config: Config, workdir: Path | None = None, *, trained_on: str | None = None, reporter: Reporter = SILENT
+) -> Run:
+    """Runs the stages not yet done for a configuration and puts graph and features on the device.
+
+    Args:
+      config: the configuration.
+      workdir: of the run.
+      trained_on: fingerprint of the data of an earlier run, whose data is then used; None for a new run.
+      reporter: what is told of the stages.
+
+    Raises:
+      UserError: a field of the configuration has no meaning here, or the data is wrong.
+    """
+    check(config)
+    if processes.count() > 1:
+        rule = "'pmap' or 'sharded' with several processes"
+        require(config.parallel != "none", "config.parallel", config.parallel, rule)
+        processes.check_alike(fingerprint(described(config)), "configuration")
+        dataset = stages.shared_dataset(config, reporter=reporter)
+    elif trained_on:
+        dataset = stages.dataset_of_run(config, trained_on, reporter=reporter)
+    else:
+        dataset = stages.ensure_dataset(config, reporter=reporter)
+    return assemble(config, dataset, *graph_of(config, dataset, reporter=reporter), workdir=workdir, reporter=reporter)
+
+
+def open_run(workdir: str | Path, *, reporter: Reporter = SILENT) -> Run:
+    """A run that has been trained, or is being trained, with its data and graph.
+
+    Args:
+      workdir: its folder.
+      reporter: what is told of the stages that have to be done again.
+
+    Raises:
+      UserError: there is none, or its data is gone.
+    """
+    workdir = Path(workdir).expanduser()
+    record = read_record(workdir, reporter=reporter)
+    return prepare(record.config, workdir, trained_on=record.dataset, reporter=reporter)
+
+
+def open_graph(workdir: Path) -> tuple[Dataset, BipartiteGraph]:
+    """The data set and the graph that a run was trained on, without its model. Raises UserError as `open_run`."""
+    record = read_record(workdir)
+    dataset = stages.dataset_of_run(record.config, record.dataset)
+    return dataset, stages.ensure_graph(record.config, dataset)
+
+
+def check(config: Config) -> None:
+    """Raises UserError for what only this machine or another field makes wrong, before any data is read."""
+    check_protocol(config, config.eval.protocol)
+    of_users = find_protocol(config.eval.protocol).queries == "users"
+    rule = "a protocol over users; this one is for launch/evaluate.py --protocol=playlist"
+    require(of_users, "config.eval.protocol", config.eval.protocol, rule)
+    choose_backend(config.model.backend)
+
+
+def check_protocol(config: Config, name: str) -> None:
+    """Raises UserError for a protocol that is unknown or that the data cannot answer."""
+    protocols.check_protocol(
+        find_protocol(name),
+        data_format=config.data.format,
+        split_rule=config.data.split,
+        songs_held_out=config.data.cold_item_fraction > 0,
+    )
+
+
+def graph_of(
+    config: Config, dataset: Dataset, *, past: bool = False, reporter: Reporter = SILENT
+) -> tuple[BipartiteGraph, EdgeParts | None]:
+    """The graph of a data set, and its parts where several processes share the edges; see `stages.ensure_graph`."""
+    options = {"past": past, "reporter": reporter}
+    if processes.count() == 1:
+        return stages.ensure_graph(config, dataset, **options), None
+    if config.parallel == "sharded":
+        return stages.shared_parts(config, dataset, **options)
+    return stages.shared_graph(config, dataset, **options), None
+
+
+def assemble(
+    config: Config,
+    dataset: Dataset,
+    graph: BipartiteGraph,
+    parts: EdgeParts | None = None,
+    *,
+    workdir: Path | None = None,
+    reporter: Reporter = SILENT,
+) -> Run:
+    """Puts graph and features on the device; with the host where many devices share them."""
+    memory = contextlib.nullcontext() if config.parallel == "none" else meshes.host_memory()
+    model = dataclasses.replace(config.model, backend=choose_backend(config.model.backend))
+    with memory:
+        if config.parallel == "sharded":  # the runner puts each device's edges there
+            adjacent = degrees(parts or GraphInMemory(graph), degree=model.degree)
+        else:
+            adjacent = adjacency(graph, degree=model.degree)
+        item_degree = np.asarray(adjacent.item_degree)
+        raw = dataset.item_features()
+        inputs = EncoderInputs(adjacent, fusion.features(raw, item_degree, audio=model.audio, metadata=model.metadata))
+        kept = Kept(dataset.store.folder.parent, dataset.store.fingerprint)
+        nearest = cold.nearest(raw, item_degree, count=model.cold_neighbours, kept=kept) if model.audio else None
+        if config.train.mode == "subgraph":  # the whole graph stays in the host's memory, where it is encoded too
+            inputs, nearest = jax.device_put((inputs, nearest), jax.devices("cpu")[0])
+    settings = step_settings(config, model, num_edges=len(graph.item))
+    return Run(config, workdir, dataset, graph, inputs, settings, nearest, parts, reporter)
+
+
+def step_settings(config: Config, model: ModelSettings, *, num_edges: int) -> StepSettings:
+    """What a training step is compiled for; the schedule is as long as the training on `num_edges` edges."""
+    train = config.train
+    epoch = steps_per_epoch(num_edges, train.batch_size)
+    optimizer = OptimizerSettings(
+        name=train.optimizer,
+        learning_rate=train.learning_rate,
+        schedule=train.schedule,
+        warmup_steps=train.warmup_steps,
+        weight_decay=train.weight_decay,
+        clip_norm=train.clip_norm,
+        total_steps=epochs_of(train.num_epochs, train.min_steps, epoch) * epoch,
+    )
+    return StepSettings(model, config.loss, optimizer, train.batch_size)
+
+
+def ranking_devices(config: Config) -> list[jax.Device] | None:
+    """Devices of this process that share the work of ranking; None: one, where config.parallel is "none"."""
+    return None if config.parallel == "none" else jax.local_devices()
+
+
+def loop_settings(config: Config) -> LoopSettings:
+    """The training loop's part of the configuration."""
+    names = [f.name for f in dataclasses.fields(LoopSettings) if f.name != "metric"]
+    return LoopSettings(**{name: getattr(config.train, name) for name in names}, metric=config.eval.metric)
+
+
+def checkpoint_store(folder: Path, *, read_only: bool, reporter: Reporter) -> CheckpointStore:
+    """The checkpoints below a folder."""
+    return CheckpointStore(folder / "checkpoints", warn=reporter.warn, read_only=read_only)
+
+
+def best_checkpoint(run: Run, folder: Path) -> Trained:
+    """The best undamaged checkpoint below a folder, of an encoder of `run`'s shapes.
+
+    Raises:
+      UserError: there is none.
+    """
+    found = None
+    if (folder / "checkpoints").is_dir():
+        with checkpoint_store(folder, read_only=True, reporter=run.reporter) as store:
+            found = store.restore(run.runner.create_state(run.config.train.seed), best=True)
+    if found is None:
+        raise UserError(f"{folder}: no checkpoint there yet; run launch/train.py to train, or to go on training")
+    return Trained(found[0], run.runner.params(found[1].params))
+
+
+def all_events(events: Sequence[Events]) -> Events:
+    """The events of splits that follow each other in time as one, sorted by user, then timestamp."""
+    joined = Events(*(np.concatenate(columns) for columns in zip(*events, strict=True)))
+    # A stable sort by user keeps each user's events in order of time.
+    order = np.argsort(joined.user, kind="stable")
+    return Events(*(column[order] for column in joined))

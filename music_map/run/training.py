@@ -1,0 +1,106 @@
+"""The whole training of a run: encoder, recency head, playlist query, export, and the table of results."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from music_map import processes
+from music_map.errors import UserError
+from music_map.run.evaluation import encoder_metrics, report
+from music_map.run.export import export_model
+from music_map.run.playlist import heads_for
+from music_map.run.recency import Past, train_past
+from music_map.run.run import Run, checkpoint_store, loop_settings
+from music_map.storage import write_json
+from music_map.training.loop import FitResult, Position, fit
+from music_map.training.metrics_log import MetricsLog
+from music_map.training.profiling import StepProfile
+
+
+class Results(NamedTuple):
+    """How a training ended.
+
+    Attributes:
+      fitted: of the encoder.
+      step: of its best checkpoint; None where a signal stopped the training.
+      report: the model beside the baselines on the test split; None likewise.
+    """
+
+    fitted: FitResult
+    step: int | None = None
+    report: dict[str, Any] | None = None
+
+
+def train_encoder(
+    run: Run,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    evaluated: Callable[[float, Position], object] | None = None,
+    profile: StepProfile | None = None,
+    tensorboard: bool = False,
+) -> FitResult:
+    """Trains in the run's folder, or goes on there; see `music_map.training.loop.fit`. The test split is not ranked.
+
+    With `tensorboard` the lines of metrics.jsonl go to WORKDIR/tensorboard too.
+    """
+    config = run.config
+    validation = None if config.data.train_on_val else run.task(config.eval.protocol, "val")
+    with checkpoint_store(run.workdir, read_only=False, reporter=run.reporter) as store:
+        return fit(
+            runner=run.runner,
+            settings=loop_settings(config),
+            store=store,
+            log=metrics_log(run.workdir, tensorboard=tensorboard),
+            evaluate=validation and (lambda params: encoder_metrics(run, validation, params)),
+            should_stop=should_stop,
+            evaluated=evaluated,
+            profile=profile,
+            progress=run.reporter.bar,
+        )
+
+
+def metrics_log(workdir: Path, *, tensorboard: bool) -> MetricsLog:
+    """The log of a run. Raises UserError where it should go to TensorBoard and the writer is not installed."""
+    if tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise UserError("tensorboard: tensorboardX is not installed; pip install 'music-map[tensorboard]'")
+    if not tensorboard or not processes.first():
+        return MetricsLog(workdir / "metrics.jsonl", writes=processes.first())
+    from music_map.training.tensorboard import TensorBoardLog
+
+    return TensorBoardLog(workdir / "metrics.jsonl", workdir / "tensorboard")
+
+
+def train_run(
+    run: Run,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    profile: StepProfile | None = None,
+    tensorboard: bool = False,
+) -> Results:
+    """Trains a run to its results, or goes on where an earlier call stopped.
+
+    Writes checkpoints/, metrics.jsonl, recency/, playlist.json, embeddings/ and results.json into the run's folder.
+
+    Args:
+      run: its folder is claimed already, see `music_map.run.folder.claim`.
+      should_stop: asked between dispatches; a checkpoint is saved then.
+      profile, tensorboard: see `train_encoder`.
+    """
+    fitted = train_encoder(run, should_stop=should_stop, profile=profile, tensorboard=tensorboard)
+    if fitted.reason == "signal":
+        return Results(fitted)
+    past = Past(run)
+    if not train_past(past, should_stop=should_stop):
+        return Results(fitted)
+    heads_for(past)
+    export_model(past)
+    found = report(past, run.task(run.config.eval.protocol, "test"))
+    position = fitted.position
+    times = {name: getattr(position, name) for name in ("train_seconds", "eval_seconds", "compile_seconds")}
+    step = run.trained.step
+    if processes.first():
+        write_json(run.workdir / "results.json", {**found, "step": step, **times})
+    return Results(fitted, step, found)
