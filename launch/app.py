@@ -37,7 +37,7 @@ from absl import logging as absl_logging
 
 from launch import compilation_cache, config_file, terminal, usage
 from launch.terminal import USER_ERROR as USER_ERROR
-from music_map.errors import UserError
+from music_map.errors import UserError, about
 from music_map.reporter import Reporter
 from music_map.text import printable, printable_lines
 
@@ -351,13 +351,9 @@ def read_config(holder: flags.FlagHolder) -> Config:
     return from_dict(holder.value.to_dict())
 
 
-@contextlib.contextmanager
-def naming(flag: str) -> Iterator[None]:
+def naming(flag: str) -> contextlib.AbstractContextManager[None]:
     """Within, a UserError is about the flag's value: its message begins with --FLAG."""
-    try:
-        yield
-    except UserError as e:
-        raise type(e)(f"--{flag}: {e}") from e
+    return about(f"--{flag}")
 
 
 def protocol_of(config: Config, given: str | None) -> str:

@@ -31,6 +31,7 @@ from music_map.convert.settings import (
 )
 from music_map.errors import UserError
 from music_map.raw.layout import EVENTS
+from music_map.text import size_text
 
 _INPUT = flags.DEFINE_list("input", None, "Files of listens (of all events with --type).", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to fill: data.raw_dir of the configurations.", required=True)
@@ -146,7 +147,7 @@ def main() -> int:
     if _DRY_RUN.value:
         summary = preview_logs(found.inputs, raw_dir, mapping, **options)
         for path in (path for paths in found.inputs.values() for given in paths for path in files_of(given)):
-            app.say(f"  {app.size_text(path.stat().st_size):>10}  {path}")
+            app.say(f"  {size_text(path.stat().st_size):>10}  {path}")
         app.say("Their first rows:")
     else:
         summary = convert_logs(found.inputs, raw_dir, mapping, **options, progress=app.bar)

@@ -22,6 +22,7 @@ from absl import flags
 from launch import app
 from music_map.raw.layout import EVENTS, ITEMS, event_path, pipeline_files
 from music_map.synthetic.settings import PRESETS, Settings, settings_for
+from music_map.text import size_text
 
 OUTPUT = flags.DEFINE_string("output", "data/raw", "Folder to write to, in the hub's layout.")
 SIZE = flags.DEFINE_enum("size", "demo", list(PRESETS), "Preset; also the folder's name under flat/.")
@@ -62,7 +63,7 @@ def _plan(raw_dir: Path, settings: Settings) -> None:
         app.say(f"{getattr(settings, f'num_{name}'):>16,}  {event_path(raw_dir, settings.size, name)}")
     for name in ITEMS:
         app.say(f"{'':>16}  {event_path(raw_dir, settings.size, name)}")
-    app.say(f"about {app.size_text(expected_bytes(settings))} in all")
+    app.say(f"about {size_text(expected_bytes(settings))} in all")
 
 
 def main() -> None:

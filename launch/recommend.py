@@ -119,7 +119,8 @@ def _filters(recommender: Recommender) -> Filters:
     for flag in (_ALLOW, _DENY):
         if flag.value is not None:
             path = app.path_of(flag.value, flag.name)
-            given[flag.name] = tuple(read_id_file(path, recommender.ids.songs))
+            with app.naming(flag.name):
+                given[flag.name] = tuple(read_id_file(path, recommender.ids.songs))
     given = {name: value for name, value in given.items() if value is not None}
     return dataclasses.replace(recommender.filters, **given)
 
@@ -144,7 +145,9 @@ def _batch(recommender: Recommender, filters: Filters, output: Any) -> int:
 
     path = app.path_of(_BATCH.value, "batch")
     parsed: list[Query | UserError] = []
-    for number, line in read_lines(path):
+    with app.naming("batch"):
+        lines_of_file = read_lines(path)
+    for number, line in lines_of_file:
         try:
             parsed.append(Query(*parse_query_line(line, recommender.ids.songs)))
         except UserError as e:

@@ -77,6 +77,15 @@ def disk_error(error: OSError, path: str | os.PathLike[str]) -> UserError | None
 
 
 @contextlib.contextmanager
+def about(what: str) -> Iterator[None]:
+    """Within, the message of a UserError begins with what the error is about: a field, a file, a flag."""
+    try:
+        yield
+    except UserError as e:
+        raise type(e)(f"{what}: {e}") from e
+
+
+@contextlib.contextmanager
 def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turns a full disk, refused access or a path that cannot be made into a UserError that names it (or `path`)."""
     try:

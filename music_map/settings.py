@@ -164,6 +164,7 @@ def from_stored(kind: type, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
     Raises:
       UserError: a value against its rule.
     """
+    kind = kind.kind_of(values)
     known = {name: value for name, value in values.items() if name in rules(kind)}
     return from_values(kind, values_before(kind) | known), [name for name in values if name not in known]
 

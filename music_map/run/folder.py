@@ -49,20 +49,17 @@ def read_record(workdir: Path, *, reporter: Reporter = SILENT) -> Record:
     """
     path = config_file(workdir)
     if not path.exists():
-        raise UserError(f"{workdir}: no run there (no config.json); train first: launch/train.py --workdir={workdir}")
-    stored = read_json(path)
+        command = f"launch/train.py --config=... --workdir={workdir}"
+        raise UserError(f"{workdir}: no config.json there; train first: {command}")
+    remedy = "put the file back, or train again in a new folder"
+    stored = read_json(path, {"config": dict, "dataset": str}, remedy=remedy)
     try:
-        values, dataset = dict(stored["config"]), str(stored["dataset"])
-        config, unknown = from_stored(values)
+        config, unknown = from_stored(stored["config"])
     except UserError as e:
-        raise DamagedFileError(f"{path}: {e}; put the file back, or train again in a new folder") from e
-    except (KeyError, TypeError, ValueError) as e:
-        raise DamagedFileError(
-            f"{path}: is no configuration of a run; delete it and give the launch/train.py command again"
-        ) from e
+        raise DamagedFileError(f"{path}: {e}; {remedy}") from e
     if unknown:
         reporter.warn(f"{path}: this version does not know config.{', config.'.join(unknown)}; not used")
-    return Record(config, dataset)
+    return Record(config, stored["dataset"])
 
 
 def claim(config: Config, dataset: str, workdir: Path) -> None:

@@ -13,8 +13,9 @@ import jax
 import numpy as np
 
 from music_map import processes
-from music_map.errors import UserError, require
+from music_map.errors import UserError, about, require
 from music_map.evaluation import protocols
+from music_map.evaluation.baselines import check_names
 from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
 from music_map.evaluation.ranking import ScoreBlock, embedding_scores
 from music_map.graph.bipartite import BipartiteGraph
@@ -236,7 +237,10 @@ def open_graph(workdir: Path) -> tuple[Dataset, BipartiteGraph]:
 
 def check(config: Config) -> None:
     """Raises UserError for what only this machine or another field makes wrong, before any data is read."""
-    check_protocol(config, config.eval.protocol)
+    with about("config.eval.protocol"):
+        check_protocol(config, config.eval.protocol)
+    with about("config.eval.baselines"):
+        check_names(config.eval.baselines)
     of_users = find_protocol(config.eval.protocol).queries == "users"
     rule = "a protocol over users; this one is for launch/evaluate.py --protocol=playlist"
     require(of_users, "config.eval.protocol", config.eval.protocol, rule)

@@ -29,7 +29,7 @@ from music_map.errors import DamagedFileError, UserError, disk_errors
 from music_map.preprocess.dataset import Dataset
 from music_map.reporter import SILENT, Reporter
 from music_map.run import folder as run_folder
-from music_map.run.config import Config, described, free_fields, get, with_values
+from music_map.run.config import Config, described, free_fields, from_stored, get, with_values
 from music_map.run.run import prepare
 from music_map.run.training import train_encoder
 from music_map.storage import read_json, write_json
@@ -181,7 +181,7 @@ def _claim(folder: Path, config: Config, axes: Sequence[Axis], dataset: Dataset,
     remedy = "choose another --output, or delete this one to start anew"
     # More patience or epochs would give later trials more than earlier ones had.
     free = free_fields(config) - {"train.patience", "train.num_epochs", "train.min_steps"} | {a.field for a in axes}
-    if difference := run_folder.first_difference(stored["config"], config, but=free):
+    if difference := run_folder.first_difference(described(from_stored(stored["config"])[0]), config, but=free):
         raise UserError(f"{folder}: is a sweep with {difference}; {remedy}")
     for what in ("search", "seed"):
         if stored[what] != wanted[what]:

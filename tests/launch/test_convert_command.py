@@ -65,16 +65,28 @@ def test_a_csv_of_names_trains_and_recommends_by_name(raw, own, tmp_path):
         "--config.train.num_epochs=1", "--config.retrieval.learned_attention=False",
     )  # fmt: skip
     song = max(set(before["item_id"]), key=before["item_id"].count)
-    query = [f"--workdir={tmp_path}/work", f"--songs=s{song:09}", "--k=3", f"--id_tables={tables}"]
+    query = [f"--workdir={tmp_path}/work", f"--songs=s{song:09}", "--k=3"]
     found = json.loads(launch("recommend", *query, "--format=json").stdout)["recommendations"]
-    assert len(found) == 3 and {r["id"] for r in found} <= {f"s{s:09}" for s in before["item_id"]}
-    assert found[0]["why"][0]["id"] == f"s{song:09}"
+    assert len(found) == 3 and {r["item_id"] for r in found} <= {f"s{s:09}" for s in before["item_id"]}
+    assert found[0]["why"][0]["item_id"] == f"s{song:09}"
     user = f"u{before['uid'][0]:09}"
-    table = launch("recommend", *query[:1], f"--user={user}", "--k=3", query[-1]).stdout.splitlines()
+    table = launch("recommend", *query[:1], f"--user={user}", "--k=3", f"--id_tables={tables}").stdout.splitlines()
     assert len(table) == 4 and table[1].split()[1].startswith("s0")
-    fails(
-        "recommend", *query[:1], "--songs=nobody", query[-1], says=["--songs: 'nobody' is not in", "song_ids.parquet"]
-    )
+    fails("recommend", *query[:1], "--songs=nobody", says=["unknown song 'nobody'", "ids are like 's0"])
+    (tmp_path / "q").write_text(f"s{song:09},nobody\nnobody\n")
+    launch("recommend", *query[:1], f"--batch={tmp_path}/q", f"--output={tmp_path}/a", "--k=3")
+    one, other = map(json.loads, (tmp_path / "a").read_text().splitlines())
+    assert one["recommendations"] == found and "unknown song 'nobody'" in one["warnings"][0]
+    assert "unknown song 'nobody'" in other["error"]
+    launch("recommend", *query[:1], "--all_users", f"--output={tmp_path}/all.parquet", "--k=3")
+    every = pq.read_table(tmp_path / "all.parquet").to_pydict()
+    assert user in every["uid"] and set(every["item_id"]) <= {f"s{s:09}" for s in before["item_id"]}
+    # Tables of another conversion of the logs are refused.
+    other = pq.read_table(tables / "song_ids.parquet")
+    (tmp_path / "stale").mkdir()
+    numbers = (other["number"].to_numpy() + 1) % len(other)
+    pq.write_table(other.set_column(0, "number", [numbers.astype("uint32")]), tmp_path / "stale/song_ids.parquet")
+    fails("recommend", *query, f"--id_tables={tmp_path}/stale", says=["song_ids.parquet", "another conversion"])
     fails("recommend", *query[:1], "--songs=x", f"--id_tables={tmp_path}", says=["--id_tables", "holds no song_ids"])
 
 

@@ -79,7 +79,7 @@ def test_absent_optional_files_are_said(tmp_path: Path) -> None:
         (["--part=2"], "--part=2: must be i/n, e.g. --part=1/4"),
         (["--part=1/2", "--merge=2"], "--part, --merge and --force exclude each other"),
         (["--config.data.chunk_size=0"], "config.data.chunk_size=0: must be at least 1"),
-        (["--config.data.format=text"], "--config.data.path is empty; give a path"),
+        (["--config.data.format=text"], "config.data.path is empty; give a path"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(tmp_path: Path, flags: list[str], message: str) -> None:

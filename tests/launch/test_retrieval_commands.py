@@ -48,13 +48,15 @@ def test_a_batch_answers_every_line(work, tmp_path):
     assert [len(a.get("recommendations", [])) for a in answers] == [4, 4, 0]
     assert int(ids[3]) not in [r["item_id"] for r in answers[1]["recommendations"]]
     assert "unknown song 4294967295" in answers[2]["error"]
-    (tmp_path / "queries").write_text("1\nnine\n")
+    (tmp_path / "queries").write_text(f"{ids[0]}\nnine\n{ids[0]},nine\n" + json.dumps({"songs": [1], "ordered": "no"}))
     command = ("recommend", f"--workdir={work}", f"--batch={tmp_path}/queries")
-    fails(*command, f"--output={tmp_path}/out", says=["queries, line 2", "'nine'"])
+    launch(*command, f"--output={tmp_path}/out", "--k=4")
+    answers = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert "unknown song 'nine'" in answers[1]["error"] and "unknown song 'nine'" in answers[2]["warnings"][0]
+    assert answers[2]["recommendations"] == answers[0]["recommendations"]
+    assert "queries, line 4: ordered" in answers[3]["error"]
     fails(*command, says=["--output missing"])
     fails(*command, f"--output={tmp_path}", says=["--output=", "is a folder"])
-    (tmp_path / "queries").write_text(json.dumps({"songs": [1], "ordered": "no"}))
-    fails(*command, f"--output={tmp_path}/out", says=["queries, line 1", "ordered"])
     fails(*command, "--all_users", f"--output={tmp_path}/out", says=["give one of"])
 
 

@@ -128,7 +128,7 @@ def test_the_test_split_changes_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--search=model.alhpa=0:1"], "the configuration has no such field; did you mean --search=model.alpha?"),
+        (["--search=model.alhpa=0:1"], "the configuration has no such field; did you mean model.alpha?"),
         (["--search=loss.name=bpr,sotfmax"], "--search=loss.name: config.loss.name='sotfmax': must be one of bpr"),
         (["--search=model.alpha=0:1", "--config.data.train_on_val=True"], "leaves no validation split to choose by"),
         (["--search=model.alpha=0:1", "--config.data.raw_dir=/nowhere"], "/nowhere/flat/tiny/listens.parquet"),

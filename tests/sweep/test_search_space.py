@@ -41,7 +41,7 @@ def test_parse(text, axis):
         ("model.alpha=", "is no FIELD=RANGE"),
         ("model.alhpa=0:1", "the configuration has no such field; did you mean model.alpha?"),
         ("modle.alpha=0:1", "the configuration has no such field; did you mean model?"),
-        ("model.zzz=0:1", "no such field; there are num_layers, embedding_dim"),
+        ("model.zzz=0:1", "no such field; there are name, num_layers"),
         ("zzz=0:1", "no such field; there are data, graph, model, loss"),
         ("model=0:1", "is a section; name one of its fields"),
         ("eval.ks[0]=1,2", "no such field"),
