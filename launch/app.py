@@ -338,12 +338,6 @@ def file_to_write(text: str, flag: str) -> Path:
     return path
 
 
-def check_split(name: str) -> None:
-    """Raises UserError where --split is neither val nor test."""
-    if name not in ("val", "test"):
-        raise UserError(f"--split={name}: must be val or test")
-
-
 def read_config(holder: flags.FlagHolder) -> Config:
     """The configuration that --config and its overrides give, checked."""
     from music_map.run.config import from_dict

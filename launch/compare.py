@@ -16,7 +16,7 @@ from launch import app
 from music_map.evaluation.protocols import PROTOCOLS
 
 _PROTOCOL = flags.DEFINE_string("protocol", None, f"One of {', '.join(PROTOCOLS)}; by default RUN_A's eval.protocol.")
-_SPLIT = flags.DEFINE_string("split", "test", "Split to evaluate on: val or test.")
+_SPLIT = flags.DEFINE_enum("split", "test", ["val", "test"], "Split to evaluate on.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 _SESSIONS = flags.DEFINE_integer("max_sessions", 10_000, "Protocol playlist: sessions drawn of a number of seeds.", 1)
 
@@ -28,7 +28,6 @@ def main(run_a: str, run_b: str) -> int:
 
     workdirs = [app.path_of(run_a, "RUN_A"), app.path_of(run_b, "RUN_B")]
     output = None if _OUTPUT.value is None else app.file_to_write(_OUTPUT.value, "output")
-    app.check_split(_SPLIT.value)
     config = read_record(workdirs[0], reporter=app.reporter()).config
     protocol = app.protocol_of(config, _PROTOCOL.value)
     result = compare_runs(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from absl import flags
 
-from configs import yambda
-from launch.config_file import flat
+from music_map.run.config import PARALLEL, SECTIONS
+from music_map.settings import field_types, rules
 
 SHELLS = ("bash", "zsh")
 _COMMON = ("--quiet", "--verbose", "--help")
@@ -36,22 +36,32 @@ def flags_of(path: Path) -> dict[str, list[str]]:
     return found
 
 
+def fields() -> dict[str, list[str]]:
+    """The configuration's fields as they are overridden, `--config.model.alpha=`, and the choices if there are some."""
+    found = {"--config.parallel=": list(PARALLEL)}
+    for section, kind in SECTIONS.items():
+        for name, rule in rules(kind).items():
+            choices = ("true", "false") if bool in field_types(kind)[name] else rule.choices
+            found[f"--config.{section}.{name}="] = [str(choice) for choice in choices]
+    return found
+
+
 def script(shell: str, jobs: Mapping[str, Path]) -> str:
     """The completion script of "bash" or "zsh"."""
     found = {name: flags_of(path) for name, path in jobs.items()}
     cases = [f"    {name}) flags={_quoted([*own, *_COMMON])} ;;" for name, own in found.items()]
+    settings = fields()
     choices = [
-        f'    "{name} {flag.rstrip("=")}") COMPREPLY=($(compgen -W {_quoted(values)} -- "$cur")) ;;'
-        for name, own in found.items()
+        f'    {job} {flag.rstrip("=")}") COMPREPLY=($(compgen -W {_quoted(values)} -- "$cur")) ;;'
+        for job, own in [*((f'"{name}', own) for name, own in found.items()), ('*"', settings)]
         for flag, values in own.items()
         if values
     ]
-    fields = [f"--config.{field}=" for field in flat(yambda.get_config().to_dict())]
     text = (
         _BASH.replace("@JOBS@", _quoted([*jobs, "completion"]))
         .replace("@CASES@", "\n".join(cases))
         .replace("@CHOICES@", "\n".join(choices))
-        .replace("@FIELDS@", _quoted(fields))
+        .replace("@FIELDS@", _quoted([*settings]))
     )
     # zsh reads bash's completions.
     return text if shell == "bash" else f"autoload -U +X compinit bashcompinit && compinit && bashcompinit\n{text}"

@@ -24,7 +24,7 @@ _BASELINES = flags.DEFINE_list("baselines", None, "Baselines, or 'all'; by defau
 _TUNE = flags.DEFINE_bool("tune_baselines", False, "Choose the baselines' settings on the validation split first.")
 _SETTINGS = flags.DEFINE_string("baseline_settings", None, "JSON file of settings that --tune_baselines has written.")
 _SESSIONS = flags.DEFINE_integer("max_sessions", 10_000, "Protocol playlist: sessions drawn of a number of seeds.", 1)
-_SPLIT = flags.DEFINE_string("split", "test", "Split to evaluate on: val or test.")
+_SPLIT = flags.DEFINE_enum("split", "test", ["val", "test"], "Split to evaluate on.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be evaluated, and what is tuned already.")
 
 
@@ -37,7 +37,6 @@ def main() -> int:
     from music_map.storage import write_json
 
     workdir, output = app.path_of(_WORKDIR.value, "workdir"), app.file_to_write(_OUTPUT.value, "output")
-    app.check_split(_SPLIT.value)
     reporter, config = app.reporter(), read_record(workdir, reporter=app.reporter()).config
     protocol = app.protocol_of(config, _PROTOCOL.value)
     names = app.baselines_of(config, protocol, _BASELINES.value)

@@ -31,12 +31,19 @@ _SONGS = flags.DEFINE_string("songs", "", "Ids of songs, separated by commas, th
 _USER = flags.DEFINE_string("user", None, "Id of a user: its taste is mixed in, its dislikes are left out.")
 _DISLIKES = flags.DEFINE_string("dislikes", "", "Ids of songs to stay away from.")
 _ORDERED = flags.DEFINE_bool("ordered", True, "Whether the order of --songs is that of listening.")
+_K = flags.DEFINE_integer("k", 10, "Songs to recommend.")
+_FORMAT = flags.DEFINE_enum("format", "table", ["json", "table"], "What to print.")
+_TABLES = flags.DEFINE_string(
+    "id_tables", None, "Not needed: a run knows its ids. Checks that these tables of launch/convert.py are the run's."
+)
+
+app.section("Many queries")
 _BATCH = flags.DEFINE_string("batch", None, "File of queries, one a line.")
 _ALL = flags.DEFINE_bool("all_users", False, "Recommends for every user, into --output.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "With --all_users: only say how many, and what is done already.")
 _OUTPUT = flags.DEFINE_string("output", None, "With --batch: JSON lines. With --all_users: a Parquet file.")
-_K = flags.DEFINE_integer("k", 10, "Songs to recommend.")
-_FORMAT = flags.DEFINE_enum("format", "table", ["json", "table"], "What to print.")
+
+app.section("Filters")
 _HEARD = flags.DEFINE_bool("heard", True, "Whether songs that the user has heard may be recommended.")
 _ARTIST = flags.DEFINE_integer("max_per_artist", None, "Most songs of one artist; 0: any number.", 0)
 _ALBUM = flags.DEFINE_integer("max_per_album", None, "Most songs of one album; 0: any number.", 0)
@@ -45,9 +52,6 @@ _AUDIO = flags.DEFINE_bool("only_with_audio", None, "Leave out songs without an 
 _DIVERSITY = flags.DEFINE_float("diversity", None, "0: by score alone; towards 1: unlike the songs before.", 0.0, 0.999)
 _ALLOW = flags.DEFINE_string("allow", None, "File of song ids, one a line: only these are recommended.")
 _DENY = flags.DEFINE_string("deny", None, "File of song ids, one a line: these are not recommended.")
-_TABLES = flags.DEFINE_string(
-    "id_tables", None, "Not needed: a run knows its ids. Checks that these tables of launch/convert.py are the run's."
-)
 
 
 def main() -> int:
@@ -196,15 +200,17 @@ def _json(value: Any, **options: Any) -> str:
 
 
 def _table(answer: Answer) -> str:
-    songs = [str(r.item_id) for r in answer.recommendations]
+    from music_map.text import shortened
+
+    songs = [shortened(str(r.item_id), 40) for r in answer.recommendations]
     width = max(10, *map(len, songs)) if songs else 10
     named = any(r.name for r in answer.recommendations)
     about = f"{'name':<40}" if named else f"{'artists':<20} {'albums':<20}"
     lines = [f"{'rank':>4} {'item_id':>{width}} {'score':>7}  {about} why (song: weight x similarity)"]
     for r, song in zip(answer.recommendations, songs, strict=True):
-        why = ", ".join(f"{x.item_id}: {x.weight:.2f} x {x.similarity:.2f}" for x in r.why[:3])
-        artists, albums = (" ".join(map(str, ids[:3])) for ids in (r.artist_ids, r.album_ids))
-        about = f"{(r.name or '')[:40]:<40}" if named else f"{artists:<20} {albums:<20}"
+        why = ", ".join(f"{shortened(str(x.item_id), 40)}: {x.weight:.2f} x {x.similarity:.2f}" for x in r.why[:3])
+        artists, albums = (shortened(" ".join(map(str, ids[:3])), 20) for ids in (r.artist_ids, r.album_ids))
+        about = f"{shortened(r.name or '', 40):<40}" if named else f"{artists:<20} {albums:<20}"
         lines.append(f"{r.rank:>4} {song:>{width}} {r.score:>7.4f}  {about} {why}")
     return "\n".join(lines)
 

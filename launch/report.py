@@ -23,7 +23,7 @@ _WORKDIRS = flags.DEFINE_multi_string(
 )
 _OUTPUT = flags.DEFINE_string("output", None, "HTML file to write.", required=True)
 _PROTOCOL = flags.DEFINE_string("protocol", None, "A protocol over users; by default the first run's eval.protocol.")
-_SPLIT = flags.DEFINE_string("split", "test", "Split to evaluate on: val or test.")
+_SPLIT = flags.DEFINE_enum("split", "test", ["val", "test"], "Split to evaluate on.")
 _BASELINES = flags.DEFINE_list("baselines", None, "Baselines, or 'all'; by default those of the first run.")
 _SETTINGS = flags.DEFINE_string("baseline_settings", None, "JSON file of settings that --tune_baselines has written.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say which runs would be evaluated, and beside what.")
@@ -42,7 +42,6 @@ def main() -> int:
     output = app.file_to_write(_OUTPUT.value, "output")
     if not workdirs:
         raise UserError("--workdir missing; see --help")
-    app.check_split(_SPLIT.value)
     records = [read_record(workdir, reporter=app.reporter()) for workdir in workdirs]
     check_same_data(workdirs, records)
     config = records[0].config

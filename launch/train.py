@@ -26,6 +26,11 @@ from music_map.errors import UserError
 
 _CONFIG = app.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, metrics, results.", required=True)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say which stages are done, what the others would do, how large.")
+_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Log to WORKDIR/tensorboard too; needs the extra tensorboard.")
+_PROFILE = flags.DEFINE_string("profile_steps", None, "A:B traces the steps A to B - 1 into WORKDIR/profile.")
+
+app.section("Several processes")
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", None, "One of several processes; JAX_* variables or the cluster say where the others are."
 )
@@ -34,9 +39,6 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of this 
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0)
 _HEARTBEAT = flags.DEFINE_integer("heartbeat_timeout", 60, "Seconds until a silent process counts as lost.", 5)
 _STALL = flags.DEFINE_float("stall_timeout", 3600.0, "Seconds without progress after which processes end; 0: never.", 0)
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say which stages are done, what the others would do, how large.")
-_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Log to WORKDIR/tensorboard too; needs the extra tensorboard.")
-_PROFILE = flags.DEFINE_string("profile_steps", None, "A:B traces the steps A to B - 1 into WORKDIR/profile.")
 
 
 def main() -> int:

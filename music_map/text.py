@@ -24,6 +24,12 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
+def shortened(text: str, width: int) -> str:
+    """`printable` in at most `width` characters: the end of a longer text gives way to "…"."""
+    text = printable(text)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
 def printable_lines(text: str) -> str:
     r"""`printable` of each line; lines end at "\n" alone."""
     return "\n".join(printable(line) for line in text.split("\n"))

@@ -3,7 +3,7 @@
 import pytest
 
 from music_map.reporter import SILENT, PrintReporter
-from music_map.text import printable, printable_lines
+from music_map.text import printable, printable_lines, shortened
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,12 @@ def test_printable_escapes_what_a_terminal_obeys(text, shown):
 
 def test_printable_lines_keeps_line_ends():
     assert printable_lines("a\x07\n\nb\r\n") == "a\\x07\n\nb\\r\n"
+
+
+def test_shortened_fits_the_width():
+    assert shortened("four", 4) == "four"
+    assert shortened("fives", 4) == "fiv…"
+    assert shortened("\x1b" * 1000, 10) == r"\x1b\x1b\…"
 
 
 def test_print_reporter_prints_what_is_reported(capsys):

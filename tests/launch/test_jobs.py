@@ -101,6 +101,8 @@ def test_bash_completes_jobs_flags_choices_fields_and_files(tmp_path):
         ("music-map", "train", "--config", "=", "configs/dem"): ["configs/demo.py"],
         ("music-map", "evaluate", "--output", "=", "setup.p"): ["setup.py"],
         ("music-map", "train", "--config.model.alp"): ["--config.model.alpha="],
+        ("music-map", "train", "--config.model.score", "=", ""): ["cosine", "dot"],
+        ("music-map", "sweep", "--config.model.adaptive", "=", "t"): ["true"],
         ("music-map", "train", "--qui"): ["--quiet"],
         ("music-map", "completion", "z"): ["zsh"],
     }
