@@ -16,12 +16,12 @@ seeds, of the first row with 95 % bootstrap intervals over users, of the others 
 
 import numpy as np
 from absl import flags
+from launch.experiment import Experiment
+from launch.search_space import with_values
 from ml_collections import ConfigDict
 from variants import Column, check_all, metric_columns, over_seeds, report, table, trained
 
 from launch import app, experiment, stages
-from launch.experiment import Experiment
-from launch.search_space import with_values
 from music_map.errors import UserError
 from music_map.evaluation.dislikes import unwanted_in_top, unwanted_of
 from music_map.evaluation.protocols import RankingTask

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from launch.experiment import Experiment
+from launch.search_space import with_values
 from ml_collections import ConfigDict
 
 from launch import app, experiment, stages
-from launch.experiment import Experiment
-from launch.search_space import with_values
 from music_map.evaluation.evaluate import evaluate_scores
 from music_map.evaluation.metrics import per_user_metric
 from music_map.evaluation.protocols import RankingTask
