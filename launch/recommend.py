@@ -68,7 +68,8 @@ def main() -> int:
         if _TABLES.value is not None:
             from music_map.retrieval.id_tables import same_conversion
 
-            recommender.ids = same_conversion(app.path_of(_TABLES.value, "id_tables"), recommender.ids)
+            with app.naming(_TABLES.name):
+                recommender.ids = same_conversion(app.path_of(_TABLES.value, "id_tables"), recommender.ids)
         filters = _filters(recommender)
     if _ALL.value:
         return _all_users(recommender, filters, output)
