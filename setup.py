@@ -40,7 +40,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["music_map", "music_map.*", "launch", "configs"]),
     package_data={"music_map.map": ["page/*", "page/vendor/*"], "music_map.reporting": ["templates/*"]},
-    entry_points={"console_scripts": ["music-map = launch.jobs:main"]},
+    entry_points={"console_scripts": ["music-map = music_map.cli.jobs:main"]},
     install_requires=[
         "absl-py",  # flags and application start-up of launch/
         "duckdb>=1.4",  # launch/convert.py: judges, numbers and sorts logs beyond memory

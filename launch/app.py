@@ -35,8 +35,8 @@ if "--verbose" not in sys.argv:
 from absl import app, flags
 from absl import logging as absl_logging
 
-from launch import compilation_cache, config_file, terminal, usage
-from launch.terminal import USER_ERROR as USER_ERROR
+from music_map.cli import compilation_cache, config_file, terminal, usage
+from music_map.cli.terminal import USER_ERROR as USER_ERROR
 from music_map.errors import UserError, about
 from music_map.reporter import Reporter
 from music_map.text import printable, printable_lines

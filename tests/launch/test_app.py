@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from launch import app, compilation_cache
+from launch import app
+from music_map.cli import compilation_cache
 from music_map.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from launch import completion, jobs, usage
+from music_map.cli import completion, jobs, usage
 
 ROOT = Path(__file__).resolve().parents[2]
 # As the entry point does: the module is imported, and its main called.
-MUSIC_MAP = "import sys; from launch.jobs import main; sys.argv[0] = 'music-map'; main()"
+MUSIC_MAP = "import sys; from music_map.cli.jobs import main; sys.argv[0] = 'music-map'; main()"
 
 
 def music_map(*args):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import jobs
+from music_map.cli import jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 # Each takes between a tenth of a second and more than a second.

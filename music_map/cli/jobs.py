@@ -14,9 +14,10 @@ import runpy
 import sys
 from pathlib import Path
 
-from launch import terminal
+from music_map.cli import terminal
 
-FOLDER = Path(__file__).parent
+# Of the commands: a folder of the checkout, or the package that is installed beside this one.
+FOLDER = Path(__file__).parents[2] / "launch"
 # As a user meets them; jobs that are not named here follow, by name.
 _ORDER = (
     "download", "generate", "preprocess", "build_graph", "train", "evaluate", "compare", "report", "recommend",
@@ -64,7 +65,7 @@ def main() -> None:
         return
     name, jobs = given[0].replace("_", "-"), job_files()
     if name == "completion":
-        from launch import completion  # reads the flags of all commands; nothing else here needs absl
+        from music_map.cli import completion  # reads the flags of all commands; nothing else here needs absl
 
         if given[1:] not in ([shell] for shell in completion.SHELLS):
             terminal.fail(f"music-map completion takes a shell: {' or '.join(completion.SHELLS)}")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-from launch.terminal import style
+from music_map.cli.terminal import style
 
 _REQUIRED = re.compile(r"Flag --\S+ must have a value other than None\.")
 _WIDEST = 100
@@ -94,7 +94,7 @@ def text(
 
 def _named(text: str) -> str:
     """The text with commands as the user calls them: "music-map train" where this one was given as `music-map JOB`."""
-    if "launch.jobs" not in sys.modules:  # which is imported, and not run itself, in that case
+    if "music_map.cli.jobs" not in sys.modules:  # which is imported, and not run itself, in that case
         return text
     return re.sub(r"(?:python )?launch/(\w+)\.py", lambda match: f"music-map {match[1].replace('_', '-')}", text)
 
