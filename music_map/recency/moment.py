@@ -16,7 +16,7 @@ from music_map.decay import decay
 from music_map.errors import UserError
 from music_map.model.propagation import Csr
 from music_map.preprocess.dataset import Events, ItemFeatures
-from music_map.recency.history import HOUR, MIN_AGE, before, engagement, event_age
+from music_map.recency.history import HOUR, MIN_AGE, Histories, engagement, event_age
 from music_map.storage import ArrayFolder, ArrayWriter
 from music_map.threads import num_workers, ordered_map
 
@@ -150,11 +150,11 @@ class Moment:
         return cls(now, **arrays, num_users=num_users)
 
 
-def observe(events: Events, features: ItemFeatures, *, now: int, num_users: int, num_items: int) -> Moment:
+def observe(events: Events | Histories, features: ItemFeatures, *, now: int, num_users: int, num_items: int) -> Moment:
     """Gathers a moment; events after `now` do not count.
 
     Args:
-      events: of all users, sorted by user, then timestamp.
+      events: of all users, as histories or sorted by user, then timestamp.
       features: artists and albums of the songs.
       now: seconds.
       num_users, num_items: U and I.
@@ -162,28 +162,30 @@ def observe(events: Events, features: ItemFeatures, *, now: int, num_users: int,
     plays, total = np.zeros((len(TREND_HALF_LIVES), num_items)), np.zeros(num_items)
     first, of_users = np.full(num_items, np.iinfo(np.int64).max), []
     # Chunks end where a user ends: the pairs of each are then complete.
-    ends = compressed.offsets_of_sorted(events.user, num_users)
-    cuts = np.unique(np.searchsorted(ends, np.arange(0, len(events.user), _CHUNK), "right") - 1).tolist()
+    histories = events if isinstance(events, Histories) else Histories.of(events, num_users=num_users)
+    ends = histories.offsets
+    cuts = np.unique(np.searchsorted(ends, np.arange(0, ends[-1], _CHUNK), "right") - 1).tolist()
     chunks = [(low, high) for low, high in itertools.pairwise([*cuts, num_users]) if high > low]
 
     def sums(chunk: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, sparse.csr_array]:
         low, high = chunk
-        part = before(Events(*(column[ends[low] : ends[high]] for column in events)), now)
-        age, strength = event_age(part.timestamp, now), engagement(part.kind, part.played_pct)
-        recent = np.stack(
-            [np.bincount(part.item, strength * decay(age, h), minlength=num_items) for h in TREND_HALF_LIVES]
-        )
+        rows = slice(ends[low], ends[high])
+        known = np.flatnonzero(histories.timestamp[rows] <= now)
+        user = compressed.row_of_each(ends[low : high + 1])[known]
+        item, timestamp, kind, played = (column[rows][known] for column in histories[1:])
+        age, strength = event_age(timestamp, now), engagement(kind, played)
+        recent = np.stack([np.bincount(item, strength * decay(age, h), minlength=num_items) for h in TREND_HALF_LIVES])
         oldest = np.full(num_items, np.iinfo(np.int64).max)
-        np.minimum.at(oldest, part.item, part.timestamp.astype(np.int64))
+        np.minimum.at(oldest, item, timestamp.astype(np.int64))
         counts = strength > 0
-        rows = compressed.offsets_of_sorted(part.user[counts] - low, high - low)
-        entries = strength[counts].astype(np.float32), part.item[counts].copy(), rows
+        offsets = compressed.offsets_of_sorted(user[counts], high - low)
+        entries = strength[counts].astype(np.float32), item[counts], offsets
         pairs = sparse.csr_array(entries, (high - low, num_items))
         pairs.sum_duplicates()
         pairs.data = np.log1p(pairs.data)
         norm = np.sqrt(pairs.multiply(pairs).sum(axis=1))
         pairs.data /= np.repeat(np.maximum(norm, 1e-12), np.diff(pairs.indptr)).astype(np.float32)
-        return recent, np.bincount(part.item, strength, minlength=num_items), oldest, pairs
+        return recent, np.bincount(item, strength, minlength=num_items), oldest, pairs
 
     with ThreadPoolExecutor(num_workers()) as pool:
         for recent, all_time, oldest, pairs in ordered_map(sums, chunks, pool=pool, ahead=num_workers()):

@@ -29,7 +29,7 @@ from scipy import sparse
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.ranking import best_songs, mask_indices
 from music_map.model.attention import pool
-from music_map.model.propagation import Csr, Matrix, choose_backend, spmm
+from music_map.model.propagation import Csr, Matrix, choose_backend, prepare, spmm
 from music_map.recency.history import FAMILIARITY, WALK_HALF_LIVES, Histories, Latest, UserLists, read_users
 from music_map.recency.moment import TREND, Moment
 from music_map.topk import rows_at_once
@@ -205,12 +205,16 @@ class RecencyScorer:
         return self.moment.trend(self.now)
 
     @functools.cached_property
+    def _listeners(self) -> Csr:
+        return prepare(self.moment.listeners_on_device, self.backend)
+
+    @functools.cached_property
     def _songs(self) -> _Songs:
         walks = self._of(PARTS["users"])
         return _Songs(
             self.embeddings.item,
             jnp.asarray(self._trend @ self._of(TREND)),
-            self.moment.listeners_on_device if walks.any() else None,
+            self._listeners if walks.any() else None,
             jnp.asarray(self._of(QUERIES)),
             jnp.asarray(walks),
         )
@@ -256,13 +260,18 @@ class RecencyScorer:
         entries = lists.starts.T.ravel(), np.tile(lists.items, num_walks), offsets
         return sparse.csr_array(entries, (num_walks * num_rows, self.num_items))
 
-    def _start(self, starts: sparse.csr_array, num_rows: int) -> _Start:
+    def _nodes(self, starts: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
+        """`nodes` and `scale` of _Start."""
         nodes = np.ascontiguousarray((starts @ self.moment.listeners).toarray().T)
         scale = self.num_items / np.maximum(self.moment.user_totals @ nodes, 1e-12)
+        return nodes, scale.astype(np.float32)
+
+    def _start(self, starts: sparse.csr_array, num_rows: int) -> _Start:
+        nodes, scale = self._nodes(starts)
         if self.backend != "csr" or num_rows > _FEW_USERS:
-            return _Start(nodes, None, scale.astype(np.float32))
+            return _Start(nodes, None, scale)
         reached = list(_two_threads().map(self.moment.listeners.__matmul__, np.ascontiguousarray(nodes.T)))
-        return _Start(None, np.stack(reached, axis=1), scale.astype(np.float32))
+        return _Start(None, np.stack(reached, axis=1), scale)
 
     # --- Scores ---
 
@@ -301,10 +310,9 @@ class RecencyScorer:
         users = np.asarray(users, np.int32)
         lists = self.read(users)
         starts = self._starts(lists)
-        walks = [walk_over_names(starts, names.into, names.back) for names in self.moment.names]
-        start, songs = self._start(starts, len(users)), self._songs._replace(listeners=self.moment.listeners_on_device)
+        start, songs = self._start(starts, len(users)), self._songs._replace(listeners=self._listeners)
         on_device = _features(self.embeddings.user, songs, users, lists.latest, start, backend=self.backend)
-        return BlockFeatures(lists, walks, on_device, self._trend)
+        return BlockFeatures(lists, self._name_walks(starts), on_device, self._trend)
 
     def contributions(self, user: int, songs: np.ndarray) -> dict[str, np.ndarray]:
         """What each of PARTS adds to the scores of some songs for a user: float32 [n] each.
@@ -313,11 +321,23 @@ class RecencyScorer:
           user: its index.
           songs: int32 [n].
         """
-        values = self.features(np.array([user])).at(np.asarray(songs, np.int32)[None])[0]
+        users, songs = np.array([user], np.int32), np.asarray(songs, np.int32)
+        lists = self.read(users)
+        starts = self._starts(lists)
+        nodes, scale = self._nodes(starts)
+        walks = np.log1p(self.moment.listeners[songs] @ nodes * scale)
+        # Filled up to a power of two: few shapes to compile for.
+        filled = np.append(songs, np.zeros((1 << max(len(songs) - 1, 15).bit_length()) - len(songs), np.int32))
+        dots = np.asarray(_dots_at(*self.embeddings, users, lists.latest, filled))[:, : len(songs)]
+        known = BlockFeatures(lists, self._name_walks(starts), None, self._trend)
+        values = known.joined(np.concatenate([dots, walks.T])[:, None], songs[None])[0]
         weighted = values * self._of(FEATURES)
         return {
             part: weighted[:, [FEATURES.index(name) for name in names]].sum(axis=1) for part, names in PARTS.items()
         }
+
+    def _name_walks(self, starts: sparse.csr_array) -> list[sparse.csr_array]:
+        return [walk_over_names(starts, names.into, names.back) for names in self.moment.names]
 
 
 class BlockFeatures(NamedTuple):
@@ -326,13 +346,13 @@ class BlockFeatures(NamedTuple):
     Attributes:
       lists: of the users; FAMILIARITY is read of them.
       walks: of artists and of albums, float32 [W B, I]: a row for each half-life and user.
-      on_device: float32 [len(ON_DEVICE), B, I].
+      on_device: float32 [len(ON_DEVICE), B, I]; None where those of some songs are known alone, see `joined`.
       trend: float32 [I, T].
     """
 
     lists: UserLists
     walks: Sequence[sparse.csr_array]
-    on_device: jax.Array
+    on_device: jax.Array | None
     trend: np.ndarray
 
     def of_names(self, row: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -348,9 +368,12 @@ class BlockFeatures(NamedTuple):
         Args:
           songs: int32 [B, C], -1 where there is none: all features are then 0.
         """
-        clipped = np.maximum(songs, 0)
+        return self.joined(np.asarray(_take(self.on_device, np.maximum(songs, 0))), songs)
+
+    def joined(self, on_device: np.ndarray, songs: np.ndarray) -> np.ndarray:
+        """`at`, where `on_device` of these songs, float32 [len(ON_DEVICE), B, C], is known."""
+        clipped, on_device = np.maximum(songs, 0), np.moveaxis(on_device, 0, 2)
         found = np.zeros((*songs.shape, len(FEATURES)), np.float32)
-        on_device = np.moveaxis(np.asarray(_take(self.on_device, clipped)), 0, 2)
         lists = self.lists
         for row, wanted in enumerate(clipped):
             mine = slice(lists.offsets[row], lists.offsets[row + 1])
@@ -456,6 +479,13 @@ def _features(
     dots = jnp.einsum("bqd,id->qbi", query, songs.item, precision=jax.lax.Precision.HIGHEST)
     walks = _walks(songs.listeners, start, backend)
     return jnp.concatenate([dots, jnp.moveaxis(walks.reshape(len(walks), len(WALK_HALF_LIVES), -1), 0, 2)])
+
+
+@jax.jit
+def _dots_at(user_emb: jax.Array, item_emb: jax.Array, users: jax.Array, latest: Latest, songs: jax.Array) -> jax.Array:
+    """Products of the queries of one user with some songs, float32 [Q, C]."""
+    query = queries(user_emb, item_emb, users, *latest)[0]
+    return jnp.matmul(query, item_emb[songs].T, precision=jax.lax.Precision.HIGHEST)
 
 
 @jax.jit

@@ -63,6 +63,13 @@ def test_a_block_of_any_size_ranks_as_all_together(backend, size):
     np.testing.assert_allclose(values, np.take_along_axis(scores, wanted, 1)[:size, :3], rtol=1e-4, atol=1e-4)
 
 
+def test_the_kernel_of_gpus_gives_the_same_scores(monkeypatch):
+    events = make_events(random_rows(np.random.default_rng(1), 50))
+    wanted = scorer(events, backend="segment")(ALL)
+    monkeypatch.setattr("music_map.recency.scores.choose_backend", lambda name: name)
+    np.testing.assert_allclose(scorer(events, backend="pallas")(ALL), wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_withheld_songs_are_left_out():
     found = scorer(make_events(random_rows(np.random.default_rng(2), 50)))
     out = Pairs.of(np.array([0, 1, 1]), np.array([1, 2, 5]), num_rows=2, num_items=NUM_ITEMS)
@@ -145,9 +152,11 @@ def test_song_trend_by_hand(seed):
     assert trend.shape == (NUM_ITEMS, len(TREND))
 
 
-def test_chunks_of_events_make_no_difference(monkeypatch):
+def test_chunks_of_events_and_histories_make_no_difference(monkeypatch):
     events = make_events(random_rows(np.random.default_rng(7), 60))
     whole = scorer(events)(ALL)
+    moment = observe(Histories.of(events, num_users=NUM_USERS), item_features(), now=NOW, **SHAPE)
+    np.testing.assert_array_equal(moment.user_weights, scorer(events).moment.user_weights)
     monkeypatch.setattr("music_map.recency.moment._CHUNK", 7)
     np.testing.assert_allclose(scorer(events)(ALL), whole, rtol=1e-5, atol=1e-5)
 
