@@ -218,32 +218,40 @@ def _fit(
     start: Heads, windows: Sequence[Examples], used: Sequence[tuple[str, str]], *, ordered: bool, strength: float
 ) -> Heads:
     """`start` with the parts that are `used` fitted."""
+    used = tuple(used)
     parts = [np.ravel(getattr(getattr(start, part), name)) for part, name in used]
     flat = np.concatenate([*parts, np.log([10.0])]).astype(np.float64)
 
-    def unpack(w: jax.Array) -> Heads:
-        heads, at = start, 0
-        for (part, name), values in zip(used, parts, strict=True):
-            old = getattr(getattr(heads, part), name)
-            value = w[at : at + values.size].reshape(np.shape(old))
-            heads = heads._replace(**{part: getattr(heads, part)._replace(**{name: value})})
-            at += values.size
-        return heads
-
-    @jax.jit
-    def value_and_grad(w: jax.Array, examples: Examples) -> tuple[jax.Array, jax.Array]:
-        def loss(w: jax.Array) -> jax.Array:
-            return continuation_loss(unpack(w), jnp.exp(w[-1]), examples, ordered=ordered)
-
-        return jax.value_and_grad(loss)(w)
-
     def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
         at = jnp.asarray(w, jnp.float32)
-        found = [value_and_grad(at, examples) for examples in windows]
+        found = [_value_and_grad(at, start, examples, used=used, ordered=ordered) for examples in windows]
         pull = (w - flat) * np.r_[np.ones(len(w) - 1), 0.0]
         value = sum(float(v) for v, _ in found) + 0.5 * strength * float(pull @ pull)
         return value, sum(np.asarray(g, np.float64) for _, g in found) + strength * pull
 
     windows = [jax.tree.map(jnp.asarray, examples) for examples in windows]
     found = minimize(objective, flat, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS})
-    return jax.tree.map(lambda x: np.asarray(x, np.float32), unpack(jnp.asarray(found.x, jnp.float32)))
+    fitted = _unpack(jnp.asarray(found.x, jnp.float32), start, used)
+    return jax.tree.map(lambda x: np.asarray(x, np.float32), fitted)
+
+
+def _unpack(w: jax.Array, start: Heads, used: tuple[tuple[str, str], ...]) -> Heads:
+    """`start` with the parts that are `used` taken from `w`."""
+    heads, at = start, 0
+    for part, name in used:
+        old = getattr(getattr(heads, part), name)
+        value = w[at : at + np.size(old)].reshape(np.shape(old))
+        heads = heads._replace(**{part: getattr(heads, part)._replace(**{name: value})})
+        at += np.size(old)
+    return heads
+
+
+# Of the module, not of a fit: what differs between the fits are arguments, and one program serves them all.
+@functools.partial(jax.jit, static_argnames=("used", "ordered"))
+def _value_and_grad(
+    w: jax.Array, start: Heads, examples: Examples, *, used: tuple[tuple[str, str], ...], ordered: bool
+) -> tuple[jax.Array, jax.Array]:
+    def loss(w: jax.Array) -> jax.Array:
+        return continuation_loss(_unpack(w, start, used), jnp.exp(w[-1]), examples, ordered=ordered)
+
+    return jax.value_and_grad(loss)(w)

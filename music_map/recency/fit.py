@@ -179,25 +179,27 @@ def fit_head(
     columns = [FEATURES.index(name) for name in used]
     x = examples.features[:, :, columns]
     deviation = np.maximum(x[there].std(axis=0, dtype=np.float64), 1e-6)
-    scaled = jnp.asarray(x / deviation.astype(np.float32))
     start = np.array([prior.get(name, 0.0) for name in used]) * deviation
-    origin = jnp.asarray(start, jnp.float32)
-    log_weight, target = jnp.asarray(examples.log_weight), jnp.asarray(examples.target)
-
-    @jax.jit
-    def loss(w: jax.Array) -> jax.Array:
-        score = scaled @ w
-        total = jax.scipy.special.logsumexp(score + log_weight, axis=1)
-        nll = total - jnp.sum(target * score, axis=1)
-        return jnp.sum(nll) + 0.5 * strength * jnp.sum((w - origin) ** 2)
-
-    value_and_grad = jax.jit(jax.value_and_grad(loss))
+    arrays = x / deviation.astype(np.float32), examples.log_weight, examples.target, start.astype(np.float32)
+    given = [jnp.asarray(array) for array in arrays]
 
     def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
-        value, grad = value_and_grad(jnp.asarray(w, jnp.float32))
+        value, grad = _value_and_grad(jnp.asarray(w, jnp.float32), *given, np.float32(strength))
         return float(value), np.asarray(grad, np.float64)
 
     found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 300})
     weights = dict.fromkeys(FEATURES, 0.0)
     weights |= dict(zip(used, (found.x / deviation).tolist(), strict=True))
     return weights
+
+
+@jax.jit
+@jax.value_and_grad
+def _value_and_grad(
+    w: jax.Array, x: jax.Array, log_weight: jax.Array, target: jax.Array, origin: jax.Array, strength: jax.Array
+) -> jax.Array:
+    """The loss of weights w [F] for features x [N, C, F] of unit deviation, and its gradient."""
+    score = x @ w
+    total = jax.scipy.special.logsumexp(score + log_weight, axis=1)
+    nll = total - jnp.sum(target * score, axis=1)
+    return jnp.sum(nll) + 0.5 * strength * jnp.sum((w - origin) ** 2)
