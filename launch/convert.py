@@ -35,7 +35,7 @@ from music_map.text import size_text
 
 _INPUT = flags.DEFINE_list("input", None, "Files of listens (of all events with --type).", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to fill: data.raw_dir of the configurations.", required=True)
-_PRESET = flags.DEFINE_enum("preset", None, list(PRESETS), "An export whose files and columns are known.")
+_PRESET = flags.DEFINE_enum("preset", None, list(PRESETS.all()), "An export whose files and columns are known.")
 _SIZE = flags.DEFINE_string("size", "own", "Name of the log: data.size of the configurations.")
 _COLUMNS = {
     "user": flags.DEFINE_string("user", None, "Column of the user."),
@@ -79,7 +79,7 @@ _TYPES = flags.DEFINE_list("types", [], "What other values of --type mean, e.g. 
 _MISSING = flags.DEFINE_list("missing", None, "Ids that mean that there is none; by default NULL, NaN, None, ...")
 
 app.section("Format of the files")
-_FORMAT = flags.DEFINE_enum("format", None, list(FORMATS), "Format of the files; by default by name.")
+_FORMAT = flags.DEFINE_enum("format", None, list(FORMATS.all()), "Format of the files; by default by name.")
 _DELIMITER = flags.DEFINE_string("delimiter", None, "Of a CSV; by default a comma, or a tab in .tsv.")
 _HEADER = flags.DEFINE_list("header", [], "Names of the columns of a CSV that has no header line.")
 _ENCODING = flags.DEFINE_string("encoding", None, "Of text; by default UTF-8, or what a byte order mark tells.")
@@ -96,7 +96,7 @@ _EARLIEST = 600_000_000  # seconds; before there was any log of music
 
 
 def _types() -> dict[str, str]:
-    types = dict(EVENT_TYPES)
+    types = {}
     for text in _TYPES.value:
         value, colon, kind = text.rpartition(":")
         if not colon:
@@ -112,7 +112,7 @@ def _day(seconds: int) -> str:
 def _import() -> Import:
     """What to read: by the preset, where there is one, and by the flags."""
     paths = [app.path_of(text, "input") for text in _INPUT.value]
-    found = PRESETS[_PRESET.value](paths) if _PRESET.value else Import({"listens": paths}, {})
+    found = PRESETS.find(_PRESET.value)(paths) if _PRESET.value else Import({"listens": paths}, {})
     columns = found.columns | {name: flag.value for name, flag in _COLUMNS.items() if flag.value is not None}
     for name in ("item", "time"):
         if name not in columns:
@@ -134,7 +134,8 @@ def _import() -> Import:
     for kind, flag in zip((*EVENTS, SONGS), (None, _LIKES, _DISLIKES, _UNLIKES, _UNDISLIKES, _SONGS), strict=True):
         if flag is not None and flag.value:
             inputs[kind] = inputs.get(kind, []) + [app.path_of(text, kind) for text in flag.value]
-    return Import(inputs, {"user": None, **columns, "types": _types()}, found.source | given, found.notes)
+    columns["types"] = EVENT_TYPES | columns.get("types", {}) | _types()
+    return Import(inputs, {"user": None, **columns}, found.source | given, found.notes)
 
 
 def main() -> int:

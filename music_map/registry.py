@@ -37,9 +37,14 @@ class Registry(Generic[T]):
         """The thing of a name. Raises UserError, with the names there are, for another."""
         for module in self._modules:
             importlib.import_module(module)
-        if name not in self._things:
-            for entry in importlib.metadata.entry_points(group="music_map"):
-                entry.load()
-        if name not in self._things:
+        if name not in self._things and name not in self.all():
             raise UserError(f"{self._field}={name!r}: must be one of {', '.join(self._things)} (docs/extending.md)")
         return self._things[name]
+
+    def all(self) -> dict[str, T]:
+        """All things by name, those that installed packages offer too."""
+        for module in self._modules:
+            importlib.import_module(module)
+        for entry in importlib.metadata.entry_points(group="music_map"):
+            entry.load()
+        return dict(self._things)

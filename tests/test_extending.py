@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from graphs import random_graph
 
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GRAPH, DENSE = random_graph(0, num_users=30, num_items=20, density=0.3)
 SMALL = {"num_layers": 2, "embedding_dim": 8, "audio": False, "metadata": False, "id_dropout": 0.0, "backend": "csr"}
 # Section of the page: the module that its example is in.
-EXAMPLES = {"A loss": "my_loss", "An encoder": "my_encoder"}
+EXAMPLES = {"A loss": "my_loss", "An encoder": "my_encoder", "A text format": "my_format"}
 
 
 def example(section):
@@ -115,6 +116,28 @@ def test_an_encoder(site):
     rows = encoder.encode(params, inputs, model, rows=Embeddings(jnp.array([3, 3]), jnp.array([1, 0, 7])))
     np.testing.assert_allclose(rows.item, got.item[np.array([1, 0, 7])], rtol=1e-6)
     assert_trains_alike_on_two_devices(LossSettings(name="bpr"), dataclasses.replace(model, score="cosine"))
+
+
+def test_a_text_format(site, tmp_path):
+    log = tmp_path / ".scrobbler.log"
+    log.write_text(
+        "#AUDIOSCROBBLER/1.1\n#TZ/UTC\n"
+        "Nico\tDesertshore\tJanitor\t1\t260\tL\t1600000300\t\n"
+        "Nico\tDesertshore\tMy Only Child\t3\t200\tS\t1600000100\t\n"
+        "broken\n"
+        "Can\t\tSpoon\t\t181\tL\t1600000000\n"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])}
+    command = [sys.executable, "launch/convert.py", "--preset=rockbox", f"--input={log}", f"--output={tmp_path}/own"]
+    stopped = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert stopped.returncode == 2 and "row 2: 1 fields where 8 are expected" in stopped.stderr
+    done = subprocess.run([*command, "--bad_rows=skip"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "2 listens" in done.stdout and "1 rows skipped" in done.stdout and "1 rows ignored" in done.stdout
+    songs = pq.read_table(tmp_path / "own/flat/own/song_ids.parquet").to_pylist()
+    assert [(row["id"], row["title"]) for row in songs] == [("Can - Spoon", "Spoon"), ("Nico - Janitor", "Janitor")]
+    listens = pq.read_table(tmp_path / "own/flat/own/listens.parquet").to_pydict()
+    assert listens["timestamp"] == [1600000000, 1600000300] and listens["track_length_seconds"] == [181, 260]
 
 
 def test_the_commands_find_both(site, tmp_path):

@@ -252,11 +252,10 @@ class _Log:
             encoding,
         )
         name = file_format or format_of(path)
-        if name not in FORMATS:
-            raise UserError(f"--format={name}: must be one of {', '.join(FORMATS)}")
+        read = FORMATS.find(name).read
         file = _File(path, kind)
         self._files.append(file)
-        for batch in FORMATS[name].read(source):
+        for batch in read(source):
             taken = {}
             for role, names in columns.items():
                 parts = [self._text(file, batch, role, name) for name in names if name in batch.schema.names]

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from music_map.errors import UserError
+from music_map.registry import Registry
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from music_map.convert.sources import Source
 
+PARQUET = (".parquet", ".pq")
 _COMPRESSED = (".gz", ".bz2", ".zst")
 
 
@@ -41,26 +43,28 @@ class Format:
         return self.reader(source)
 
 
-_HERE = "music_map.convert."
-FORMATS: dict[str, Format] = {
-    "csv": Format(_HERE + "delimited:read_csv", (".csv",)),
-    "tsv": Format(_HERE + "delimited:read_tsv", (".tsv", ".tab")),
-    "jsonl": Format(_HERE + "json_rows:read_json", (".jsonl", ".ndjson", ".json")),
-    "parquet": Format(_HERE + "parquet:read_parquet", (".parquet", ".pq")),
-    "mpd": Format(_HERE + "json_rows:read_playlists"),
-    "recbole": Format(_HERE + "delimited:read_recbole", (".inter", ".item")),
-    "lightgcn": Format(_HERE + "pairs:read_lightgcn"),
-}
+FORMATS: Registry[Format] = Registry("--format")
+for _name, _reader, *_suffixes in (
+    ("csv", "delimited:read_csv", ".csv"),
+    ("tsv", "delimited:read_tsv", ".tsv", ".tab"),
+    ("jsonl", "json_rows:read_json", ".jsonl", ".ndjson", ".json"),
+    ("parquet", "parquet:read_parquet", *PARQUET),
+    ("mpd", "json_rows:read_playlists"),
+    ("recbole", "delimited:read_recbole", ".inter", ".item"),
+    ("lightgcn", "pairs:read_lightgcn"),
+):
+    FORMATS.register(_name, Format(f"music_map.convert.{_reader}", tuple(_suffixes)))
 
 
 def format_of(path: Path) -> str:
     """The format that a file's name tells. Raises UserError where it tells none."""
     name = path.name.lower()
     name = next((name.removesuffix(end) for end in _COMPRESSED if name.endswith(end)), name)
-    for kind, known in FORMATS.items():
+    formats = FORMATS.all()
+    for kind, known in formats.items():
         if name.endswith(known.suffixes):
             return kind
-    ends = ", ".join(end for known in FORMATS.values() for end in known.suffixes)
+    ends = ", ".join(end for known in formats.values() for end in known.suffixes)
     raise UserError(f"{path}: its name tells no format; end it in one of {ends}, or give --format")
 
 
@@ -76,7 +80,7 @@ def files_of(text: str | Path, suffixes: Sequence[str] = ()) -> list[Path]:
     """
     path = Path(text).expanduser()
     if path.is_dir():
-        ends = tuple(suffixes) or FORMATS["parquet"].suffixes
+        ends = tuple(suffixes) or PARQUET
         # Hidden files and _SUCCESS are no parts; subfolders (year=2024) hold some.
         found = [p for p in sorted(path.rglob("*")) if p.name.lower().endswith(ends) and p.name[0] not in "._"]
         if not found:

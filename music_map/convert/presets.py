@@ -12,6 +12,7 @@ from typing import Any
 
 from music_map.convert.formats import files_of
 from music_map.errors import UserError
+from music_map.registry import Registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,6 +213,6 @@ def lightgcn(paths: Sequence[Path]) -> Import:
     return Import({"listens": files}, columns, {"file_format": "lightgcn"}, notes)
 
 
-PRESETS: dict[str, Callable[[Sequence[Path]], Import]] = {
-    preset.__name__: preset for preset in (spotify, lastfm, lastfm1k, listenbrainz, mpd, movielens, recbole, lightgcn)
-}
+PRESETS: Registry[Callable[[Sequence[Path]], Import]] = Registry("--preset")
+for _preset in (spotify, lastfm, lastfm1k, listenbrainz, mpd, movielens, recbole, lightgcn):
+    PRESETS.register(_preset.__name__, _preset)

@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 
 from music_map.convert import delimited
 from music_map.convert.build import convert_logs
-from music_map.convert.formats import FORMATS, Format
 from music_map.convert.settings import ColumnMapping
-from music_map.convert.sources import ROW, Source, batches_of
+from music_map.convert.sources import ROW, Source
 from music_map.errors import UserError
 
 COLUMNS = {"user": "u", "item": "i", "time": "t"}
@@ -222,15 +221,6 @@ def test_names_of_columns_are_no_sql_and_no_paths(tmp_path):
     types = {"li'sten": "listens", "x": "ignore"}
     text = "u,i,t,k\n1,2,1600000000,li'sten\n1,3,never,x\n"
     assert rows(folder, text, type="k", types=types, missing=("'", "--")) == [(1, 2, 1600000000)]
-
-
-def test_a_format_of_ones_own(tmp_path, monkeypatch):
-    def read(source):
-        lines = source.path.read_text().splitlines()
-        return batches_of(enumerate(dict(zip("uit", line.split("|"), strict=True)) for line in lines), source)
-
-    monkeypatch.setitem(FORMATS, "bars", Format(read, (".bars",)))
-    assert rows(tmp_path, "1|2|1600000000\n", "plays.bars") == [(1, 2, 1600000000)]
 
 
 # Times ----------------------------------------------------------------------------------------------------------------

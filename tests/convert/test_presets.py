@@ -13,7 +13,7 @@ from music_map.errors import UserError
 
 def imported(tmp_path, preset, *paths):
     """The summary, the listens with their users' and songs' ids, and the table of songs by id."""
-    found = PRESETS[preset](paths)
+    found = PRESETS.find(preset)(paths)
     mapping = ColumnMapping(**{"user": None, **found.columns})
     summary = convert_logs(found.inputs, tmp_path / "raw", mapping, source=found.source)
     folder = tmp_path / "raw/flat/own"
@@ -206,6 +206,6 @@ def test_lightgcn(tmp_path, valid):
 
 def test_a_folder_without_the_export_is_told(tmp_path):
     write(tmp_path / "notes.txt", "x")
-    for preset in PRESETS:
+    for preset in PRESETS.all():
         with pytest.raises(UserError, match=r"holds none of|: no such file"):
             imported(tmp_path / preset, preset, tmp_path)
