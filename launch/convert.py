@@ -161,7 +161,7 @@ def main() -> int:
             "events, which training leaves out (--config.data.min_interactions)"
         )
     app.say(f"{_day(summary.first):>24} to {_day(summary.last)}")
-    if summary.last < _EARLIEST:
+    if summary.last < _EARLIEST and not found.notes:
         app.warn(
             "the times lie before 1989: taken as seconds since any moment (--time_unit, --time_format say otherwise)"
         )

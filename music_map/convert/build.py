@@ -329,7 +329,7 @@ class _Log:
                   from judged join ids_item i on i.raw = item join ids_{role} g on g.raw = "{role}"
                   where good or event is null order by all"""
                 self._write(name, pairs, ITEM_SCHEMAS[name])
-        for role in counts:
+        for role in (role for role, (count, _) in counts.items() if count):
             if path := self._write_table(role, numbered):
                 tables[role] = path
         reasons = {f"{reason} (the first: {self._examples[reason]})": n for reason, n in self._reasons.most_common()}
@@ -536,6 +536,11 @@ def _sql_errors(folder: Path) -> Iterator[None]:
     """A full disk or memory that does not suffice, as one line."""
     try:
         yield
+    except RuntimeError as e:
+        # What a query makes of Ctrl-C.
+        if "interrupt" in str(e).lower():
+            raise KeyboardInterrupt from None
+        raise
     except (duckdb.IOException, duckdb.OutOfMemoryException) as e:
         raise UserError(f"{folder}: no space left on the disk or in memory ({' '.join(str(e).split())[:200]})") from e
 

@@ -68,6 +68,7 @@ def spotify(paths: Sequence[Path]) -> Import:
             "title": "master_metadata_track_name",
             "artist_name": "master_metadata_album_artist_name",
             "album_name": "master_metadata_album_album_name",
+            "optional": ("master_metadata_album_album_name",),
         }
         return Import({"listens": full}, _PLAYED_MS | columns, {"file_format": "jsonl"}, notes)
     columns = {

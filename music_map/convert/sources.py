@@ -53,7 +53,7 @@ class Source:
 
     def require(self, found: Iterable[str]) -> None:
         """Raises UserError where a wanted column is not among those found."""
-        found = list(found)
+        found = list(dict.fromkeys(found))
         for role, name in self.columns:
             if name not in found and name not in self.optional:
                 have = ", ".join(n[:60] for n in found[:20]) + (", ..." if len(found) > 20 else "")
