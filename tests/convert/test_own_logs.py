@@ -376,3 +376,13 @@ def test_files_that_describe_songs(tmp_path):
     ]
     pairs = pq.read_table(tmp_path / "raw/flat/own/artist_item_mapping.parquet")["item_id"].to_pylist()
     assert pairs == [7]
+
+
+def test_ctrl_c_in_a_query_is_no_error(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise RuntimeError("Query interrupted")
+
+    monkeypatch.setattr("music_map.convert.build.judge", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert(tmp_path, CSV)
+    assert list((tmp_path / "raw/flat").iterdir()) == []

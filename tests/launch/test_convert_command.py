@@ -4,11 +4,15 @@ import csv
 import datetime
 import json
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from commands import fails, launch
 
+ROOT = Path(__file__).resolve().parents[2]
 NAMED = ["--user=listener", "--item=song", "--time=at"]
 
 
@@ -98,3 +102,48 @@ def test_what_the_command_refuses(own, tmp_path):
     fails("convert", *files, *NAMED, "--size=a/b", says=["--size=a/b", "slashes"])
     bad = [*files, *NAMED, "--time_format=%d/%m/%Y"]
     fails("convert", *bad, says=[f"{own}/plays.csv: column at, row 0: '2026-", "written as %d/%m/%Y"])
+
+
+def test_an_export_by_name_says_what_it_left_out(tmp_path):
+    plays = [
+        {
+            "ts": f"2023-03-01T10:{n:02}:05Z",
+            "ms_played": 40_000 * (n % 2),
+            "spotify_track_uri": f"spotify:track:{n % 3}",
+        }
+        | {"master_metadata_track_name": f"Song {n % 3}", "master_metadata_album_artist_name": "Band"}
+        for n in range(30)
+    ]
+    plays.append(
+        {"ts": "2023-03-02T10:00:00Z", "ms_played": 1, "spotify_track_uri": None, "episode_name": "\x1b[31mPod"}
+    )
+    plays.append({"ts": "2100-01-01T00:00:00Z", "ms_played": 1, "spotify_track_uri": "spotify:track:9"})
+    (tmp_path / "Streaming_History_Audio_2023_1.json").write_text(json.dumps(plays))
+    done = launch("convert", "--preset=spotify", f"--input={tmp_path}", f"--output={tmp_path}/own")
+    said = " ".join(done.stdout.split())
+    assert "31 listens 1 users, 4 songs of them 0 users and 1 songs with fewer than 10 events" in said
+    assert "1 rows skipped" in said and "1 column spotify_track_uri: must be an id (the first: " in said
+    assert "item ids are no whole numbers and were numbered" in said
+    assert "1 of 31 times lie far after all others" in done.stderr and "2100-01-01T00:00:00Z" in done.stderr
+
+
+def test_standard_input_and_what_a_terminal_would_obey(tmp_path):
+    command = [sys.executable, "launch/convert.py", "--input=/dev/stdin", f"--output={tmp_path}", *NAMED]
+    done = subprocess.run(
+        [*command, "--format=csv"], input="listener,song,at\n1,2,1600000000\n", cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "1 listens" in done.stdout, done.stderr
+    done = subprocess.run(
+        [*command, "--format=csv", "--overwrite"], input="\x1b]0;title\x07,song,at\n1,2,3\n", cwd=ROOT,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2 and "\\x1b]0;title\\x07" in done.stderr and "\x1b" not in done.stderr
+    done = subprocess.run([*command, "--overwrite"], input="x", cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "its name tells no format" in done.stderr
+
+
+def test_users_are_a_column_or_one_name(own, tmp_path):
+    files = [f"--input={own}/plays.csv", f"--output={tmp_path}/raw", *NAMED[1:]]
+    fails("convert", *files, says=["--user missing", "--user_value=NAME"])
+    fails("convert", *files[:2], "--user=listener", "--time=at", says=["--item missing", "--preset"])
+    assert "1 users" in launch("convert", *files, "--user_value=ann").stdout
