@@ -90,10 +90,10 @@ def _train(workdir: Path) -> int:
         where = f"at step {fitted.step}" if fitted.reason == "signal" else "while fitting recency"
         app.say(f"stopped by a signal {where}; checkpoint saved. Run the same command to go on.")
         return 0
-    how, position = "stopped early" if fitted.reason == "patience" else "trained to the end", fitted.position
+    how, progress = "stopped early" if fitted.reason == "patience" else "trained to the end", fitted.progress
     app.say(
-        f"{how}: {fitted.step} steps, {position.train_seconds:.1f} s of training, {position.eval_seconds:.1f} s of "
-        f"evaluation, {position.compile_seconds:.1f} s of compilation"
+        f"{how}: {fitted.step} steps, {progress.train_seconds:.1f} s of training, {progress.eval_seconds:.1f} s of "
+        f"evaluation, {progress.compile_seconds:.1f} s of compilation"
     )
     metric = config.eval.metric
     app.say(f"best step {results.step} by validation {metric}; {report_table(results.report, metric=metric)}")

@@ -1,6 +1,6 @@
 """Products with the sparse bipartite adjacency, forward and backward, behind one function: `spmm`.
 
-The two halves of a bipartite graph are propagated apart: users gather from songs with W, songs from users with
+The two halves of a bipartite graph are propagated separately: users gather from songs with W, songs from users with
 its transpose. Both orientations are kept sorted by receiver, so the gradient of a product with W, which is a product
 with the transpose, costs what the forward product costs; the automatic gradient of a gather is a scatter, several
 times slower on every platform.

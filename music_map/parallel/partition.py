@@ -16,6 +16,7 @@ import numpy as np
 
 from music_map.errors import UserError
 from music_map.graph.bipartite import BipartiteGraph
+from music_map.model.propagation import Csr
 from music_map.rows import select
 
 # Any number of devices that divides it can share the parts.
@@ -156,16 +157,6 @@ def positions(offsets: np.ndarray, nodes: np.ndarray) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
-    """One device's rows of a sparse matrix, as `music_map.model.propagation.Csr`, filled up to a common length."""
-
-    offsets: np.ndarray
-    rows: np.ndarray
-    columns: np.ndarray
-    values: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
 class Side:
     """What has rows by one kind of node, entries of a sparse matrix, cut by devices.
 
@@ -203,11 +194,11 @@ class Side:
         """Values filled up with zeros to the capacity."""
         return np.concatenate([values, np.zeros(self.capacity - len(values), values.dtype)])
 
-    def csr(self, device: int, columns: np.ndarray, values: np.ndarray) -> Rows:
-        """A device's rows from its entries by slot."""
+    def csr(self, device: int, columns: np.ndarray, values: np.ndarray) -> Csr:
+        """A device's rows, NumPy, filled up to the capacity, from its entries by slot."""
         degree = self.degree(device)
         degree[-1] += self.capacity - len(columns)  # the empty last slot takes what fills up
-        return Rows(
+        return Csr(
             np.concatenate([[0], np.cumsum(degree)]).astype(np.int32),
             np.repeat(np.arange(len(degree), dtype=np.int32), degree),
             self.fill(columns.astype(np.int32)),
@@ -249,12 +240,12 @@ class Partition:
         """Edges that end at a device's songs."""
         return _joined(self.graph.to_items, self.items.parts(device))
 
-    def user_rows(self, device: int) -> Rows:
+    def user_rows(self, device: int) -> Csr:
         """W: rows are the device's users, columns slots of songs."""
         ends = self.to_users(device)
         return self.users.csr(device, self.items.slots.of_node[ends.start], ends.weight)
 
-    def item_rows(self, device: int) -> Rows:
+    def item_rows(self, device: int) -> Csr:
         """W transposed: rows are the device's songs, columns slots of users."""
         ends = self.to_items(device)
         return self.items.csr(device, self.users.slots.of_node[ends.start], ends.weight)

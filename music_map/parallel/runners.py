@@ -19,7 +19,7 @@ from music_map.model.encoder import EncoderInputs, Params
 from music_map.model.fusion import Features
 from music_map.model.propagation import Adjacency, Csr, Matrix, prepare
 from music_map.parallel import mesh as meshes
-from music_map.parallel.partition import EdgeParts, GraphInMemory, Partition, Rows, make_side, partition, positions
+from music_map.parallel.partition import EdgeParts, GraphInMemory, Partition, make_side, partition, positions
 from music_map.training.runner import ANY_NUMBER, OneDevice, Runner
 from music_map.training.sampling import Dislikes, Positives, SampleData, sample_data, user_probability
 from music_map.training.step import StepSettings, TrainState, create_state, empty_sums, run_steps
@@ -205,7 +205,7 @@ class Sharded:
         def part(device: int) -> Adjacency:
             users, items = cut.users.nodes(device), cut.items.nodes(device)
             return Adjacency(
-                Matrix(_csr(cut.user_rows(device)), _csr(cut.item_rows(device))),
+                Matrix(cut.user_rows(device), cut.item_rows(device)),
                 _filled(user_degree, users),
                 _filled(item_degree, items),
             )
@@ -320,10 +320,6 @@ def _node_kind(path: tuple) -> str | None:
     return last if last in PARTITIONED else None
 
 
-def _csr(rows: Rows) -> Csr:
-    return Csr(rows.offsets, rows.rows, rows.columns, rows.values)
-
-
 def _filled(values: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     """values[nodes], 0 where a node is one beyond the last."""
     extra = np.zeros((1, *values.shape[1:]), values.dtype)
@@ -356,6 +352,6 @@ def _put_groups(mesh: jax.sharding.Mesh, matrix: Matrix, cut: Partition) -> Matr
         rows = side.csr(device, columns[at], values[at])
         order = np.lexsort((rows.rows, rows.columns))
         starts = np.concatenate([[0], np.cumsum(np.bincount(rows.columns, minlength=num_groups))]).astype(np.int32)
-        return Matrix(_csr(rows), Csr(starts, rows.columns[order], rows.rows[order], rows.values[order]))
+        return Matrix(rows, Csr(starts, rows.columns[order], rows.rows[order], rows.values[order]))
 
     return meshes.put_parts(mesh, part)

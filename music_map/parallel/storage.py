@@ -98,9 +98,9 @@ def save_parts(graph: BipartiteGraph, folder: Path, *, identity: str, progress: 
         temporary = stack.enter_context(new_folder(folder)) if processes.first() else None
         # Named after the first process's id.
         temporary = folder.parent / processes.from_first(temporary and temporary.name)
-        writer, mine = ArrayWriter(temporary), processes.share(NUM_PARTS)
-        with progress("cut edges into parts", len(mine), "part") as advance:
-            for part in mine:
+        writer, own = ArrayWriter(temporary), processes.share(NUM_PARTS)
+        with progress("cut edges into parts", len(own), "part") as advance:
+            for part in own:
                 for side, read, slots, degree in sides:
                     ends = read(part)
                     nodes = slots.nodes_of(part)

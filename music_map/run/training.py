@@ -15,7 +15,7 @@ from music_map.run.playlist import heads_for
 from music_map.run.recency import Past, train_past
 from music_map.run.run import Run, checkpoint_store, loop_settings
 from music_map.storage import write_json
-from music_map.training.loop import FitResult, Position, fit
+from music_map.training.loop import FitResult, TrainProgress, fit
 from music_map.training.metrics_log import MetricsLog
 from music_map.training.profiling import StepProfile
 
@@ -38,7 +38,7 @@ def train_encoder(
     run: Run,
     *,
     should_stop: Callable[[], bool] = lambda: False,
-    evaluated: Callable[[float, Position], object] | None = None,
+    evaluated: Callable[[float, TrainProgress], object] | None = None,
     profile: StepProfile | None = None,
     tensorboard: bool = False,
 ) -> FitResult:
@@ -98,8 +98,7 @@ def train_run(
     heads_for(past)
     export_model(past)
     found = report(past, run.task(run.config.eval.protocol, "test"))
-    position = fitted.position
-    times = {name: getattr(position, name) for name in ("train_seconds", "eval_seconds", "compile_seconds")}
+    times = {name: getattr(fitted.progress, name) for name in ("train_seconds", "eval_seconds", "compile_seconds")}
     step = run.trained.step
     if processes.first():
         write_json(run.workdir / "results.json", {**found, "step": step, **times})

@@ -34,7 +34,7 @@ from music_map.run.run import prepare
 from music_map.run.training import train_encoder
 from music_map.storage import read_json, write_json
 from music_map.sweep.search_space import Axis, Value
-from music_map.training.loop import Position
+from music_map.training.loop import TrainProgress
 
 PRUNERS = ("none", "median", "hyperband")
 # Trials that are drawn at random before the sampler has something to go by, and that are never pruned by the median.
@@ -288,17 +288,17 @@ def _train(sweep: Sweep, trial: Trial, config: Config, should_stop: Callable[[],
     run_folder.claim(config, run.dataset.fingerprint, run.workdir)
     pruned = False
 
-    def evaluated(epoch: float, position: Position) -> None:
+    def evaluated(epoch: float, progress: TrainProgress) -> None:
         nonlocal pruned
-        trial.report(position.best_metric, round(epoch))
+        trial.report(progress.best_metric, round(epoch))
         pruned = trial.should_prune()
 
     fitted = train_encoder(run, should_stop=lambda: pruned or should_stop(), evaluated=evaluated)
-    position = fitted.position
-    seconds = position.train_seconds + position.eval_seconds + position.compile_seconds
+    progress = fitted.progress
+    seconds = progress.train_seconds + progress.eval_seconds + progress.compile_seconds
     ended = {"epochs": round(fitted.step / fitted.steps_per_epoch), "seconds": round(seconds, 3)}
     if fitted.reason != "signal":
-        return {"state": TrialState.COMPLETE, "value": position.best_metric, **ended}
+        return {"state": TrialState.COMPLETE, "value": progress.best_metric, **ended}
     return {"state": TrialState.PRUNED, **ended} if pruned else None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from music_map import processes
-from music_map.errors import UserError, require
+from music_map.errors import UserError
 from music_map.model.encoder import Params
 from music_map.progress import Progress, silent
 from music_map.training.checkpoint import CheckpointStore
@@ -24,7 +24,7 @@ from music_map.training.step import MEASURES, StepSettings, rate_at
 
 @dataclasses.dataclass(frozen=True)
 class LoopSettings:
-    """How long to train and what to do in between.
+    """How long to train and what to do in between; the fields of TrainSettings, which checks them.
 
     Attributes:
       num_epochs: passes; an epoch is ceil(edges / batch size) steps. More where min_steps asks for them.
@@ -48,16 +48,10 @@ class LoopSettings:
     metric: str
     min_steps: int = 0
 
-    def __post_init__(self) -> None:
-        for name in ("num_epochs", "eval_every_epochs", "log_every_steps", "steps_per_dispatch"):
-            require(getattr(self, name) >= 1, f"config.train.{name}", getattr(self, name), "at least 1")
-        for name in ("patience", "checkpoint_every_seconds", "min_steps"):
-            require(getattr(self, name) >= 0, f"config.train.{name}", getattr(self, name), "at least 0")
-
 
 @dataclasses.dataclass
-class Position:
-    """Where a run stands, besides its TrainState; stored with each checkpoint as JSON.
+class TrainProgress:
+    """How far a training has come, besides its TrainState; stored with each checkpoint as JSON.
 
     Attributes:
       best_metric, best_step: of the best evaluation so far; None before the first.
@@ -82,7 +76,7 @@ class FitResult:
     reason: str
     step: int
     steps_per_epoch: int
-    position: Position
+    progress: TrainProgress
     resumed_from: int | None
 
 
@@ -112,7 +106,7 @@ def fit(
     log: MetricsLog,
     evaluate: Callable[[Params], dict[str, float]] | None,
     should_stop: Callable[[], bool] = lambda: False,
-    evaluated: Callable[[float, Position], object] | None = None,
+    evaluated: Callable[[float, TrainProgress], object] | None = None,
     profile: StepProfile | None = None,
     progress: Progress = silent,
 ) -> FitResult:
@@ -125,7 +119,7 @@ def fit(
       log: metrics.jsonl.
       evaluate: validation metrics of parameters; None where there is no validation split (the last step is the best).
       should_stop: asked between dispatches; True saves and returns.
-      evaluated: told the epoch and the position after each evaluation, before `should_stop` is asked.
+      evaluated: told the epoch and the progress after each evaluation, before `should_stop` is asked.
       profile: steps to trace.
       progress: bar over steps.
 
@@ -140,26 +134,26 @@ def fit(
     # Resuming: 1. the state as a fresh run would make it, 2. the latest whole checkpoint over it, 3. later
     # checkpoints (damaged ones) set aside, 4. log lines after that step dropped. Batches follow from (seed, step).
     state = runner.create_state(settings.seed)
-    position, resumed_from = Position(), None
+    so_far, resumed_from = TrainProgress(), None
     found = store.restore(state)
     if found is not None:
         resumed_from, state, stored = found
-        position = Position(**stored)
+        so_far = TrainProgress(**stored)
     store.discard_after(resumed_from)
     log.resume(resumed_from or 0)
     step = int(state.step)
 
     def save(improvement: int = -1) -> None:
-        store.save(step, state, dataclasses.asdict(position), improvement=improvement)
+        store.save(step, state, dataclasses.asdict(so_far), improvement=improvement)
 
     def stale() -> bool:
-        return bool(settings.patience) and position.stale_evals >= settings.patience
+        return bool(settings.patience) and so_far.stale_evals >= settings.patience
 
     if step < last and not stale():
         started = time.perf_counter()
         # No step is run: what this takes is compilation.
         state, _ = jax.block_until_ready(runner.advance(state, step, 0))
-        position.compile_seconds += time.perf_counter() - started
+        so_far.compile_seconds += time.perf_counter() - started
 
     reason, saved_at = "epochs", time.perf_counter()
     boundaries = [settings.log_every_steps, eval_every]
@@ -174,7 +168,7 @@ def fit(
             ahead = min(ahead, runner.steps_left(step))
             state, finite = runner.advance(state, step, ahead)
             finite = bool(finite)
-            position.train_seconds += time.perf_counter() - started
+            so_far.train_seconds += time.perf_counter() - started
             profile.after(step + ahead, ahead)
             if not finite:
                 store.wait()
@@ -187,14 +181,14 @@ def fit(
             step += ahead
             advance(ahead)
             if step % settings.log_every_steps == 0 or step == last:
-                log.write(_train_line(step, epoch, state.metric_sums, step_settings, position))
+                log.write(_train_line(step, epoch, state.metric_sums, step_settings, so_far))
                 state = state.logged(runner.empty_sums())
             if step % eval_every == 0 or step == last:
-                improved = _evaluate(runner.params(state.params), step, epoch, evaluate, settings.metric, position, log)
-                save(position.improvements if improved else -1)
+                improved = _evaluate(runner.params(state.params), step, epoch, evaluate, settings.metric, so_far, log)
+                save(so_far.improvements if improved else -1)
                 saved_at = time.perf_counter()
                 if evaluated is not None:
-                    evaluated(step / epoch, position)
+                    evaluated(step / epoch, so_far)
             # Of several processes the first one's clock counts, and a signal to any of them.
             elif processes.from_first(time.perf_counter() - saved_at >= settings.checkpoint_every_seconds):
                 save()
@@ -207,11 +201,11 @@ def fit(
     store.wait()
     if reason != "signal" and step < last:
         reason = "patience"
-    return FitResult(reason, step, epoch, position, resumed_from)
+    return FitResult(reason, step, epoch, so_far, resumed_from)
 
 
 def _train_line(
-    step: int, epoch: int, metric_sums: dict[str, jax.Array], settings: StepSettings, position: Position
+    step: int, epoch: int, metric_sums: dict[str, jax.Array], settings: StepSettings, so_far: TrainProgress
 ) -> dict[str, Any]:
     sums = {name: float(value) for name, value in metric_sums.items()}
     return {
@@ -219,16 +213,16 @@ def _train_line(
         "epoch": step / epoch,
         **{f"train/{name}": sums[name] / sums["count"] for name in MEASURES},
         "train/learning_rate": rate_at(settings.optimizer, step - 1),
-        "steps_per_second": step / position.train_seconds,
-        **_seconds(position),
+        "steps_per_second": step / so_far.train_seconds,
+        **_seconds(so_far),
     }
 
 
-def _seconds(position: Position) -> dict[str, float]:
+def _seconds(so_far: TrainProgress) -> dict[str, float]:
     return {
-        "seconds/train": round(position.train_seconds, 3),
-        "seconds/eval": round(position.eval_seconds, 3),
-        "seconds/compile": round(position.compile_seconds, 3),
+        "seconds/train": round(so_far.train_seconds, 3),
+        "seconds/eval": round(so_far.eval_seconds, 3),
+        "seconds/compile": round(so_far.compile_seconds, 3),
     }
 
 
@@ -238,27 +232,25 @@ def _evaluate(
     epoch: int,
     evaluate: Callable[[Params], dict[str, float]] | None,
     metric: str,
-    position: Position,
+    so_far: TrainProgress,
     log: MetricsLog,
 ) -> bool:
-    """Evaluates, logs, and updates `position`; whether this is the best so far."""
+    """Evaluates, logs, and updates `so_far`; whether this is the best so far."""
     if evaluate is None:
-        position.best_step, position.improvements = step, position.improvements + 1
+        so_far.best_step, so_far.improvements = step, so_far.improvements + 1
         return True
     started = time.perf_counter()
     metrics = evaluate(params)
-    position.eval_seconds += time.perf_counter() - started
+    so_far.eval_seconds += time.perf_counter() - started
     if metric not in metrics:
         raise UserError(f"config.eval.metric={metric!r} is unknown; choose one of {', '.join(metrics)}")
     value = metrics[metric]
-    log.write(
-        {"step": step, "epoch": step / epoch, **{f"val/{k}": v for k, v in metrics.items()}, **_seconds(position)}
-    )
-    improved = position.best_metric is None or value > position.best_metric
+    log.write({"step": step, "epoch": step / epoch, **{f"val/{k}": v for k, v in metrics.items()}, **_seconds(so_far)})
+    improved = so_far.best_metric is None or value > so_far.best_metric
     if improved:
-        position.best_metric, position.best_step = value, step
-        position.improvements += 1
-        position.stale_evals = 0
+        so_far.best_metric, so_far.best_step = value, step
+        so_far.improvements += 1
+        so_far.stale_evals = 0
     else:
-        position.stale_evals += 1
+        so_far.stale_evals += 1
     return improved

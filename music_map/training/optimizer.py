@@ -10,12 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from music_map.errors import require
-
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
-    """How parameters move; hashable, so that jit can take it as a static argument.
+    """How parameters move: what a step is compiled for of TrainSettings, which checks the values. Hashable.
 
     Attributes:
       name: "adam" or "adamw".
@@ -35,16 +33,6 @@ class OptimizerSettings:
     clip_norm: float
     total_steps: int
 
-    def __post_init__(self) -> None:
-        for field, attribute, good, rule in (
-            ("optimizer", "name", self.name in ("adam", "adamw"), "'adam' or 'adamw'"),
-            ("schedule", "schedule", self.schedule in ("constant", "cosine"), "'constant' or 'cosine'"),
-            ("learning_rate", "learning_rate", self.learning_rate > 0, "above 0"),
-            ("warmup_steps", "warmup_steps", self.warmup_steps >= 0, "at least 0"),
-            ("clip_norm", "clip_norm", self.clip_norm >= 0, "at least 0"),
-        ):
-            require(good, f"config.train.{field}", getattr(self, attribute), rule)
-
 
 def learning_rate(settings: OptimizerSettings) -> optax.Schedule:
     """The schedule: step -> learning rate."""
@@ -59,7 +47,7 @@ def learning_rate(settings: OptimizerSettings) -> optax.Schedule:
 
 
 def _clip(most: float, norm: Callable[[Any], jax.Array]) -> optax.GradientTransformation:
-    """Scales gradients to the norm `most` at most, as optax.clip_by_global_norm, whose norm is of one device."""
+    """optax.clip_by_global_norm, which would take the norm of one device's rows alone, with a norm that is given."""
 
     def scaled(updates: Any, params: Any) -> Any:
         del params

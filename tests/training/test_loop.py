@@ -119,7 +119,7 @@ def test_best_checkpoint_is_kept_and_a_finished_run_does_nothing(tmp_path):
     values = iter([0.1, 0.9, 0.2, 0.9, 0.3])
     result, latest, best, steps = run(tmp_path, evaluate=lambda p: {"ndcg@20": next(values)})
     epoch = result.steps_per_epoch
-    assert result.position.best_step == best[0] == 2 * epoch  # the tie at epoch 4 is no improvement
+    assert result.progress.best_step == best[0] == 2 * epoch  # the tie at epoch 4 is no improvement
     assert latest[0] == 5 * epoch and best[0] in steps
     before = (tmp_path / "metrics.jsonl").read_text()
     again, *_ = run(tmp_path, evaluate=lambda p: pytest.fail("nothing is left to evaluate"))
@@ -240,7 +240,7 @@ def stored(tmp_path, values=(0.1, 0.9, 0.2, 0.3)):
     told = iter(values)
     loop = dataclasses.replace(LOOP, num_epochs=4, checkpoint_every_seconds=1e9)
     result, *_ = run(tmp_path, loop=loop, evaluate=lambda p: {"ndcg@20": next(told)})
-    return tmp_path / "checkpoints", result.position.best_step, result.step
+    return tmp_path / "checkpoints", result.progress.best_step, result.step
 
 
 def restored(folder, *, best=True, run=""):
