@@ -20,6 +20,7 @@ from absl import flags
 
 from launch import app
 from music_map.errors import UserError
+from music_map.retrieval.filters import FILTERS
 
 if TYPE_CHECKING:
     from music_map import Recommender
@@ -44,14 +45,13 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "With --all_users: only say how m
 _OUTPUT = flags.DEFINE_string("output", None, "With --batch: JSON lines. With --all_users: a Parquet file.")
 
 app.section("Filters")
-_HEARD = flags.DEFINE_bool("heard", True, "Whether songs that the user has heard may be recommended.")
-_ARTIST = flags.DEFINE_integer("max_per_artist", None, "Most songs of one artist; 0: any number.", 0)
-_ALBUM = flags.DEFINE_integer("max_per_album", None, "Most songs of one album; 0: any number.", 0)
-_LISTENERS = flags.DEFINE_integer("min_listeners", None, "Leave out songs with fewer listeners in train.", 0)
-_AUDIO = flags.DEFINE_bool("only_with_audio", None, "Leave out songs without an audio embedding.")
-_DIVERSITY = flags.DEFINE_float("diversity", None, "0: by score alone; towards 1: unlike the songs before.", 0.0, 0.999)
-_ALLOW = flags.DEFINE_string("allow", None, "File of song ids, one a line: only these are recommended.")
-_DENY = flags.DEFINE_string("deny", None, "File of song ids, one a line: these are not recommended.")
+_DEFINE = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+_FILTERS = {
+    name: flags.DEFINE_string(name, None, f"File of song ids, one a line: {entry.rule.doc}.")
+    if entry.kind == "songs"
+    else _DEFINE[entry.type](name, None, f"{entry.rule.doc[0].upper()}{entry.rule.doc[1:]}.")
+    for name, entry in FILTERS.all().items()
+}
 
 
 def main() -> int:
@@ -109,25 +109,20 @@ def _checked_output() -> Any:
 
 
 def _filters(recommender: Recommender) -> Filters:
-    import dataclasses
-
     from music_map.retrieval.queries import read_id_file
 
-    given = {
-        "heard": _HEARD.value,
-        "max_per_artist": _ARTIST.value,
-        "max_per_album": _ALBUM.value,
-        "min_listeners": _LISTENERS.value,
-        "only_with_audio": _AUDIO.value,
-        "diversity": _DIVERSITY.value,
-    }
-    for flag in (_ALLOW, _DENY):
-        if flag.value is not None:
-            path = app.path_of(flag.value, flag.name)
-            with app.naming(flag.name):
-                given[flag.name] = tuple(read_id_file(path, recommender.ids.songs))
-    given = {name: value for name, value in given.items() if value is not None}
-    return dataclasses.replace(recommender.filters, **given)
+    given = {}
+    for name, flag in _FILTERS.items():
+        if flag.value is None:
+            continue
+        entry = FILTERS.find(name)
+        if entry.kind == "songs":
+            path = app.path_of(flag.value, name)
+            with app.naming(name):
+                given[name] = tuple(read_id_file(path, recommender.ids.songs))
+        else:
+            given[name] = entry.check(flag.value, f"--{name}")
+    return recommender.filters.replace(**given)
 
 
 def _all_users(recommender: Recommender, filters: Filters, output: Any) -> int:

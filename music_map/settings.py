@@ -92,14 +92,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, kinds in field_types(type(self)).items():
-            value, rule = getattr(self, name), rules(type(self))[name]
-            if float in kinds and type(value) is int:
-                object.__setattr__(self, name, value := float(value))
-            field = f"{self.section}.{name}"
-            require(type(value) in kinds, field, value, _kinds_text(kinds))
-            if type(value) is int and rule.at_most is None:
-                require(value <= MOST_INT, field, value, f"at most {MOST_INT:,}")
-            require(rule.allows(value), field, value, rule.text())
+            value = checked(f"{self.section}.{name}", getattr(self, name), kinds, rules(type(self))[name])
+            object.__setattr__(self, name, value)
         self.check()
 
     @classmethod
@@ -128,6 +122,21 @@ def field_types(kind: type) -> dict[str, tuple[type, ...]]:
         kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         found[field.name] = tuple(typing.get_origin(one) or one for one in kinds)
     return found
+
+
+def checked(field: str, value: Any, kinds: tuple[type, ...], rule: Rule) -> Any:
+    """A value of one of the `kinds` that keeps a rule; a whole number as a float where only that fits.
+
+    Raises:
+      UserError: "FIELD=VALUE: must be RULE".
+    """
+    if float in kinds and type(value) is int:
+        value = float(value)
+    require(type(value) in kinds, field, value, _kinds_text(kinds))
+    if type(value) is int and rule.at_most is None:
+        require(value <= MOST_INT, field, value, f"at most {MOST_INT:,}")
+    require(rule.allows(value), field, value, rule.text())
+    return value
 
 
 def _kinds_text(kinds: tuple[type, ...]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +50,7 @@ def write_every_user(
     identity = fingerprint(
         {
             "k": k,
-            "filters": dataclasses.asdict(filters),
+            "filters": filters.as_dict(),
             "recency": recommender.user_scorer is not None,
             "embeddings": [float(export.user_embeddings.sum()), float(export.item_embeddings.sum())],
             "users": count,

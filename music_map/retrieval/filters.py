@@ -1,68 +1,167 @@
-"""What may be recommended, as data: songs that are out, caps by artist and album, diversity."""
+"""What may be recommended, as data: a table of filters, and recommendations under them.
+
+A filter is declared once, with its name, default, rule and meaning (`register`). Fields of config.retrieval, flags of
+launch/recommend.py and fields of the service's requests follow from the table.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from music_map.errors import UserError, require
+from music_map.errors import UserError
 from music_map.ids import Ids
-from music_map.retrieval.export import Export
-from music_map.retrieval.settings import RetrievalSettings
+from music_map.registry import Registry
+from music_map.settings import Rule, checked
+
+if TYPE_CHECKING:
+    from music_map.retrieval.export import Export, Histories
+    from music_map.retrieval.settings import RetrievalSettings
+
+Kind = Literal["mask", "songs", "user", "cap", "order"]
+
+
+class Order(Protocol):
+    """Changes the order of the songs of one answer, which are picked one after the other."""
+
+    def gain(self, scores: np.ndarray) -> np.ndarray:
+        """What each candidate is worth as the next song: float64 [n] from such scores; the largest is picked."""
+
+    def picked(self, at: int) -> None:
+        """Tells that the candidate at a position was picked."""
 
 
 @dataclasses.dataclass(frozen=True)
+class Filter:
+    """An entry of the table. A filter acts only where its value is not the default.
+
+    Attributes:
+      name: of the setting, the flag and the field of a request.
+      default: the value that leaves everything as it is; its type is that of the values.
+      rule: bounds, and the meaning in one line.
+      kind: what `rule_of` is:
+        "mask": (export, value) -> bool [I], songs that may be recommended to anyone;
+        "songs": the same, but the value is a list of song ids, which arrives as indices int64 [n]; not a setting of a
+          run, but of a query;
+        "user": (histories, user index, value) -> int [n], songs not to recommend to this user;
+        "cap": (export) -> offsets int64 [I + 1] and values int [n], the groups of each song as compressed rows; at
+          most `value` songs of a group are recommended;
+        "order": (export, vectors, items, value) -> Order of the candidates `items`.
+      rule_of: the function.
+    """
+
+    name: str
+    default: Any
+    rule: Rule
+    kind: Kind
+    rule_of: Callable[..., Any]
+
+    @property
+    def type(self) -> type:
+        """The type of the values; tuple for ids of songs."""
+        return tuple if self.kind == "songs" else type(self.default)
+
+    def check(self, value: Any, field: str | None = None) -> Any:
+        """The value as the filter takes it. Raises UserError, "FIELD=VALUE: must be RULE"; the name is the field."""
+        if self.kind != "songs":
+            value = value.item() if isinstance(value, np.generic) else value
+            return checked(field or self.name, value, (self.type,), self.rule)
+        if value is None:
+            return None
+        for one in value:
+            if isinstance(one, bool) or not isinstance(one, str | int | np.integer):
+                raise UserError(f"{self.name}: {one!r} is no id of a song; ids are texts or whole numbers")
+        return tuple(value)
+
+
+FILTERS: Registry[Filter] = Registry("filter", "music_map.retrieval.filter_rules")
+
+
+def register(name: str, declared: Any, *, kind: Kind) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorates a function, or an Order, that is a filter.
+
+    Args:
+      name: see Filter.
+      declared: default, meaning and rule, by `music_map.settings.setting`.
+      kind: see Filter.
+    """
+
+    def add(rule_of: Callable[..., Any]) -> Callable[..., Any]:
+        # A run goes on with other filters.
+        rule = dataclasses.replace(declared.metadata["rule"], free=True)
+        FILTERS.register(name, Filter(name, declared.default, rule, kind, rule_of))
+        return rule_of
+
+    return add
+
+
 class Filters:
-    """Rules that recommendations keep; hashable.
+    """Rules that recommendations keep, by the names of FILTERS; immutable and hashable.
+
+        Filters(max_per_artist=2, heard=False).max_per_artist
 
     The songs of the query itself and those that its user dislikes are always out.
 
-    Attributes:
-      heard: whether songs that the query's user has heard may be recommended.
-      max_per_artist, max_per_album: most songs of one artist or album; 0: any number.
-      min_listeners: songs with fewer listeners in train are out.
-      only_with_audio: songs without an audio embedding are out.
-      diversity: 0: by score alone; else 0..1, see `diverse`.
-      allow: ids of songs, as the logs have them; where it is given, all others are out. Unknown ones change nothing.
-      deny: ids of songs that are out.
+    Args:
+      values: by name; a filter that is not given has its default, and does nothing.
+
+    Raises:
+      UserError: an unknown name, or a value against the filter's rule.
     """
 
-    heard: bool = True
-    max_per_artist: int = 0
-    max_per_album: int = 0
-    min_listeners: int = 0
-    only_with_audio: bool = False
-    diversity: float = 0.0
-    allow: tuple[str | int, ...] | None = None
-    deny: tuple[str | int, ...] = ()
+    def __init__(self, **values: Any):
+        good = {name: FILTERS.find(name).check(value) for name, value in values.items()}
+        self._values = {name: good[name] for name in sorted(good) if good[name] != FILTERS.find(name).default}
 
-    def __post_init__(self) -> None:
-        for name in ("max_per_artist", "max_per_album", "min_listeners"):
-            require(getattr(self, name) >= 0, f"config.retrieval.{name}", getattr(self, name), "at least 0")
-        for name in ("allow", "deny"):
-            for value in getattr(self, name) or ():
-                if isinstance(value, bool) or not isinstance(value, (str, int, np.integer)):
-                    raise UserError(f"{name}: {value!r} is no id of a song; ids are texts or whole numbers")
-        require(0.0 <= self.diversity < 1.0, "config.retrieval.diversity", self.diversity, "at least 0 and below 1")
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in FILTERS:
+            raise AttributeError(name)
+        return self._values.get(name, FILTERS.find(name).default)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Filters) and self._values == other._values
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._values.items()))
+
+    def __repr__(self) -> str:
+        return f"Filters({', '.join(f'{name}={value!r}' for name, value in self._values.items())})"
+
+    def replace(self, **values: Any) -> Filters:
+        """These filters with other values of some."""
+        return Filters(**self._values | values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The values that are not the defaults, by name."""
+        return dict(self._values)
+
+    def active(self, *kinds: Kind) -> list[tuple[Filter, Any]]:
+        """The filters of some kinds that act, and their values."""
+        found = [(FILTERS.find(name), value) for name, value in self._values.items()]
+        return [(entry, value) for entry, value in found if entry.kind in kinds]
 
     @property
     def by_score_alone(self) -> bool:
         """Whether the rank of a song depends on its score alone, not on the songs before it."""
-        return not (self.max_per_artist or self.max_per_album or self.diversity)
+        return not self.active("cap", "order")
+
+    @property
+    def reorders(self) -> bool:
+        """Whether songs of a lower score may come before those of a higher one."""
+        return bool(self.active("order"))
 
 
-def filters_of(settings: RetrievalSettings, **given: Any) -> Filters:
-    """The filters that config.retrieval asks for; what is `given` and not None comes in place of it."""
-    names = ("max_per_artist", "max_per_album", "min_listeners", "only_with_audio", "diversity")
-    chosen = {name: getattr(settings, name) for name in names} | {k: v for k, v in given.items() if v is not None}
-    return Filters(**chosen)
+def filters_of(settings: RetrievalSettings) -> Filters:
+    """The filters that config.retrieval asks for."""
+    return Filters(**{name: getattr(settings, name) for name in FILTERS.all() if hasattr(settings, name)})
 
 
 def unknown_in(filters: Filters, songs: Ids) -> list[str]:
-    """A line for each of `allow` and `deny` that holds ids which are not known."""
-    unknown = {name: songs.resolve(getattr(filters, name) or ())[1] for name in ("allow", "deny")}
+    """A line for each list of songs that holds ids which are not known."""
+    unknown = {entry.name: songs.resolve(value)[1] for entry, value in filters.active("songs")}
     return [f"{name}: {songs.unknown('song', values)}" for name, values in unknown.items() if values]
 
 
@@ -78,41 +177,37 @@ def allowed_songs(filters: Filters, export: Export, songs: Ids | None = None) ->
       UserError: none is left.
     """
     songs = Ids(export.item_ids) if songs is None else songs
-    allowed = export.recommendable & (export.listeners >= filters.min_listeners)
-    if filters.only_with_audio:
-        allowed &= export.has_audio
-    if filters.allow is not None:
-        listed = np.zeros(len(allowed), bool)
-        listed[songs.resolve(filters.allow)[0]] = True
-        allowed &= listed
-    allowed[songs.resolve(filters.deny)[0]] = False
+    allowed = export.recommendable.copy()
+    for entry, value in filters.active("mask", "songs"):
+        allowed &= entry.rule_of(export, songs.resolve(value)[0] if entry.kind == "songs" else value)
     if not allowed.any():
         noted = "".join(f"; {text}" for text in unknown_in(filters, songs))
-        raise UserError(f"no song is left by the filters {_active(filters)}; loosen one of them{noted}")
+        raise UserError(f"no song is left by the filters {_in_words(filters)}; loosen one of them{noted}")
     return allowed
 
 
-def _active(filters: Filters) -> str:
-    """The fields that differ from the defaults, without long lists."""
-    told = []
-    for field in dataclasses.fields(filters):
-        value = getattr(filters, field.name)
-        if value != field.default:
-            told.append(f"{field.name}={f'{len(value)} ids' if isinstance(value, tuple) else value}")
-    return ", ".join(told) or "(none is set: no song has an edge, audio, an artist or an album)"
+def left_out_for(filters: Filters, histories: Histories, user: int) -> list[np.ndarray]:
+    """Songs that the filters leave out for one user: index arrays."""
+    return [entry.rule_of(histories, user, value) for entry, value in filters.active("user")]
+
+
+def _in_words(filters: Filters) -> str:
+    """The filters that act, without long lists."""
+    values = filters.as_dict().items()
+    words = [f"{name}={f'{len(value)} ids' if isinstance(value, tuple) else value}" for name, value in values]
+    return ", ".join(words) or "(none is set: no song has an edge, audio, an artist or an album)"
 
 
 def choose(
     filters: Filters, export: Export, vectors: np.ndarray, items: np.ndarray, scores: np.ndarray, k: int
 ) -> np.ndarray:
-    """Picks k songs one after the other under the caps and, with diversity, by marginal relevance.
+    """Picks k songs one after the other under the caps, in the order of their gains.
 
-        argmax_i (1 - diversity) s_i - diversity max_{j picked} e_i . e_j
-
-    A song of several artists counts for each; a song without artist or album is never capped. Ties go to the earlier.
+    Without an "order" filter a song's gain is its score. A song of several artists counts for each; a song without
+    artist or album is never capped. Ties go to the earlier.
 
     Args:
-      filters: caps and diversity.
+      filters: caps and orders.
       export: artists and albums.
       vectors: float32 [I, d], unit.
       items, scores: int [n], float32 [n], candidates, best first.
@@ -120,55 +215,46 @@ def choose(
 
     Returns:
       positions in `items`, int64, in the order of the recommendations; fewer than k where the caps leave no more.
-
-    Reference: Carbonell and Goldstein, "The use of MMR", SIGIR 1998.
     """
-    if not filters.diversity:
-        caps = _Caps(filters, export)
-        picked = []
+    caps = _Caps(filters, export)
+    orders = [entry.rule_of(export, vectors, items, value) for entry, value in filters.active("order")]
+    picked: list[int] = []
+    if not orders:
         for at, item in enumerate(items):
             if caps.admit(int(item)):
                 picked.append(at)
                 if len(picked) == k:
                     break
         return np.array(picked, np.int64)
-    caps, picked = _Caps(filters, export), []
-    relevance = (1.0 - filters.diversity) * scores.astype(np.float64)
-    rows = vectors[items]
-    nearest = np.full(len(items), -np.inf)
     left = np.ones(len(items), bool)
     while len(picked) < k and left.any():
-        gain = relevance - filters.diversity * np.where(np.isfinite(nearest), nearest, 0.0)
+        gain = scores.astype(np.float64)
+        for order in orders:
+            gain = order.gain(gain)
         at = int(np.argmax(np.where(left, gain, -np.inf)))
         left[at] = False
         if caps.admit(int(items[at])):
             picked.append(at)
-            nearest = np.maximum(nearest, rows @ rows[at])
+            for order in orders:
+                order.picked(at)
     return np.array(picked, np.int64)
 
 
 class _Caps:
-    """Counts of the artists and albums that were picked."""
+    """Counts of the groups, such as artists, of the songs that were picked."""
 
     def __init__(self, filters: Filters, export: Export):
-        self._rules = [
-            (most, offsets, values, {})
-            for most, offsets, values in (
-                (filters.max_per_artist, export.artist_offsets, export.artists),
-                (filters.max_per_album, export.album_offsets, export.albums),
-            )
-            if most
-        ]
+        self._rules = [(most, *entry.rule_of(export), {}) for entry, most in filters.active("cap")]
 
     def admit(self, item: int) -> bool:
         """Whether the song may still be picked; if so it is counted."""
-        found = []
+        counted = []
         for most, offsets, values, counts in self._rules:
-            mine = values[offsets[item] : offsets[item + 1]].tolist()
-            if any(counts.get(v, 0) >= most for v in mine):
+            groups = values[offsets[item] : offsets[item + 1]].tolist()
+            if any(counts.get(group, 0) >= most for group in groups):
                 return False
-            found.append((counts, mine))
-        for counts, mine in found:
-            for v in mine:
-                counts[v] = counts.get(v, 0) + 1
+            counted.append((counts, groups))
+        for counts, groups in counted:
+            for group in groups:
+                counts[group] = counts.get(group, 0) + 1
         return True

@@ -26,7 +26,7 @@ from music_map.playlist.space import embed, moments_of
 from music_map.retrieval import export as exports
 from music_map.retrieval.answers import Answer, Id, Query, Reason, Recommendation
 from music_map.retrieval.export import Export, Histories, IdTables, popularity_of
-from music_map.retrieval.filters import Filters, allowed_songs, choose, filters_of, unknown_in
+from music_map.retrieval.filters import Filters, allowed_songs, choose, filters_of, left_out_for, unknown_in
 from music_map.retrieval.index import FOLDER, Index, build_index, choose_backend, load_index
 from music_map.retrieval.present import PresentScorer
 from music_map.retrieval.search import search_filtered
@@ -382,8 +382,7 @@ class Recommender:
         if user >= 0:
             disliked = self._histories.disliked_by(user)
             out.append(disliked)
-            if not filters.heard:
-                out.append(self._histories.heard_by(user))
+            out += left_out_for(filters, self._histories, user)
             pushed = np.concatenate([pushed, disliked])
         if len(pushed):
             pushed = np.setdiff1d(pushed, playlist)

@@ -10,7 +10,7 @@ from music_map.retrieval.export import Export
 from music_map.retrieval.filters import Filters, choose
 from music_map.retrieval.index import ExactIndex, Index
 
-# Candidates that diversity chooses from, in multiples of k.
+# Candidates that an order, such as diversity, chooses from, in multiples of k.
 _POOL = 5
 # A search for more than this share of the catalogue costs the index about as much as scoring everything.
 _SCAN_SHARE = 8
@@ -49,8 +49,8 @@ def search_filtered(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The k best songs of each query under its filters; fewer only where the catalogue has no more.
 
-    Without caps and diversity these are the k best allowed songs; with them, songs are chosen one by one from a pool of
-    the best allowed ones (k, with diversity 5 k), which doubles until k are chosen.
+    Without caps and orders these are the k best allowed songs; with them, songs are chosen one by one from a pool of
+    the best allowed ones (k, with an order 5 k), which doubles until k are chosen.
 
     Args:
       index: over `vectors`.
@@ -59,7 +59,7 @@ def search_filtered(
       k: songs wanted, at least 1.
       allowed: bool [I], what the filters leave to all queries.
       out: for each query the songs that are out for it alone, int [n], in any order, with duplicates or without.
-      filters: caps and diversity; what is out altogether is in `allowed` and `out`.
+      filters: caps and orders; what is out altogether is in `allowed` and `out`.
       export: artists and albums.
 
     Returns:
@@ -71,7 +71,7 @@ def search_filtered(
     gone = [songs[allowed[songs]] for songs in gone]
     total = int(np.count_nonzero(allowed))
     counts = [total - len(songs) for songs in gone]
-    pool = k if filters.by_score_alone else _POOL * k if filters.diversity else 2 * k
+    pool = k if filters.by_score_alone else _POOL * k if filters.reorders else 2 * k
     first: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(queries)
     useful, fetch, options = [], 0, {}
     if not isinstance(index, ExactIndex):

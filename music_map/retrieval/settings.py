@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
 
-from music_map.settings import Settings, setting
+from music_map.retrieval.filters import FILTERS
+from music_map.settings import Settings, rules, setting
 
 BACKENDS = ("auto", "scann", "exact")
 
 
 @dataclasses.dataclass(frozen=True)
-class RetrievalSettings(Settings):
-    """Index, playlist query and default filters: the configuration's `retrieval`. A run may change all of it later."""
+class _Declared(Settings):
+    """Index, playlist query and filters: the configuration's `retrieval`. A run may change all of it later.
+
+    Its filters are those of the table `music_map.retrieval.filters.FILTERS`. A filter of another package is a field
+    where a configuration sets it.
+    """
 
     section = "config.retrieval"
     index: str = setting("auto", "the search over songs", choices=BACKENDS, free=True)
@@ -32,14 +40,29 @@ class RetrievalSettings(Settings):
     dislike_push: float = setting(
         0.5, "share of a disliked song's direction taken out of a query", at_least=0, at_most=1, free=True
     )
-    max_per_artist: int = setting(0, "songs of one artist among the recommended; 0: any number", at_least=0, free=True)
-    max_per_album: int = setting(0, "songs of one album among the recommended; 0: any number", at_least=0, free=True)
-    min_listeners: int = setting(0, "songs with fewer listeners in train are not recommended", at_least=0, free=True)
-    only_with_audio: bool = setting(False, "songs without an audio embedding are not recommended", free=True)
-    diversity: float = setting(
-        0.0,
-        "0: by score alone; towards 1: unlike the songs before (maximal marginal relevance)",
-        at_least=0,
-        below=1,
-        free=True,
+
+    @classmethod
+    def kind_of(cls, values: Mapping[str, Any]) -> type[_Declared]:
+        more = tuple(name for name in values if name not in rules(cls) and name in FILTERS)
+        return _with_filters(cls, more) if more else cls
+
+
+# Kept: settings of two classes are never equal.
+@functools.cache
+def _with_filters(base: type[_Declared], names: tuple[str, ...]) -> type[_Declared]:
+    """The settings with a field for each of these filters, but for those that are lists of songs."""
+    found = [entry for entry in map(FILTERS.find, names) if entry.kind != "songs"]
+    fields = [
+        (entry.name, entry.type, dataclasses.field(default=entry.default, metadata={"rule": entry.rule}))
+        for entry in found
+    ]
+    return dataclasses.make_dataclass(
+        "RetrievalSettings",
+        fields,
+        bases=(base,),
+        namespace={"__module__": __name__, "__doc__": base.__doc__},
+        frozen=True,
     )
+
+
+RetrievalSettings = _with_filters(_Declared, tuple(FILTERS.all(installed=False)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +14,12 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from music_map.errors import UserError
 from music_map.retrieval.answers import Answer, Query
-from music_map.retrieval.filters import Filters
+from music_map.retrieval.filters import FILTERS, Filter, Filters
 from music_map.retrieval.recommender import MAX_SONGS, MOST_REASONS, Recommender
 
 # Most songs asked for, bytes of a request, requests that wait at once: beyond, a request is refused at once.
@@ -30,20 +29,6 @@ _BATCH, _PATIENCE = 64, 0.001
 
 # An id as the logs have it. Strict: true is no song.
 Id = Annotated[int, Field(strict=True)] | Annotated[str, Field(strict=True, max_length=1_024)]
-
-
-class FilterFields(BaseModel):
-    """Filters of a request, in place of the service's own."""
-
-    model_config = ConfigDict(extra="forbid")
-    heard: bool | None = None
-    max_per_artist: int | None = Field(None, ge=0)
-    max_per_album: int | None = Field(None, ge=0)
-    min_listeners: int | None = Field(None, ge=0)
-    only_with_audio: bool | None = None
-    diversity: float | None = Field(None, ge=0, lt=1)
-    allow: list[Id] | None = Field(None, max_length=10_000)
-    deny: list[Id] | None = Field(None, max_length=10_000)
 
 
 class RecommendRequest(BaseModel):
@@ -56,7 +41,21 @@ class RecommendRequest(BaseModel):
     ordered: bool = True
     k: int = Field(10, ge=1, le=MOST_K)
     reasons: int = Field(3, ge=0, le=MOST_REASONS, description="Songs of the playlist that an answer names, at most.")
-    filters: FilterFields = FilterFields()
+
+
+def recommend_request() -> type[RecommendRequest]:
+    """RecommendRequest with `filters`: a field for each filter of the table, in place of the service's own."""
+
+    def field(entry: Filter) -> Any:
+        rule = entry.rule
+        if entry.kind == "songs":
+            return list[Id] | None, Field(None, max_length=10_000, description=rule.doc)
+        bounds = {"ge": rule.at_least, "gt": rule.above, "le": rule.at_most, "lt": rule.below}
+        return entry.type | None, Field(None, description=rule.doc, **bounds)
+
+    fields = {name: field(entry) for name, entry in FILTERS.all().items()}
+    filters = create_model("FilterFields", __config__=ConfigDict(extra="forbid"), **fields)
+    return create_model("RecommendRequest", __base__=RecommendRequest, filters=(filters, filters()))
 
 
 class SimilarRequest(BaseModel):
@@ -260,14 +259,15 @@ def create_app(recommender: Recommender) -> FastAPI:
     async def refused(request: Request, error: UserError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 422)
 
-    @app.post("/recommend", response_class=JSONResponse, responses=_ANSWERS)
     async def recommend(asked: RecommendRequest) -> Response:
         """Songs that go with a playlist, a user or both, best first, with the reasons."""
-        given = asked.filters.model_dump(exclude_none=True)
-        lists = {name: tuple(given[name]) for name in ("allow", "deny") if name in given}
-        filters = dataclasses.replace(recommender.filters, **{**given, **lists})
+        filters = recommender.filters.replace(**asked.filters.model_dump(exclude_none=True))
         query = Query(tuple(asked.songs), asked.user, tuple(asked.dislikes), asked.ordered)
         return _response(await batcher.ask(Ask(query, asked.k, filters, asked.reasons)))
+
+    # The class is made now, when all filters are registered, so the signature cannot name it.
+    recommend.__annotations__["asked"] = recommend_request()
+    app.post("/recommend", response_class=JSONResponse, responses=_ANSWERS)(recommend)
 
     @app.post("/similar", response_class=JSONResponse, responses=_ANSWERS)
     async def similar(asked: SimilarRequest) -> Response:
