@@ -13,10 +13,10 @@ others with those of the paired difference (first row - row).
 import dataclasses
 
 from absl import flags
+from launch.search_space import with_values
 from variants import check_all, metric_columns, over_seeds, report, table, trained
 
 from launch import app, experiment, stages
-from launch.search_space import with_values
 from music_map.evaluation.baselines import COLD_START, fit_baselines, settings_to_json
 from music_map.storage import write_json
 
