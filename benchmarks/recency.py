@@ -19,7 +19,8 @@ from absl import flags
 from launch import app, experiment, recency
 from music_map.evaluation.baselines import BASELINES, fit_baselines
 from music_map.evaluation.evaluate import confidence_interval, evaluate_scores
-from music_map.recency.history import FAMILIARITY, TREND
+from music_map.recency.history import FAMILIARITY
+from music_map.recency.moment import TREND
 from music_map.recency.scores import FEATURES, QUERIES, WALKS
 from music_map.storage import write_json
 from music_map.training.loop import steps_per_epoch
