@@ -15,22 +15,22 @@ seeds, of the first row with 95 % bootstrap intervals over users, of the others 
 """
 
 import numpy as np
+import options
 from absl import flags
-from launch.experiment import Experiment
-from launch.search_space import with_values
-from ml_collections import ConfigDict
 from variants import Column, check_all, metric_columns, over_seeds, report, table, trained
 
-from launch import app, experiment, stages
 from music_map.errors import UserError
 from music_map.evaluation.dislikes import unwanted_in_top, unwanted_of
 from music_map.evaluation.protocols import RankingTask
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.model.encoder import Params
 from music_map.preprocess.dataset import Dataset
+from music_map.run import stages
+from music_map.run.config import Config, to_dict, with_values
+from music_map.run.run import Run
 from music_map.storage import write_json
 
-_CONFIG = app.define_config()
+_CONFIG = options.define_config()
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file of all results.", required=True)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each row.", 1)
 _ROWS = flags.DEFINE_list("rows", [], "Names of rows, the first of which the others are compared with; by default all.")
@@ -41,7 +41,7 @@ TOP = 100
 WEIGHT = "loss.explicit_negative_weight"
 
 
-def rows_of(config: ConfigDict) -> dict[str, dict]:
+def rows_of(config: Config) -> dict[str, dict]:
     """Changed fields of the configuration by name of the row."""
     adaptive = not config.model.adaptive
     return {
@@ -72,17 +72,17 @@ def shares(scores: ScoreBlock, dataset: Dataset, task: RankingTask) -> dict[str,
     return {key: Column(*counts[2 * i : 2 * i + 2]) for i, key in enumerate(SHARES)}
 
 
-def columns_of(run: Experiment, params: Params) -> dict[str, Column]:
+def columns_of(run: Run, params: Params) -> dict[str, Column]:
     """Validation and test figures of one trained variant."""
-    scores = experiment.model_scores(run, params)
-    val, test = (experiment.task_for(run, run.config.eval.protocol, split) for split in ("val", "test"))
+    scores = run.encoder_scores(params)
+    val, test = (run.task(run.config.eval.protocol, split) for split in ("val", "test"))
     of_val = metric_columns(scores, val, ["ndcg@20"]) | shares(scores, run.dataset, val)
     of_test = metric_columns(scores, test, ["ndcg@20", "recall@20"]) | shares(scores, run.dataset, test)
     return {f"val {key}": column for key, column in of_val.items()} | of_test
 
 
 def main() -> int:
-    config, output = _CONFIG.value, app.path_of(_OUTPUT.value, "output")
+    config, output = options.read_config(_CONFIG), options.path_of(_OUTPUT.value, "output")
     rows = rows_of(config)
     for name in _ROWS.value:
         if name not in rows:
@@ -91,26 +91,26 @@ def main() -> int:
     # A row that changes nothing in this configuration would be the whole once more.
     rows = {name: changes for name, changes in rows.items() if not changes or with_values(config, changes) != config}
     check_all(config, rows)
-    dataset = stages.ensure_dataset(config)
+    dataset = stages.ensure_dataset(config, reporter=options.REPORTER)
     seeds: dict[str, list[dict[str, Column]]] = {}
     for name, changes in rows.items():
         for seed in range(_SEEDS.value):
             seeds.setdefault(name, []).append(columns_of(*trained(config, dataset, changes, seed=seed)))
         found = over_seeds(seeds[name])
-        app.say(f"{name}: " + ", ".join(f"{key} {found[key].value:.4f}" for key in (*METRICS, *SHARES)))
+        options.say(f"{name}: " + ", ".join(f"{key} {found[key].value:.4f}" for key in (*METRICS, *SHARES)))
     first = next(iter(rows))
     pooled = {name: over_seeds(each) for name, each in seeds.items()}
     results = report(pooled, seeds, first)
     counts = {key: int(column.denominator.sum()) for key, column in pooled[first].items()}
-    write_json(output, {"results": results, "counts": counts, "config": app.to_dict(config)})
-    app.say(f"\n{table(results, METRICS, first)}")
-    app.say(f"\n{counts['ndcg@20']} test users, protocol {config.eval.protocol}, {_SEEDS.value} seeds")
+    write_json(output, {"results": results, "counts": counts, "config": to_dict(config)})
+    options.say(f"\n{table(results, METRICS, first)}")
+    options.say(f"\n{counts['ndcg@20']} test users, protocol {config.eval.protocol}, {_SEEDS.value} seeds")
     of_weight = {name: results[name] for name in rows if name == first or WEIGHT in rows[name]}
     if len(of_weight) > 1:
-        app.say(f"\n{table(of_weight, SHARES, first)}")
-        app.say("\nof " + ", ".join(f"{counts[key]} {key}" for key in SHARES))
+        options.say(f"\n{table(of_weight, SHARES, first)}")
+        options.say("\nof " + ", ".join(f"{counts[key]} {key}" for key in SHARES))
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options.run(main)

@@ -13,37 +13,28 @@ the same output tunes nothing again.
 
 from pathlib import Path
 
+import options
 from absl import flags
 
-from launch import app, experiment, stages
-from music_map.evaluation.baselines import BASELINES, fit_baselines, settings_to_json
+from music_map.errors import about
+from music_map.evaluation.baselines import BASELINES, check_names, settings_to_json
 from music_map.evaluation.evaluate import confidence_interval, evaluate_scores
 from music_map.evaluation.metrics import PER_USER
-from music_map.evaluation.protocols import build_task
+from music_map.run.config import to_dict, with_values
+from music_map.run.evaluation import fitted_baselines, tuned_baselines
+from music_map.run.run import check, prepare
 from music_map.storage import read_json, write_json
 
-_CONFIG = app.define_config()
+_CONFIG = options.define_config()
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file of all results.", required=True)
 _BASELINES = flags.DEFINE_list("baselines", ["all"], "Baselines, or 'all'.")
 _FINAL = flags.DEFINE_bool("final", False, "Fit on train and validation for the test.")
 _METRICS = flags.DEFINE_list("metrics", ["recall@20", "ndcg@20", "recall@100", "ndcg@100"], "Columns of the table.")
 
 
-def task_of(config, dataset, split):
-    """Targets, masks and candidates of the protocol."""
-    return build_task(
-        config.eval.protocol,
-        split,
-        **{name: dataset.events(name) for name in ("train", "val", "test")},
-        num_users=dataset.num_users,
-        num_items=dataset.num_items,
-        min_played_pct=config.eval.min_played_pct,
-    )
-
-
 def measured(scores, task, config) -> dict:
     """All metrics, and an interval [low, high] for those of the table that are means over users."""
-    evaluation = evaluate_scores(scores, task, ks=tuple(config.eval.ks), progress=app.bar)
+    evaluation = evaluate_scores(scores, task, ks=tuple(config.eval.ks), progress=options.bar)
     keys = [key for key in _METRICS.value if key.partition("@")[0] in PER_USER]
     intervals = {key: confidence_interval(key, task, evaluation.topk, seed=config.train.seed) for key in keys}
     return {"metrics": evaluation.metrics, "intervals": intervals}
@@ -63,46 +54,38 @@ def table(results: dict[str, dict]) -> str:
 
 
 def main() -> int:
-    config, output = _CONFIG.value, app.path_of(_OUTPUT.value, "output")
+    config, output = options.read_config(_CONFIG), options.path_of(_OUTPUT.value, "output")
     names = BASELINES if _BASELINES.value == ["all"] else tuple(_BASELINES.value)
-    experiment.check_baselines(names, "--baselines")
-    experiment.check(config)
+    with about("--baselines"):
+        check_names(names)
+    check(config)
 
-    dataset = stages.ensure_dataset(config)
+    run, protocol = prepare(config, reporter=options.REPORTER), config.eval.protocol
     chosen = Path(f"{output}.tuned.json")
-    validation = task_of(config, dataset, "val")
-    settings = experiment.tuned_baselines(config, dataset, validation, chosen, names=names)
+    settings = tuned_baselines(run, run.task(protocol, "val"), chosen, names=names)
 
     if _FINAL.value:
-        config.data.train_on_val = True
-        dataset = stages.ensure_dataset(config)
-    task = task_of(config, dataset, "test")
+        config = with_values(config, {"data.train_on_val": True})
+        run = prepare(config, reporter=options.REPORTER)
+    task = run.task(protocol, "test")
     results = {}
-    for name in names:
-        ((_, scores),) = fit_baselines(
-            [name],
-            dataset.events("train"),
-            task.protocol,
-            **experiment.baseline_inputs(config, dataset),
-            settings=settings,
-            progress=app.bar,
-        )
+    for name, scores in fitted_baselines(run, task, names, settings):
         results[name] = measured(scores, task, config)
         row = ", ".join(f"{metric} {results[name]['metrics'][metric]:.4f}" for metric in _METRICS.value)
-        app.say(f"{name}: test {row}")
-    about = {"protocol": task.protocol.name, "num_users": len(task.users), "num_targets": task.num_targets}
+        options.say(f"{name}: test {row}")
+    counts = {"protocol": task.protocol.name, "num_users": len(task.users), "num_targets": task.num_targets}
     trials = read_json(chosen)["trials"] if chosen.exists() else {}
     write_json(
         output,
-        about
+        counts
         | {"results": results, "settings": settings_to_json(settings), "trials": trials}
-        | {"config": app.to_dict(config)},
+        | {"config": to_dict(config)},
     )
-    app.say(
+    options.say(
         f"\n{table(results)}\n\n{len(task.users)} users, protocol {task.protocol.name}, {task.catalogue} candidates"
     )
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options.run(main)

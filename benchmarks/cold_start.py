@@ -12,15 +12,17 @@ others with those of the paired difference (first row - row).
 
 import dataclasses
 
+import options
 from absl import flags
-from launch.search_space import with_values
 from variants import check_all, metric_columns, over_seeds, report, table, trained
 
-from launch import app, experiment, stages
-from music_map.evaluation.baselines import COLD_START, fit_baselines, settings_to_json
+from music_map.evaluation.baselines import COLD_START, settings_to_json
+from music_map.run.config import to_dict, with_values
+from music_map.run.evaluation import fitted_baselines, tuned_baselines
+from music_map.run.run import prepare
 from music_map.storage import write_json
 
-_CONFIG = app.define_config()
+_CONFIG = options.define_config()
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file of all results.", required=True)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Trainings of each model.", 1)
 _SPLIT = flags.DEFINE_enum("split", "test", ["val", "test"], "Half of the users; settings are chosen on val.")
@@ -36,42 +38,36 @@ MODELS = {
 
 
 def main() -> int:
-    config, output = _CONFIG.value, app.path_of(_OUTPUT.value, "output")
+    config, output = options.read_config(_CONFIG), options.path_of(_OUTPUT.value, "output")
     if config.data.cold_item_fraction == 0:
         config = with_values(config, {"data.cold_item_fraction": 0.1})
     check_all(config, MODELS)
-    dataset = stages.ensure_dataset(config)
-    tasks = {
-        split: experiment.task_on(dataset, PROTOCOL, split, min_played_pct=config.eval.min_played_pct)
-        for split in ("val", "test")
-    }
+    prepared = prepare(config, reporter=options.REPORTER)
+    tasks = {split: prepared.task(PROTOCOL, split) for split in ("val", "test")}
     task = tasks[_SPLIT.value]
     seeds: dict[str, list] = {}
     for name, changes in MODELS.items():
         for seed in range(_SEEDS.value):
-            run, params = trained(config, dataset, changes, seed=seed)
+            run, params = trained(config, prepared.dataset, changes, seed=seed)
             forms = {name: run}
             if name == "model":
                 # The same training, ranked by the songs' content alone.
                 forms["model without neighbours in sound"] = dataclasses.replace(run, nearest=None)
             for form, run in forms.items():
-                scores = experiment.model_scores(run, params)
+                scores = run.encoder_scores(params)
                 seeds.setdefault(form, []).append(metric_columns(scores, task, METRICS))
-        app.say(f"{name}: " + ", ".join(f"{k} {c.value:.4f}" for k, c in over_seeds(seeds[name]).items()))
+        options.say(f"{name}: " + ", ".join(f"{k} {c.value:.4f}" for k, c in over_seeds(seeds[name]).items()))
     rows = {name: over_seeds(each) for name, each in seeds.items()}
     kept = output.with_name(f"{output.name}.tuned.json")
-    settings = experiment.tuned_baselines(config, dataset, tasks["val"], kept, names=COLD_START)
-    inputs = experiment.baseline_inputs(config, dataset)
-    for name, scores in fit_baselines(
-        COLD_START, dataset.events("train"), task.protocol, **inputs, settings=settings, progress=app.bar
-    ):
+    settings = tuned_baselines(prepared, tasks["val"], kept, names=COLD_START)
+    for name, scores in fitted_baselines(prepared, task, COLD_START, settings):
         rows[name] = metric_columns(scores, task, METRICS)
     results = report(rows, seeds, "model")
     about = {"num_users": len(task.users), "num_targets": task.num_targets, "num_candidates": task.catalogue}
     settings = settings_to_json({name: settings[name] for name in settings if name in COLD_START})
-    write_json(output, about | {"results": results, "settings": settings, "config": app.to_dict(config)})
-    app.say(f"\n{table(results, METRICS, 'model')}")
-    app.say(
+    write_json(output, about | {"results": results, "settings": settings, "config": to_dict(config)})
+    options.say(f"\n{table(results, METRICS, 'model')}")
+    options.say(
         f"\n{about['num_users']} users, {about['num_targets']} targets, {about['num_candidates']} held-out songs, "
         f"protocol {PROTOCOL}, split {_SPLIT.value}, {_SEEDS.value} seeds"
     )
@@ -79,4 +75,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options.run(main)

@@ -8,10 +8,10 @@ model is fitted on train and validation.
 """
 
 import numpy as np
+import options
 import pyarrow.parquet as pq
 from absl import flags
 
-from launch import app
 from music_map.evaluation.baselines import check_names, fit_baselines, settings_to_json, tune_baselines, tuning
 from music_map.evaluation.evaluate import confidence_interval, evaluate_scores
 from music_map.evaluation.protocols import Protocol, build_task
@@ -57,34 +57,36 @@ def split(path) -> tuple[list[Events], dict[str, int]]:
 def main() -> int:
     names = tuple(_BASELINES.value)
     check_names(names)
-    (train, val, test), sizes = split(app.path_of(_RAW_DIR.value, "raw_dir") / "flat" / _SIZE.value / "listens.parquet")
+    (train, val, test), sizes = split(
+        options.path_of(_RAW_DIR.value, "raw_dir") / "flat" / _SIZE.value / "listens.parquet"
+    )
     inputs = sizes | {"train_end": int(train.timestamp.max()), "seed": _SEED.value}
     validation = build_task(PROTOCOL, "val", train=train, val=val, test=test, **sizes)
     settings = {}
     for name, tuned in tune_baselines(
-        names, train, validation, **inputs, metric="ndcg@10", grids=GRIDS, progress=app.bar
+        names, train, validation, **inputs, metric="ndcg@10", grids=GRIDS, progress=options.bar
     ):
         settings[name] = tuned.settings
-        app.say(f"{name}: validation ndcg@10 {tuned.value:.4f} with {tuned.settings}")
+        options.say(f"{name}: validation ndcg@10 {tuned.value:.4f} with {tuned.settings}")
     both = events(*(np.concatenate([a, b]) for a, b in zip(train[:3], val[:3], strict=True)))
     order = np.lexsort((both.timestamp, both.user))
     both = Events(*(column[order] for column in both))
     task = build_task(PROTOCOL, "test", train=both, val=val, test=test, **sizes)
     results = {}
-    for name, scores in fit_baselines(names, both, PROTOCOL, **inputs, settings=settings, progress=app.bar):
+    for name, scores in fit_baselines(names, both, PROTOCOL, **inputs, settings=settings, progress=options.bar):
         found = evaluate_scores(scores, task, ks=(10, 20))
         intervals = {key: confidence_interval(key, task, found.topk, seed=0) for key in METRICS}
         results[name] = {"metrics": found.metrics, "intervals": intervals}
         cells = (
             f"{key} {found.metrics[key]:.4f} [{intervals[key][0]:.4f}, {intervals[key][1]:.4f}]" for key in METRICS
         )
-        app.say(f"{name}: test {', '.join(cells)}")
+        options.say(f"{name}: test {', '.join(cells)}")
     about = {"num_users": len(task.users), "num_items": sizes["num_items"]}
     write_json(
-        app.path_of(_OUTPUT.value, "output"), about | {"results": results, "settings": settings_to_json(settings)}
+        options.path_of(_OUTPUT.value, "output"), about | {"results": results, "settings": settings_to_json(settings)}
     )
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options.run(main)

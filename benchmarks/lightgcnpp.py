@@ -5,24 +5,26 @@
     python benchmarks/lightgcnpp.py --config=configs/lightgcnpp.py:default --config.data.path=DIR --final \
       --folder=checkpoints/gowalla-seeds --output=gowalla-final.json
 
-Trains once a seed with launch/train.py and prints a Markdown table: mean and standard deviation over seeds, a row a
+Trains once a seed and prints a Markdown table: mean and standard deviation over seeds, a row a
 seed below. "seconds to it" are those of training and of its validations up to the chosen epoch, compilation left out.
 With --final each seed is trained again on train and validation, as the literature on Gowalla does, for as many epochs
 as validation chose. FOLDER keeps the runs: the same command goes on.
 """
 
 import json
-import subprocess
-import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import options
 from absl import flags
+from variants import trained_in
 
-from launch import app
+from music_map.run.config import Config, with_values
 from music_map.storage import read_json, write_json
 
-_CONFIG = app.define_config()
+_CONFIG = options.define_config()
 _FOLDER = flags.DEFINE_string("folder", None, "Folder of the runs.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file of all results.", required=True)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Runs.", 1)
@@ -31,11 +33,9 @@ _FINAL = flags.DEFINE_bool("final", False, "Train again on train and validation 
 METRICS = ("recall@20", "ndcg@20")
 
 
-def trained(workdir: Path, *more: str) -> dict:
-    """Runs launch/train.py with this command's own --config flags, and more; its results with times by epoch."""
-    given = [arg for arg in sys.argv[1:] if arg.startswith("--config")]
-    command = [sys.executable, "launch/train.py", *given, *more, f"--workdir={workdir}"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+def trained(workdir: Path, config: Config, changes: Mapping[str, Any]) -> dict:
+    """Trains with some fields changed; the results with times by epoch."""
+    trained_in(workdir, with_values(config, changes))
     results = read_json(workdir / "results.json")
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     # The last line of the step: a run that went on may have written one before.
@@ -70,25 +70,20 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> int:
-    folder = Path(_FOLDER.value).absolute()
+    config, folder = options.read_config(_CONFIG), Path(_FOLDER.value).absolute()
     rows = []
     for number in range(_SEEDS.value):
-        seed = f"--config.train.seed={_CONFIG.value.train.seed + number}"
-        row = trained(folder / f"seed-{number}", seed)
+        changes = {"train.seed": config.train.seed + number}
+        row = trained(folder / f"seed-{number}", config, changes)
         if _FINAL.value:
-            more = (
-                seed,
-                "--config.data.train_on_val=True",
-                f"--config.train.num_epochs={row['epoch']}",
-                "--config.train.min_steps=0",
-            )
-            row = trained(folder / f"final-{number}", *more)
+            changes |= {"data.train_on_val": True, "train.num_epochs": row["epoch"], "train.min_steps": 0}
+            row = trained(folder / f"final-{number}", config, changes)
         rows.append(row)
-        app.say(f"seed {number}: {row}")
+        options.say(f"seed {number}: {row}")
     write_json(Path(_OUTPUT.value), rows)
-    app.say(table(rows))
+    options.say(table(rows))
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options.run(main)

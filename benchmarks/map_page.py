@@ -16,11 +16,11 @@ import sys
 import time
 from pathlib import Path
 
+import options
 from absl import flags
 from playwright.sync_api import CDPSession, Page, sync_playwright
 from workdir import make_workdir
 
-from launch import app
 from music_map.errors import UserError
 from music_map.storage import write_json
 
@@ -126,16 +126,16 @@ def main() -> int:
     if not (workdir / "config.json").is_file():
         make_workdir(workdir, num_songs=_SONGS.value, num_users=2_000)
     results = export(workdir, path) | in_browser(path, chromium)
-    write_json(app.path_of(_OUTPUT.value, "output"), results)
+    write_json(options.path_of(_OUTPUT.value, "output"), results)
     for name, value in results.items():
         if isinstance(value, list):
-            app.say(f"{name:<52} {statistics.median(value):10.2f}")
+            options.say(f"{name:<52} {statistics.median(value):10.2f}")
         elif isinstance(value, dict):
-            app.say(f"{name:<52} " + "  ".join(f"{key} {figure:.2f}" for key, figure in value.items()))
+            options.say(f"{name:<52} " + "  ".join(f"{key} {figure:.2f}" for key, figure in value.items()))
         else:
-            app.say(f"{name:<52} {value:10.2f}")
+            options.say(f"{name:<52} {value:10.2f}")
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options.run(main)

@@ -16,9 +16,9 @@ import re
 
 import jax
 import numpy as np
+import options
 from absl import flags
 
-from launch import app
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.losses.settings import LossSettings
 from music_map.model.encoder import EncoderInputs
@@ -100,14 +100,14 @@ def compare(settings: StepSettings) -> None:
     settings = dataclasses.replace(settings, batch_size=509)
     losses, embeddings = trained("none", graph, settings, 1)
     scale = np.sqrt(np.mean(embeddings**2))
-    app.say(
+    options.say(
         f"{len(losses)} steps; loss {losses[0]:.4f} to {losses[-1]:.4f}; root mean square of embeddings {scale:.4f}"
     )
-    app.say("devices  largest relative difference of a loss  largest difference of an embedding")
+    options.say("devices  largest relative difference of a loss  largest difference of an embedding")
     for devices in (1, 2, 4, 8):
         other, rows = trained(_MODE.value, graph, settings, devices)
         loss, row = np.max(np.abs(other / losses - 1)), np.max(np.abs(rows - embeddings))
-        app.say(f"{devices:7d}  {loss:38.2e}  {row:34.2e}")
+        options.say(f"{devices:7d}  {loss:38.2e}  {row:34.2e}")
 
 
 def main() -> int:
@@ -122,7 +122,9 @@ def main() -> int:
         compare(settings)
         return 0
     graph = random_graph(20_000, 30_000, 1_000_000)
-    app.say("devices  arguments MB  temporary MB  edges of the fullest / mean  bytes received by a device in a step")
+    options.say(
+        "devices  arguments MB  temporary MB  edges of the fullest / mean  bytes received by a device in a step"
+    )
     for devices in (1, 2, 4, 8):
         runner = runner_on(_MODE.value, graph, settings, devices)
         compiled = runner.step.lower(*runner.arguments(runner.create_state(0), 1)).compile()
@@ -133,7 +135,7 @@ def main() -> int:
             counts = [int(side.degree(d).sum()) for d in range(devices)]
             balance = max(counts) / np.mean(counts)
         received = ", ".join(f"{kind} {size:,}" for kind, size in sorted(collective_bytes(compiled.as_text()).items()))
-        app.say(
+        options.say(
             f"{devices:7d}  {memory.argument_size_in_bytes / 1e6:12.1f}  {memory.temp_size_in_bytes / 1e6:12.1f}  "
             f"{balance:27.4f}  {received}"
         )
@@ -141,9 +143,9 @@ def main() -> int:
         return 0
     layer = (runner.partition.users.slots.num_slots + runner.partition.items.slots.num_slots) * 64 * 4
     batch = 4 * 4096 * 64 * 4
-    app.say(f"all-gathers by arithmetic, 2 x 3 layers x (U + I) d and 4 B d, of 4 bytes: {6 * layer + batch:,}")
+    options.say(f"all-gathers by arithmetic, 2 x 3 layers x (U + I) d and 4 B d, of 4 bytes: {6 * layer + batch:,}")
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options.run(main)

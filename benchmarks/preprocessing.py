@@ -22,9 +22,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import options
 from absl import flags
 
-from launch import app
 from music_map.errors import UserError
 from music_map.storage import write_json
 
@@ -171,10 +171,12 @@ def run(name: str, raw: Path, size: str) -> dict[str, float]:
 
 
 def main() -> int:
-    raw = app.path_of(_RAW.value, "raw_dir").absolute()
+    raw = options.path_of(_RAW.value, "raw_dir").absolute()
     folder = raw / "flat" / _SIZE.value
     if _CHILD.value:
-        app.say(f"{PEERS[_CHILD.value](folder)}, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+        options.say(
+            f"{PEERS[_CHILD.value](folder)}, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
+        )
         return 0
     import pyarrow.parquet as pq
 
@@ -186,18 +188,18 @@ def main() -> int:
         for name in found:
             found[name].append(run(name, raw, _SIZE.value))
             last = found[name][-1]
-            app.say(f"round {turn}: {name} {last['seconds']:.1f} s, {last['peak_mib']:.0f} MiB")
+            options.say(f"round {turn}: {name} {last['seconds']:.1f} s, {last['peak_mib']:.0f} MiB")
     median = {name: statistics.median(r["seconds"] for r in runs) for name, runs in found.items()}
     first = next(iter(median))
-    app.say(f"\n{rows / 1e6:.1f} million events, {os.cpu_count()} cores")
-    app.say(f"| | s | million events/s | times {first} | peak MiB |\n|---|---|---|---|---|")
+    options.say(f"\n{rows / 1e6:.1f} million events, {os.cpu_count()} cores")
+    options.say(f"| | s | million events/s | times {first} | peak MiB |\n|---|---|---|---|---|")
     for name, value in median.items():
         peak = max(r["peak_mib"] for r in found[name])
-        app.say(f"| {name} | {value:.1f} | {rows / value / 1e6:.2f} | {value / median[first]:.2f} | {peak:.0f} |")
+        options.say(f"| {name} | {value:.1f} | {rows / value / 1e6:.2f} | {value / median[first]:.2f} | {peak:.0f} |")
     if _OUTPUT.value:
         write_json(Path(_OUTPUT.value), {"rows": rows, "runs": found})
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options.run(main)

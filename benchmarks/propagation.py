@@ -28,12 +28,12 @@ import jax
 import jax.numpy as jnp
 import jraph
 import numpy as np
+import options
 import scipy.sparse
 import scipy.sparse.csgraph
 from absl import flags
 from generated import from_text, make_graph
 
-from launch import app
 from music_map.errors import UserError
 from music_map.graph.bipartite import BipartiteGraph, from_edges
 from music_map.model.propagation import BACKENDS, adjacency, choose_backend, spmm
@@ -118,7 +118,7 @@ def ours(graph: BipartiteGraph, dense: list[np.ndarray]) -> Steps:
             try:
                 choose_backend(backend)
             except UserError as e:
-                app.warn(str(e))
+                options.warn(str(e))
                 continue
             found[f"ours ({backend}, {storage})"] = functools.partial(
                 lambda *a: jax.block_until_ready(compiled(*a[:-1], backend=a[-1])),
@@ -205,7 +205,7 @@ def with_torch(graph: BipartiteGraph, dense: list[np.ndarray]) -> Steps:
     try:
         from torch_geometric.nn import LGConv
     except ImportError:
-        app.warn("PyG is not installed: pip install torch_geometric")
+        options.warn("PyG is not installed: pip install torch_geometric")
         return found
     user, item = (torch.from_numpy(a).long().to(device) for a in (graph.user, graph.item + np.int32(num_users)))
     edges = torch.stack([torch.cat([user, item]), torch.cat([item, user])])
@@ -239,7 +239,7 @@ def backends(graph: BipartiteGraph, dense: list[np.ndarray]) -> Steps:
     try:
         found |= with_torch(graph, dense)
     except ImportError:
-        app.warn("torch is not installed: pip install torch")
+        options.warn("torch is not installed: pip install torch")
     return found
 
 
@@ -265,7 +265,7 @@ def main() -> int:
         except RuntimeError as e:  # JAX's and torch's
             if not re.search("RESOURCE_EXHAUSTED|out of memory", str(e)):
                 raise
-            app.warn(f"{name}: left out, it does not fit: {str(e).splitlines()[0]}")
+            options.warn(f"{name}: left out, it does not fit: {str(e).splitlines()[0]}")
             del steps[name], seconds[name]
     for turn in range(_ROUNDS.value + 1):
         for name, step in steps.items():
@@ -283,14 +283,14 @@ def main() -> int:
     copy = copy_gb_per_second()
     first = next(iter(steps))
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    app.say(
+    options.say(
         f"{num_users} users, {num_items} songs, {edges} edges, {_DIMS.value} dimensions; {os.cpu_count()} cores, "
         f"{jax.devices()[0].device_kind}; a copy moves {copy:.1f} GB/s, floor {1e3 * floor / copy / 1e9:.2f} ms"
     )
-    app.say("| | ms | times ours | GB/s of gathers | share of the copy | error |\n|---|---|---|---|---|---|")
+    options.say("| | ms | times ours | GB/s of gathers | share of the copy | error |\n|---|---|---|---|---|---|")
     for name, value in median.items():
         rate = gathers[name] / value / 1e9
-        app.say(
+        options.say(
             f"| {name} | {1e3 * value:.2f} | {value / median[first]:.2f} | {rate:.1f} | {rate / copy:.2f} | "
             f"{errors[name]:.1e} |"
         )
@@ -301,4 +301,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options.run(main)

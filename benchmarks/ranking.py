@@ -18,9 +18,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import options
 from absl import flags
 
-from launch import app
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.ranking import embedding_scores, mask_indices, rank
 from music_map.storage import write_json
@@ -68,9 +68,9 @@ def variants(users: np.ndarray, songs: np.ndarray, heard: Pairs) -> dict[str, fl
         first, lists = jnp.asarray(users[:size]), mask_indices(heard, 0, size, out_of_range=size)
         masks = [jnp.asarray(column) for column in lists] if masked else []
         found[name] = size / seconds_of(lambda: ranked(first, songs, *masks, **options))
-        app.say(f"| {name}, blocks of {size} | {found[name]:.0f} |")
+        options.say(f"| {name}, blocks of {size} | {found[name]:.0f} |")
 
-    app.say("| on the device alone | users/s |\n|---|---|")
+    options.say("| on the device alone | users/s |\n|---|---|")
     time_it("product, largest score", block)
     time_it("product in the default precision, largest score", block, precision="default")
     time_it("the same, heard songs left out", block, masked=True)
@@ -109,7 +109,7 @@ def main() -> int:
 
         runs["torch matmul + topk, nothing left out"] = theirs
     except ImportError:
-        app.warn("torch is not installed: pip install torch")
+        options.warn("torch is not installed: pip install torch")
     of_variants = variants(users, songs, heard) if _VARIANTS.value else {}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(_ROUNDS.value + 1):
@@ -119,18 +119,18 @@ def main() -> int:
             if turn:
                 seconds[name].append(time.perf_counter() - start)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    app.say(
+    options.say(
         f"{num_users} users, {num_songs} songs, {_DIMS.value} dimensions, blocks of {block}, {os.cpu_count()} cores"
     )
-    app.say("| | users/s |\n|---|---|")
+    options.say("| | users/s |\n|---|---|")
     for name, value in median.items():
-        app.say(f"| {name} | {num_users / value:.0f} |")
+        options.say(f"| {name} | {num_users / value:.0f} |")
     values = list(median.values())
-    app.say(f"torch over ours, seconds: {values[-1] / values[0]:.2f}")
+    options.say(f"torch over ours, seconds: {values[-1] / values[0]:.2f}")
     if _OUTPUT.value:
         write_json(Path(_OUTPUT.value), {"seconds": seconds, "variants": of_variants})
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options.run(main)

@@ -10,22 +10,24 @@ baselines. The interval of a row is that of (model - row) in the configuration's
 settings: a second run goes on from there.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
+import options
 from absl import flags
+from variants import trained_in
 
-from launch import app, experiment, recency
-from music_map.evaluation.baselines import BASELINES, fit_baselines
+from music_map.errors import UserError
+from music_map.evaluation.baselines import BASELINES
 from music_map.evaluation.evaluate import confidence_interval, evaluate_scores
 from music_map.recency.history import FAMILIARITY
 from music_map.recency.moment import TREND
 from music_map.recency.scores import FEATURES, QUERIES, WALKS
+from music_map.run.config import with_values
+from music_map.run.evaluation import fitted_baselines, read_baseline_settings, tuned_baselines
+from music_map.run.recency import Past, ablations, scores_for
 from music_map.storage import write_json
-from music_map.training.loop import steps_per_epoch
 
-_CONFIG = app.define_config()
+_CONFIG = options.define_config()
 _FOLDER = flags.DEFINE_string("folder", None, "Folder of the runs.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file of all results.", required=True)
 _FINAL = flags.DEFINE_bool("final", False, "Train on train and validation for the test.")
@@ -40,15 +42,6 @@ PARTS = {
     "trends": TREND,
     "walks": WALKS,
 }
-
-
-def trained(workdir: Path, *more: str) -> experiment.Experiment:
-    """Trains with this command's own --config flags, and more, in a process of its own."""
-    given = [arg for arg in sys.argv[1:] if arg.startswith("--config")]
-    command = [sys.executable, "launch/train.py", *given, *more, f"--workdir={workdir}"]
-    subprocess.run(command, check=True)
-    opened = experiment.open_workdir(workdir)
-    return experiment.load(opened.config, trained_on=opened.dataset)
 
 
 def table(results: dict[str, dict], metric: str) -> str:
@@ -66,35 +59,26 @@ def table(results: dict[str, dict], metric: str) -> str:
 
 
 def main() -> int:
-    config, folder = _CONFIG.value, Path(_FOLDER.value).absolute()
+    config, folder = options.read_config(_CONFIG), Path(_FOLDER.value).absolute()
     names = BASELINES if _BASELINES.value == ["all"] else tuple(_BASELINES.value)
-    workdir = folder / "tuning"
-    run = trained(workdir)
+    run = trained_in(folder / "tuning", config, reporter=options.REPORTER)
     if _SETTINGS.value is not None:
-        settings = experiment.read_baseline_settings(Path(_SETTINGS.value))
+        settings = read_baseline_settings(Path(_SETTINGS.value))
     else:
-        validation = experiment.task_for(run, config.eval.protocol, "val")
         kept = folder / f"baselines-{config.eval.protocol}.json"
-        settings = experiment.tuned_baselines(run.config, run.dataset, validation, kept, names=names)
+        settings = tuned_baselines(run, run.task(config.eval.protocol, "val"), kept, names=names)
     if _FINAL.value:
-        step, _ = experiment.best_params(run, workdir)
-        epochs = max(1, round(step / steps_per_epoch(run.graph.num_edges, config.train.batch_size)))
-        workdir = folder / "final"
-        run = trained(workdir, "--config.data.train_on_val=True", f"--config.train.num_epochs={epochs}")
-    _, params = experiment.best_params(run, workdir)
-    task = experiment.task_for(run, config.eval.protocol, "test")
+        epochs = max(1, round(run.trained.step / run.steps_per_epoch))
+        final = with_values(config, {"data.train_on_val": True, "train.num_epochs": epochs})
+        run = trained_in(folder / "final", final, reporter=options.REPORTER)
+    past, task = Past(run), run.task(config.eval.protocol, "test")
     without = {f"without {name}": [f for f in FEATURES if f not in part] for name, part in PARTS.items()}
-    model = recency.scores_for(run, workdir, params, task)
-    scorers = [("model", model), ("the encoder alone", experiment.model_scores(run, params))]
-    scorers += recency.ablations(run, workdir, params, task, without)
-    baselines = fit_baselines(
-        names,
-        run.dataset.events("train"),
-        task.protocol,
-        **experiment.baseline_inputs(run.config, run.dataset),
-        settings=settings,
-        progress=app.bar,
-    )
+    model = scores_for(past, task)
+    if model is None:
+        raise UserError("this configuration has no recency head: config.recency.enabled is off, or train is too short")
+    scorers = [("model", model), ("the encoder alone", run.encoder_scores())]
+    scorers += ablations(past, task, without)
+    baselines = fitted_baselines(run, task, names, settings)
     metric, ks = config.eval.metric, tuple(config.eval.ks)
     results: dict[str, dict] = {}
     first = evaluate_scores(model, task, ks=ks).topk
@@ -106,10 +90,10 @@ def main() -> int:
         Path(_OUTPUT.value),
         {"protocol": config.eval.protocol, "num_users": len(task.users), "results": results},
     )
-    app.say(table(results, metric))
-    app.say(f"\n{len(task.users)} users, {task.num_targets} targets, protocol {config.eval.protocol}, split test")
+    options.say(table(results, metric))
+    options.say(f"\n{len(task.users)} users, {task.num_targets} targets, protocol {config.eval.protocol}, split test")
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options.run(main)

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import options
 import psutil
 from absl import flags
 from workdir import make_workdir
 
-from launch import app
 from music_map.retrieval.filters import Filters
 from music_map.retrieval.recommender import Recommender
 from music_map.storage import write_json
@@ -69,7 +69,7 @@ def in_process(workdir: Path) -> dict[str, dict[str, float]]:
             assert len(answer.recommendations) == 10
         steady = milliseconds[20:]
         found[name] = {f"p{p}_ms": float(np.percentile(steady, p)) for p in (50, 95, 99)}
-        app.say(f"{name:<42}" + "".join(f"{key} {value:8.2f}  " for key, value in found[name].items()))
+        options.say(f"{name:<42}" + "".join(f"{key} {value:8.2f}  " for key, value in found[name].items()))
     return found
 
 
@@ -174,7 +174,7 @@ def service(workdir: Path, seconds: float, clients: int) -> dict:
     finally:
         server.kill()
     memory = " ".join(f"{mib:.0f}" for mib in found["resident_mib"])
-    app.say(
+    options.say(
         f"{clients} clients, {seconds:.0f} s: {found['requests']} requests, {found['per_second']:.0f} a second, "
         f"p50 {found['p50_ms']:.1f} ms, p99 {found['p99_ms']:.1f} ms, {found['num_errors']} errors; a request takes "
         f"the service {found['service_core_ms']:.2f} ms of a core and the client {found['client_core_ms']:.2f}; "
@@ -189,9 +189,9 @@ def main() -> int:
         results = {"in_process": in_process(workdir)}
         if _SECONDS.value:
             results["service"] = service(workdir, _SECONDS.value, _CLIENTS.value)
-    write_json(app.path_of(_OUTPUT.value, "output"), results)
+    write_json(options.path_of(_OUTPUT.value, "output"), results)
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options.run(main)

@@ -19,10 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import options
 from absl import flags
 from generated import make_vectors
 
-from launch import app
 from music_map.retrieval.index import ExactIndex, Index, build_index, load_index, recall_of, save_index
 from music_map.storage import write_json
 
@@ -141,7 +141,7 @@ def main() -> int:
         before = _resident()
         search, _ = build(_CHILD.value, songs, tuning[:1], wanted, 0.0001 if _CHILD.value == "scann" else 0.0)
         search(queries[:BATCH], K)
-        app.say(f"{_resident() - before:.1f}")
+        options.say(f"{_resident() - before:.1f}")
         return 0
     reference = ExactIndex(songs)
     exact = [np.concatenate([reference.search(b, K)[0] for b in np.array_split(q, 16)]) for q in (tuning, queries)]
@@ -149,7 +149,7 @@ def main() -> int:
     for name in _NAMES.value:
         searches[name], facts = build(name, songs, tuning, exact[0], _TARGET.value)
         rows[name] = {"facts": facts, "memory_mib": memory_of(name) if _MEMORY.value else float("nan")}
-        app.say(f"{name}: {facts}")
+        options.say(f"{name}: {facts}")
     timings: dict[str, dict[str, list[float]]] = {name: {"single": [], "batch": []} for name in searches}
     for turn in range(_ROUNDS.value + 1):  # the first warms up
         for name, search in searches.items():
@@ -174,11 +174,11 @@ def main() -> int:
             "p99_ms": float(np.percentile(single, 99)),
             "batch_qps": float(np.median(timings[name]["batch"])),
         }
-    app.say(f"\n{_SONGS.value} songs x {_DIMS.value}, k {K}, {os.cpu_count()} cores")
-    app.say("| index | recall@100 | p50 ms | p99 ms | batch queries/s | build s | memory MiB |")
-    app.say("|---|---|---|---|---|---|---|")
+    options.say(f"\n{_SONGS.value} songs x {_DIMS.value}, k {K}, {os.cpu_count()} cores")
+    options.say("| index | recall@100 | p50 ms | p99 ms | batch queries/s | build s | memory MiB |")
+    options.say("|---|---|---|---|---|---|---|")
     for name, row in rows.items():
-        app.say(
+        options.say(
             f"| {name} | {row['recall@100']:.4f} | {row['p50_ms']:.2f} | {row['p99_ms']:.2f} | "
             f"{row['batch_qps']:.0f} | "
             f"{row['facts']['build_seconds']:.1f} | {row['memory_mib']:.0f} |"
@@ -186,16 +186,16 @@ def main() -> int:
     if {"exact", "scann"} <= rows.keys():
         one = rows["exact"]["p50_ms"] / rows["scann"]["p50_ms"]
         many = rows["scann"]["batch_qps"] / rows["exact"]["batch_qps"]
-        app.say(f"scann over exact: single {one:.1f}x, batch {many:.1f}x")
+        options.say(f"scann over exact: single {one:.1f}x, batch {many:.1f}x")
     for name in ("hnsw", "ivfpq", "usearch"):
         if {name, "scann"} <= rows.keys():
             one = rows[name]["p50_ms"] / rows["scann"]["p50_ms"]
             many = rows["scann"]["batch_qps"] / rows[name]["batch_qps"]
-            app.say(f"scann over {name}: single {one:.2f}x, batch {many:.2f}x")
+            options.say(f"scann over {name}: single {one:.2f}x, batch {many:.2f}x")
     if _OUTPUT.value:
         write_json(Path(_OUTPUT.value), json.loads(json.dumps(rows, default=float)))
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options.run(main)

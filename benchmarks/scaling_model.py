@@ -9,10 +9,10 @@ would send in place of all.
 """
 
 import numpy as np
+import options
 from absl import flags
+from parallel import random_graph
 
-from benchmarks.parallel import random_graph
-from launch import app
 from music_map.parallel.partition import GraphInMemory, partition
 
 _MEMORY = flags.DEFINE_float("memory_gb_per_s", 1000.0, "Memory bandwidth of a device, GB/s.", 0.001)
@@ -48,24 +48,24 @@ def traffic_bytes(edges: int, devices: int) -> float:
 
 def halo() -> None:
     graph = random_graph(20_000, 30_000, 1_000_000)
-    app.say(f"random graph, {graph.num_edges} edges: share of the songs (users) that a device's users (songs) name")
+    options.say(f"random graph, {graph.num_edges} edges: share of the songs (users) that a device's users (songs) name")
     for devices in DEVICES[1:]:
         cut = partition(GraphInMemory(graph), devices)
         songs = np.mean([len(np.unique(cut.to_users(d).start)) / graph.num_items for d in range(devices)])
         users = np.mean([len(np.unique(cut.to_items(d).start)) / graph.num_users for d in range(devices)])
-        app.say(f"{devices:7d}  {songs:6.3f}  {users:6.3f}")
+        options.say(f"{devices:7d}  {songs:6.3f}  {users:6.3f}")
 
 
 def main() -> int:
     halo()
-    app.say("\nsize   devices  arguments GB  gathered rows GB  received MB a step  least ms: memory + links")
+    options.say("\nsize   devices  arguments GB  gathered rows GB  received MB a step  least ms: memory + links")
     for size, (users, songs, edges, batch) in SIZES.items():
         nodes = users + songs
         for devices in DEVICES:
             received = received_bytes(nodes, batch) * (devices - 1) / devices
             memory = traffic_bytes(edges, devices) / _MEMORY.value / 1e6
             links = received / _LINK.value / 1e6
-            app.say(
+            options.say(
                 f"{size:5}  {devices:7d}  {arguments_bytes(nodes, edges, devices) / 1e9:12.2f}  "
                 f"{max(users, songs) * DIM * 4 / 1e9:16.2f}  {received / 1e6:18.1f}  {memory:9.1f} + {links:.1f}"
             )
@@ -73,4 +73,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options.run(main)

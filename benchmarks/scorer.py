@@ -17,9 +17,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import options
 from absl import flags
 
-from launch import app
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.ranking import rank
 from music_map.preprocess.dataset import LISTEN, Dataset, Events, ItemFeatures
@@ -77,13 +77,13 @@ class Stages(dict):
         self[name] = {
             "wall": time.perf_counter() - wall, "processor": time.process_time() - processor, "peak_gib": peak
         }  # fmt: skip
-        app.say("| {} | {wall:.2f} | {processor:.2f} | {peak_gib:.2f} |".format(name, **self[name]))
+        options.say("| {} | {wall:.2f} | {processor:.2f} | {peak_gib:.2f} |".format(name, **self[name]))
 
 
 def main() -> int:
     rng, stage = np.random.default_rng(0), Stages()
-    app.say(f"{jax.devices()[0].device_kind}, {_DIMS.value} dimensions\n")
-    app.say("| | wall s | processor s | peak GiB |\n|---|---|---|---|")
+    options.say(f"{jax.devices()[0].device_kind}, {_DIMS.value} dimensions\n")
+    options.say("| | wall s | processor s | peak GiB |\n|---|---|---|---|")
     if _PROCESSED.value is None:
         with stage("generate"):
             events, features = generated(rng)
@@ -130,9 +130,9 @@ def main() -> int:
         size = scorer.block_size
         rank(scorer, users[:size], num_items=num_items, k=K, masked=heard.select(users[:size]), block_size=size)
         with stage(f"{len(users)} users in blocks of {size}"):
-            rank(scorer, users, num_items=num_items, k=K, masked=heard.select(users), progress=app.bar)
+            rank(scorer, users, num_items=num_items, k=K, masked=heard.select(users), progress=options.bar)
     p50, p99 = np.percentile(np.array(seconds) * 1e3, [50, 99])
-    app.say(
+    options.say(
         f"\n{num_users:,} users, {num_items:,} songs, {len(events.user):,} events, "
         f"{len(heard.items):,} pairs; one user: p50 {p50:.1f} ms, p99 {p99:.1f} ms"
     )
@@ -142,4 +142,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options.run(main)

@@ -19,6 +19,7 @@ is more than the step); medians of --rounds turns of --steps runs in a row. --ke
 longest in a trace of the steps themselves, summed by name.
 """
 
+import dataclasses
 import functools
 import gzip
 import importlib.util
@@ -36,11 +37,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import options
 from absl import flags
 from generated import from_text, make_graph
 
-from configs import yambda
-from launch import app, experiment
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.losses.settings import LossSettings
 from music_map.model import encoder, fusion
@@ -48,6 +48,8 @@ from music_map.model.encoder import Embeddings, EncoderInputs
 from music_map.model.propagation import adjacency, choose_backend, prepare
 from music_map.model.settings import ModelSettings
 from music_map.preprocess.dataset import ItemFeatures
+from music_map.run.config import Config
+from music_map.run.run import step_settings
 from music_map.storage import write_json
 from music_map.training.loop import steps_per_epoch
 from music_map.training.optimizer import OptimizerSettings, make_optimizer
@@ -214,7 +216,7 @@ def lightgcnpp(graph: BipartiteGraph, backend: str) -> Ours:
 
 def whole_model(graph: BipartiteGraph, backend: str) -> Ours:
     """A step of configs/yambda.py."""
-    config, rng = yambda.get_config(), np.random.default_rng(0)
+    config, rng = Config(), np.random.default_rng(0)
     num_users, num_items = len(graph.user_offsets) - 1, len(graph.item_offsets) - 1
     dislikes = len(graph.user) // 100
     graph = graph._replace(
@@ -232,10 +234,8 @@ def whole_model(graph: BipartiteGraph, backend: str) -> Ours:
     )  # fmt: skip
     adjacent = adjacency(graph, degree=config.model.degree)
     inputs = EncoderInputs(adjacent, fusion.features(raw, np.asarray(adjacent.item_degree), audio=True, metadata=True))
-    settings = StepSettings(
-        ModelSettings(**{**config.model, "backend": backend}), LossSettings(**config.loss),
-        experiment.optimizer_settings(config, num_edges=len(graph.user)), config.train.batch_size,
-    )  # fmt: skip
+    model = dataclasses.replace(config.model, backend=backend)
+    settings = step_settings(config, model, num_edges=len(graph.user))
     data = sample_data(graph, users=config.train.user_sampling, items=config.train.item_sampling)
     return Ours(settings, prepare(inputs, backend), data)
 
@@ -328,7 +328,7 @@ def main() -> int:
     )  # fmt: skip
     chosen = [choose_backend(name) for name in _BACKENDS.value]
     if _RECIPE.value == "yambda":
-        make, batch = whole_model, yambda.get_config().train.batch_size
+        make, batch = whole_model, Config().train.batch_size
     else:
         make, batch = lightgcnpp, BATCH
         graph = graph._replace(weight=np.ones_like(graph.weight))  # the recipe knows no weights
@@ -336,15 +336,15 @@ def main() -> int:
     if _PROFILE.value:
         ours = make(graph, chosen[0])
         times = profile(ours, _STEPS.value, _ROUNDS.value)
-        app.say(f"{_RECIPE.value}, {chosen[0]}: {len(graph.user)} edges, batch {batch}; {device}")
-        app.say("| piece | ms |\n|---|---|")
+        options.say(f"{_RECIPE.value}, {chosen[0]}: {len(graph.user)} edges, batch {batch}; {device}")
+        options.say("| piece | ms |\n|---|---|")
         for name, value in times.items():
-            app.say(f"| {name} | {value:.3f} |")
+            options.say(f"| {name} | {value:.3f} |")
         listed = kernels(ours, _STEPS.value, _KERNELS.value) if _KERNELS.value else []
         if listed:
-            app.say("| kernel | ms a step | runs a step |\n|---|---|---|")
+            options.say("| kernel | ms a step | runs a step |\n|---|---|---|")
         for name, value, count in listed:
-            app.say(f"| {name[:100]} | {value:.3f} | {count:.1f} |")
+            options.say(f"| {name[:100]} | {value:.3f} | {count:.1f} |")
         if _OUTPUT.value:
             write_json(Path(_OUTPUT.value), {"pieces": times, "kernels": listed})
         return 0
@@ -353,7 +353,7 @@ def main() -> int:
         if importlib.util.find_spec("torch"):
             runs["torch"] = peer(graph, _STEPS.value)
         else:
-            app.warn("torch is not installed: pip install torch")
+            options.warn("torch is not installed: pip install torch")
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     losses: dict[str, float] = {}
     for turn in range(_ROUNDS.value + 1):
@@ -364,17 +364,17 @@ def main() -> int:
                 seconds[name].append(time.perf_counter() - start)
     epoch = steps_per_epoch(len(graph.user), batch) / _STEPS.value
     per_epoch = {name: statistics.median(values) * epoch for name, values in seconds.items()}
-    app.say(f"{_RECIPE.value}: {len(graph.user)} edges, batch {batch}, {DIMS} dimensions; {device}")
-    app.say("| | s per epoch | ms per step | steps per second | last mean loss |\n|---|---|---|---|---|")
+    options.say(f"{_RECIPE.value}: {len(graph.user)} edges, batch {batch}, {DIMS} dimensions; {device}")
+    options.say("| | s per epoch | ms per step | steps per second | last mean loss |\n|---|---|---|---|---|")
     for name, value in per_epoch.items():
         step = statistics.median(seconds[name]) / _STEPS.value
-        app.say(f"| {name} | {value:.2f} | {1e3 * step:.1f} | {1 / step:.1f} | {losses[name]:.4f} |")
+        options.say(f"| {name} | {value:.2f} | {1e3 * step:.1f} | {1 / step:.1f} | {losses[name]:.4f} |")
     if "torch" in per_epoch:
-        app.say(f"torch over ours: {per_epoch['torch'] / per_epoch[f'ours ({chosen[0]})']:.2f}")
+        options.say(f"torch over ours: {per_epoch['torch'] / per_epoch[f'ours ({chosen[0]})']:.2f}")
     if _OUTPUT.value:
         write_json(Path(_OUTPUT.value), {"seconds": seconds, "seconds_per_epoch": per_epoch, "losses": losses})
     return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    options.run(main)

@@ -10,11 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from launch.experiment import Experiment
-from launch.search_space import with_values
-from ml_collections import ConfigDict
 
-from launch import app, experiment, stages
 from music_map.evaluation.evaluate import evaluate_scores
 from music_map.evaluation.metrics import per_user_metric
 from music_map.evaluation.protocols import RankingTask
@@ -22,7 +18,12 @@ from music_map.evaluation.ranking import ScoreBlock
 from music_map.evaluation.uncertainty import interval, resample
 from music_map.model.encoder import Params
 from music_map.preprocess.dataset import Dataset
-from music_map.progress import silent
+from music_map.reporter import SILENT, Reporter
+from music_map.run import stages
+from music_map.run.config import Config, with_values
+from music_map.run.folder import claim
+from music_map.run.run import Run, assemble, check, prepare
+from music_map.run.training import train_encoder, train_run
 
 Changes = Mapping[str, Any]
 
@@ -41,25 +42,27 @@ class Column(NamedTuple):
         return float(self.numerator.sum() / self.denominator.sum())
 
 
-def check_all(config: ConfigDict, variants: Mapping[str, Changes]) -> None:
+def check_all(config: Config, variants: Mapping[str, Changes]) -> None:
     """Raises UserError for a variant that could not be trained, before the first is."""
     for changes in variants.values():
-        experiment.check_settings(with_values(config, changes))
+        check(with_values(config, changes))
 
 
-def trained(config: ConfigDict, dataset: Dataset, changes: Changes, *, seed: int) -> tuple[Experiment, Params]:
+def trained(config: Config, dataset: Dataset, changes: Changes, *, seed: int) -> tuple[Run, Params]:
     """Trains one variant; the encoder at its best validation epoch."""
     config = with_values(config, {**changes, "train.seed": seed})
-    run = experiment.assemble(config, dataset, stages.ensure_graph(config, dataset, quiet=True))
-    shown, app.bar = app.bar, silent
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            workdir = Path(folder)
-            experiment.train(run, workdir, experiment.loop_settings(config), should_stop=lambda: False)
-            _, params = experiment.best_params(run, workdir)
-            return run, jax.block_until_ready(params)
-    finally:
-        app.bar = shown
+    with tempfile.TemporaryDirectory() as folder:
+        run = assemble(config, dataset, stages.ensure_graph(config, dataset), workdir=Path(folder))
+        train_encoder(run)
+        return run, jax.block_until_ready(run.trained.params)
+
+
+def trained_in(workdir: Path, config: Config, *, reporter: Reporter = SILENT) -> Run:
+    """Trains a run to its results in a folder, or goes on there."""
+    run = prepare(config, workdir, reporter=reporter)
+    claim(config, run.dataset.fingerprint, workdir)
+    train_run(run)
+    return run
 
 
 def metric_columns(scores: ScoreBlock, task: RankingTask, keys: Sequence[str]) -> dict[str, Column]:

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 from generated import make_vectors
 
-from configs import yambda
-from launch import experiment
 from music_map.playlist.heads import untrained
 from music_map.preprocess.dataset import ItemFeatures
 from music_map.retrieval.export import FOLDER, Histories, make_export, save_export
 from music_map.retrieval.index import FOLDER as INDEX
 from music_map.retrieval.index import build_index, sample_queries, save_index
 from music_map.retrieval.recommender import in_space, index_fingerprint
+from music_map.run.config import Config, described
+from music_map.run.folder import config_file
 from music_map.storage import write_json
 
 
@@ -51,8 +51,8 @@ def make_workdir(folder: Path, *, num_songs: int, num_users: int) -> Path:
         np.arange(num_users + 1) * 500, heard.ravel(), np.arange(num_users + 1) * 10, disliked.ravel()
     )
     save_export(export, folder / FOLDER, fingerprint="generated", step=0, histories=histories)
-    config = yambda.get_config()
-    write_json(folder / "config.json", {"config": experiment.describe(config), "dataset": "generated"})
+    config = Config()
+    write_json(config_file(folder), {"config": described(config), "dataset": "generated"})
     heads = untrained(config.retrieval.attention_temperature)
     placed, users = in_space(export, heads)
     index = build_index(placed, backend="scann", queries=sample_queries(users, placed))
