@@ -37,7 +37,7 @@ from absl import logging as absl_logging
 
 from music_map.cli import compilation_cache, config_file, terminal, usage
 from music_map.cli.terminal import USER_ERROR as USER_ERROR
-from music_map.errors import UserError, about
+from music_map.errors import UserError, about, disk_error
 from music_map.reporter import Reporter
 from music_map.text import printable, printable_lines
 
@@ -210,10 +210,14 @@ def run(main: Callable[..., int | None], *, arguments: Sequence[str] = ()) -> No
         _use_compilation_cache()
         try:
             status = main(*argv[1:])
-        except UserError as e:
+        except (UserError, OSError) as e:
+            # What no place closer to the file has told: a full disk, refused access.
+            told = disk_error(e, "a file of this command") if isinstance(e, OSError) else e
+            if told is None:
+                raise
             if _VERBOSE.value:
                 traceback.print_exc()
-            terminal.fail(str(e), getattr(e, "__notes__", ()))
+            terminal.fail(str(told), getattr(told, "__notes__", ()))
         sys.exit(status or 0)
 
     _raise_interrupts()

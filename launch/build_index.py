@@ -23,8 +23,8 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be indexed, 
 
 def main() -> int:
     from music_map import Recommender
-    from music_map.retrieval.index import FOLDER, build_index, load_index, sample_queries, save_index
-    from music_map.run.folder import read_record
+    from music_map.retrieval.index import FOLDER, build_index, load_index, sample_queries, write_index
+    from music_map.run.folder import files_of, read_record
     from music_map.run.run import ranking_devices
     from music_map.text import folder_size
 
@@ -45,7 +45,8 @@ def main() -> int:
     )
     seconds = time.perf_counter() - start
     folder, identity = workdir / FOLDER, recommender.identity
-    save_index(index, songs, recommender.export.item_ids, folder, fingerprint=identity)
+    with files_of(workdir).new_folder(FOLDER) as temporary:
+        write_index(index, songs, recommender.export.item_ids, temporary, fingerprint=identity)
     start = time.perf_counter()
     load_index(folder, fingerprint=identity)
     loaded = time.perf_counter() - start

@@ -41,19 +41,15 @@ _ADOPTED = ("*.json", "recency/*.json", f"embeddings/{MANIFEST}", f"index/{MANIF
 _told: set[Path] = set()  # runs of earlier versions that were warned of
 
 
-def _silent(text: str) -> None:
-    del text
-
-
 class RunFiles:
     """The files of one run's folder.
 
     Args:
       folder: of the run.
-      warn: called with one line where the run has no manifest.
+      warn: called with one line, once a run, where it has no manifest.
     """
 
-    def __init__(self, folder: Path, *, warn: Callable[[str], None] = _silent):
+    def __init__(self, folder: Path, *, warn: Callable[[str], object] | None = None):
         self.folder = folder
         self._warn = warn
 
@@ -131,7 +127,7 @@ class RunFiles:
             if path.exists():
                 raise DamagedFileError(f"{path}: is not a file of this run ({MANIFEST} does not list it); {remedy}")
             raise DamagedFileError(f"{path}: no such file; {remedy}")
-        if entry is None and self.folder not in _told and path.exists():
+        if entry is None and self._warn and self.folder not in _told and path.exists():
             _told.add(self.folder)
             self._warn(
                 f"{self.folder}: has no {MANIFEST}, as runs of earlier versions; its JSON files are not verified"

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from music_map.errors import UserError, disk_errors
+from music_map.lock import writing_file
 from music_map.progress import Progress, silent
 from music_map.retrieval.filters import Filters
 from music_map.retrieval.recommender import Query, Recommender
@@ -42,7 +43,7 @@ def write_every_user(
       a line for the user.
 
     Raises:
-      UserError: OUTPUT.parts/ belongs to another model, k or filters.
+      UserError: OUTPUT.parts/ belongs to another model, k or filters, or another process writes it.
     """
     parts = output.with_name(output.name + ".parts")
     export, ids = recommender.export, recommender.ids
@@ -64,7 +65,7 @@ def write_every_user(
             ("score", pa.float32()),
         ]
     )
-    with disk_errors(output):
+    with disk_errors(output), writing_file(output):
         parts.mkdir(parents=True, exist_ok=True)
         if (parts / "identity.json").exists() and read_json(parts / "identity.json") != identity:
             raise UserError(f"{parts}: was begun with another model, k or filters; delete it to start anew")

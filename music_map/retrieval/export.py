@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -164,7 +164,13 @@ def id_tables(export: Export) -> IdTables:
     return IdTables(*(Ids(getattr(export, f"{kind}_ids")) for kind in _KINDS))
 
 
-def save_export(
+def save_export(export: Export, folder: Path, **rest: Any) -> None:
+    """`write_export` into a folder that appears whole or not at all."""
+    with new_folder(folder) as temporary:
+        write_export(export, temporary, **rest)
+
+
+def write_export(
     export: Export,
     folder: Path,
     *,
@@ -174,26 +180,25 @@ def save_export(
     ids: IdTables | None = None,
     head: Head | None = None,
 ) -> None:
-    """Writes the folder, whole or not at all.
+    """Writes an export.
 
     Args:
       export, histories: the arrays.
-      folder: where to.
+      folder: where to; it is there already.
       fingerprint: names the checkpoint and data that it comes from.
       step: of the checkpoint.
       ids: the logs' own ids; None where those are the numbers.
       head: the recency head as of the present; None where the run has none.
     """
     tables = id_tables(export) if ids is None else ids
-    with new_folder(folder) as temporary:
-        writer = ArrayWriter(temporary)
-        for kind, table in zip(_KINDS, tables, strict=True):
-            table.write(writer, kind)
-        for name, array in (*export._asdict().items(), *histories._asdict().items()):
-            if name.removesuffix("_ids") not in _KINDS:
-                writer.write(name, array)
-        recency = {} if head is None else head.save(writer)
-        writer.finish(fingerprint=fingerprint, meta={"step": step, "version": FORMAT_VERSION, **recency})
+    writer = ArrayWriter(folder)
+    for kind, table in zip(_KINDS, tables, strict=True):
+        table.write(writer, kind)
+    for name, array in (*export._asdict().items(), *histories._asdict().items()):
+        if name.removesuffix("_ids") not in _KINDS:
+            writer.write(name, array)
+    recency = {} if head is None else head.save(writer)
+    writer.finish(fingerprint=fingerprint, meta={"step": step, "version": FORMAT_VERSION, **recency})
 
 
 def load_export(folder: Path) -> tuple[Export, str]:

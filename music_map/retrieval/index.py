@@ -347,26 +347,31 @@ def _tune(index: ScannIndex, exact: ExactIndex, vectors: np.ndarray, queries: np
 
 
 def save_index(index: Index, vectors: np.ndarray, item_ids: np.ndarray, folder: Path, *, fingerprint: str) -> None:
-    """Writes the folder, whole or not at all: vectors, ids, checksums, and what ScaNN saves.
+    """`write_index` into a folder that appears whole or not at all."""
+    with new_folder(folder) as temporary:
+        write_index(index, vectors, item_ids, temporary, fingerprint=fingerprint)
+
+
+def write_index(index: Index, vectors: np.ndarray, item_ids: np.ndarray, folder: Path, *, fingerprint: str) -> None:
+    """Writes an index: vectors, ids, checksums, and what ScaNN saves.
 
     Args:
       index: over `vectors`.
       vectors: float32 [I, d].
       item_ids: uint32 [I].
-      folder: of the index.
+      folder: of the index; it is there already.
       fingerprint: of the embeddings it was built from.
     """
-    with new_folder(folder) as temporary:
-        writer = ArrayWriter(temporary)
-        writer.write("item_ids", item_ids)
-        files = {}
-        if isinstance(index, ScannIndex):
-            (temporary / "scann").mkdir()
-            index._searcher.serialize(str(temporary / "scann"), relative_path=True)
-            files = {p.name: file_sha256(p) for p in sorted((temporary / "scann").iterdir())}
-        else:
-            writer.write("vectors", np.asarray(vectors, np.float32))
-        writer.finish(fingerprint=fingerprint, meta={"version": FORMAT_VERSION, "facts": index.facts, "scann": files})
+    writer = ArrayWriter(folder)
+    writer.write("item_ids", item_ids)
+    files = {}
+    if isinstance(index, ScannIndex):
+        (folder / "scann").mkdir()
+        index._searcher.serialize(str(folder / "scann"), relative_path=True)
+        files = {p.name: file_sha256(p) for p in sorted((folder / "scann").iterdir())}
+    else:
+        writer.write("vectors", np.asarray(vectors, np.float32))
+    writer.finish(fingerprint=fingerprint, meta={"version": FORMAT_VERSION, "facts": index.facts, "scann": files})
 
 
 def load_index(folder: Path, *, fingerprint: str) -> tuple[Index, np.ndarray, np.ndarray]:

@@ -31,8 +31,9 @@ from music_map.retrieval.index import FOLDER, Index, build_index, choose_backend
 from music_map.retrieval.present import PresentScorer
 from music_map.retrieval.search import search_filtered
 from music_map.retrieval.settings import RetrievalSettings
+from music_map.runfiles import RunFiles
 from music_map.settings import from_stored
-from music_map.storage import fingerprint, read_json
+from music_map.storage import fingerprint
 
 # Most songs of a playlist, and most disliked songs that push a query: the programs compiled are of these widths.
 MAX_SONGS = 1024
@@ -182,13 +183,18 @@ class Recommender:
                 f"{folder}: no export of this version there; launch/recommend.py makes it from the best checkpoint, "
                 "after launch/train.py"
             )
+        files = RunFiles(workdir)
+        files.arrays(exports.FOLDER)  # of this run, and no other's
         export, identity = exports.load_export(folder)
         settings = retrieval_settings(workdir)
         heads = load_heads(workdir) or untrained(settings.attention_temperature)
         index_identity = index_fingerprint(identity, heads)
         found: Index | str = choose_backend(index or settings.index, len(export.item_ids))
         if index is None and (workdir / FOLDER).is_dir():
-            saved, _, _ = load_index(workdir / FOLDER, fingerprint=index_identity)
+            files.arrays(FOLDER, remedy="build it again with launch/build_index.py")
+            saved, vectors, ids = load_index(workdir / FOLDER, fingerprint=index_identity)
+            if vectors.shape[0] != len(export.item_ids) or not np.array_equal(ids, export.item_ids):
+                raise DamagedFileError(f"{workdir / FOLDER}: of other songs; build it again with launch/build_index.py")
             # What was saved on purpose is used, whatever "auto" would build.
             if settings.index in ("auto", saved.backend):
                 found = saved
@@ -470,17 +476,18 @@ def index_fingerprint(embeddings: str, heads: Heads) -> str:
 
 def load_heads(workdir: Path) -> Heads | None:
     """The playlist attention that launch/train.py fitted; None where there is none."""
-    path = workdir / exports.HEADS_FILE
-    if not path.exists():
+    files, remedy = RunFiles(workdir), "give the launch/train.py command again"
+    if not files.has(exports.HEADS_FILE):
         return None
-    stored = read_json(path)
-    if not isinstance(stored, dict):
-        raise DamagedFileError(f"{path}: holds no playlist query; delete it and run launch/train.py again")
-    return from_json(stored.get("heads", {}), source=str(path))
+    stored = files.read_json(exports.HEADS_FILE, {"heads": dict}, remedy=remedy)
+    return from_json(stored["heads"], source=str(workdir / exports.HEADS_FILE))
 
 
 def retrieval_settings(workdir: Path) -> RetrievalSettings:
     """config.retrieval of a run. Raises DamagedFileError where config.json has none."""
-    path = workdir / "config.json"
-    stored = read_json(path, {"config": {"retrieval": dict}}, remedy="put the file back, or train again")["config"]
-    return from_stored(RetrievalSettings, stored["retrieval"])[0]
+    remedy = "put the file back, or train again in a new folder"
+    stored = RunFiles(workdir).read_json("config.json", {"config": {"retrieval": dict}}, remedy=remedy)
+    try:
+        return from_stored(RetrievalSettings, stored["config"]["retrieval"])[0]
+    except UserError as e:
+        raise DamagedFileError(f"{workdir / 'config.json'}: {e}; {remedy}") from e

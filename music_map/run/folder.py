@@ -19,7 +19,7 @@ from music_map.run.config import (
     free_fields,
     from_stored,
 )
-from music_map.storage import read_json, write_json
+from music_map.runfiles import RunFiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +40,11 @@ def config_file(workdir: Path) -> Path:
     return workdir / "config.json"
 
 
+def files_of(workdir: Path, reporter: Reporter = SILENT) -> RunFiles:
+    """The files of a run; that they are not verified is told of runs of earlier versions."""
+    return RunFiles(workdir, warn=None if reporter is SILENT else reporter.warn)
+
+
 def read_record(workdir: Path, *, reporter: Reporter = SILENT) -> Record:
     """What a run's folder remembers, whatever version of this project made it.
 
@@ -47,12 +52,12 @@ def read_record(workdir: Path, *, reporter: Reporter = SILENT) -> Record:
       UserError: there is no run.
       DamagedFileError: config.json is no configuration.
     """
-    path = config_file(workdir)
-    if not path.exists():
+    path, files = config_file(workdir), files_of(workdir, reporter)
+    if not files.has(path.name):
         command = f"launch/train.py --config=... --workdir={workdir}"
         raise UserError(f"{workdir}: no config.json there; train first: {command}")
     remedy = "put the file back, or train again in a new folder"
-    stored = read_json(path, {"config": dict, "dataset": str}, remedy=remedy)
+    stored = files.read_json(path.name, {"config": dict, "dataset": str}, remedy=remedy)
     try:
         config, unknown = from_stored(stored["config"])
     except UserError as e:
@@ -60,6 +65,11 @@ def read_record(workdir: Path, *, reporter: Reporter = SILENT) -> Record:
     if unknown:
         reporter.warn(f"{path}: this version does not know config.{', config.'.join(unknown)}; not used")
     return Record(config, stored["dataset"])
+
+
+def read_results(workdir: Path) -> dict[str, Any]:
+    """results.json of a run. Raises DamagedFileError."""
+    return files_of(workdir).read_json("results.json", {"step": int}, remedy="give the launch/train.py command again")
 
 
 def claim(config: Config, dataset: str, workdir: Path) -> None:
@@ -71,14 +81,15 @@ def claim(config: Config, dataset: str, workdir: Path) -> None:
 
     def write() -> None:
         check_folder(config, dataset, workdir)
-        write_json(config_file(workdir), {"config": described(config), "dataset": dataset})
+        files = files_of(workdir)
+        files.write_json({config_file(workdir).name: {"config": described(config), "dataset": dataset}})
 
     processes.once(write)
 
 
 def check_folder(config: Config, dataset: str, workdir: Path) -> None:
     """Raises UserError where a used folder is another configuration's, or other data's; `dataset` is a fingerprint."""
-    if not config_file(workdir).exists():
+    if not files_of(workdir).has(config_file(workdir).name):
         return
     before = read_record(workdir)
     remedy = "choose another --workdir, or delete this one to start anew"

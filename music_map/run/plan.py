@@ -15,7 +15,8 @@ from music_map.preprocess.build import find_dataset, remembered_plan
 from music_map.preprocess.dataset import Dataset
 from music_map.reporter import Reporter
 from music_map.run.config import Config
-from music_map.storage import MANIFEST, ArrayFolder, read_json
+from music_map.run.folder import read_results
+from music_map.storage import MANIFEST, ArrayFolder
 from music_map.text import folder_size, size_text
 from music_map.training.loop import epochs_of
 
@@ -117,8 +118,8 @@ def say_training(
         what += f"a checkpoint with its optimizer about {size_text(3 * rows)}"
     steps = checkpoint_steps(workdir)
     if (workdir / "results.json").exists():
-        result = read_json(workdir / "results.json")
-        reporter.say(f"train: done in {workdir} (best step {result['step']}); to do: the table of results once more")
+        step = read_results(workdir)["step"]
+        reporter.say(f"train: done in {workdir} (best step {step}); to do: the table of results once more")
         return
     if steps:
         of_all = f" of {last:,}" if last else ""
@@ -156,6 +157,6 @@ def say_evaluation(
             raise UserError(f"{workdir}: no checkpoint there yet; run launch/train.py to train")
         step = steps[-1]
         if (workdir / "results.json").exists():
-            step = read_json(workdir / "results.json")["step"]
+            step = read_results(workdir)["step"]
         reporter.say(f"evaluate: {workdir}, step {step:,}: protocol {protocol}, {split} split")
     reporter.say(f"baselines: {', '.join(baselines) or 'none'}; {how}")

@@ -6,20 +6,19 @@ WORKDIR/playlist.json    the heads; fitted with the encoder of WORKDIR/recency
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 
 from music_map import processes
-from music_map.errors import DamagedFileError
 from music_map.evaluation.playlist import sessions_of
 from music_map.graph.bipartite import listeners_of
 from music_map.playlist.fit import Examples, examples_of, fit_heads
 from music_map.playlist.heads import Heads, from_json, to_json, untrained
 from music_map.retrieval.export import HEADS_FILE, popularity_of
+from music_map.run.folder import files_of
 from music_map.run.recency import Past
-from music_map.run.run import Run
-from music_map.storage import fingerprint, read_json, write_json
+from music_map.run.run import Run, keep, read_kept
+from music_map.storage import fingerprint
 
 # Raised when the attention or its fit change their meaning: heads of an older version are then fitted anew.
 FORMAT_VERSION = 5
@@ -28,10 +27,10 @@ FORMAT_VERSION = 5
 def heads_for(past: Past) -> Heads:
     """The run's heads, fitted now where that has not been done; untrained ones where no window has a session."""
     run, retrieval = past.run, past.run.config.retrieval
-    start, path = untrained(retrieval.attention_temperature), run.workdir / HEADS_FILE
+    start = untrained(retrieval.attention_temperature)
     if not retrieval.learned_attention or not past:
         if processes.first():
-            path.unlink(missing_ok=True)
+            files_of(run.workdir).remove(HEADS_FILE)
         return start
     identity = fingerprint(
         {
@@ -44,9 +43,9 @@ def heads_for(past: Past) -> Heads:
             "seed": run.config.train.seed,
         }
     )
-    kept = processes.from_first(_kept_heads(run, path, identity))
-    if kept is not None:
-        return from_json(kept, source=str(path))
+    found = processes.from_first(_kept_heads(run, identity))
+    if found is not None:
+        return from_json(found, source=str(run.workdir / HEADS_FILE))
     examples, heads = _examples_of(past), start
     if examples:
         heads, strengths = fit_heads(examples, seed=run.config.train.seed)
@@ -57,21 +56,14 @@ def heads_for(past: Past) -> Heads:
     else:
         run.reporter.warn("no past window has a session of three songs; the playlist query stays untrained")
     if processes.first():
-        write_json(path, {"fingerprint": identity, "heads": to_json(heads)})
+        keep(run, HEADS_FILE, {"fingerprint": identity, "heads": to_json(heads)})
     return heads
 
 
-def _kept_heads(run: Run, path: Path, identity: str) -> dict | None:
+def _kept_heads(run: Run, identity: str) -> dict | None:
     """The heads in a file of `heads_for`, as JSON; None where it is missing, damaged or another model's."""
-    if not path.exists():
-        return None
-    try:
-        stored = read_json(path)
-        if isinstance(stored, dict) and stored.get("fingerprint") == identity:
-            return stored.get("heads", {})
-    except DamagedFileError:
-        run.reporter.warn(f"{path}: is damaged; fitted anew")
-    return None
+    stored = read_kept(run, HEADS_FILE, {"fingerprint": str, "heads": dict})
+    return stored["heads"] if stored and stored["fingerprint"] == identity else None
 
 
 def _examples_of(past: Past) -> list[Examples]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from music_map import processes
-from music_map.errors import DamagedFileError, UserError
+from music_map.errors import UserError
 from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.preprocess.dataset import Events
@@ -22,8 +22,8 @@ from music_map.recency.history import Histories, before
 from music_map.recency.moment import Moment, observe
 from music_map.recency.scores import FEATURES, Embeddings, RecencyScorer, Weights
 from music_map.recency.windows import Window, choose_windows
-from music_map.run.run import Run, Trained, best_checkpoint, checkpoint_store, loop_settings
-from music_map.storage import fingerprint, read_json, write_json
+from music_map.run.run import Run, Trained, best_checkpoint, checkpoint_store, keep, loop_settings, read_kept
+from music_map.storage import fingerprint
 from music_map.training.loop import fit
 from music_map.training.metrics_log import MetricsLog
 
@@ -187,8 +187,8 @@ def weights_for(past: Past, protocol: str) -> Weights | None:
             "features": FEATURES,
         }
     )
-    path = folder_of(run) / f"{protocol}.json"
-    if kept := processes.from_first(_kept_weights(run, path, identity)):
+    name = f"{folder_of(run).name}/{protocol}.json"
+    if kept := processes.from_first(_kept_weights(run, name, identity)):
         return kept
     examples = examples_of(past, protocol)
     if not examples:
@@ -200,30 +200,21 @@ def weights_for(past: Past, protocol: str) -> Weights | None:
         f"recency: fitted for protocol {protocol} on {len(joined.target)} users of {len(examples)} past windows"
     )
     if processes.first():
-        write_json(
-            path,
-            {
-                "fingerprint": identity,
-                "protocol": protocol,
-                "num_users": len(joined.target),
-                "windows": [dataclasses.asdict(window) for window in past.windows],
-                "weights": weights,
-            },
-        )
+        found = {
+            "fingerprint": identity,
+            "protocol": protocol,
+            "num_users": len(joined.target),
+            "windows": [dataclasses.asdict(window) for window in past.windows],
+            "weights": weights,
+        }
+        keep(run, name, found)
     return weights
 
 
-def _kept_weights(run: Run, path: Path, identity: str) -> Weights | None:
+def _kept_weights(run: Run, name: str, identity: str) -> Weights | None:
     """The weights in a file of `weights_for`; None where it is missing, damaged or another model's."""
-    if not path.exists():
-        return None
-    try:
-        stored = read_json(path)
-        if stored["fingerprint"] == identity:
-            return {name: float(stored["weights"][name]) for name in FEATURES}
-    except (DamagedFileError, KeyError, TypeError, ValueError):
-        run.reporter.warn(f"{path}: is damaged; fitted anew")
-    return None
+    stored = read_kept(run, name, {"fingerprint": str, "weights": dict.fromkeys(FEATURES, float)})
+    return stored["weights"] if stored and stored["fingerprint"] == identity else None
 
 
 def fit_weights(run: Run, examples: Examples, *, used: Sequence[str] = FEATURES) -> Weights:

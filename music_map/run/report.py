@@ -90,7 +90,7 @@ def make_report(
                 "step": past.run.trained.step,
                 **_figures(found, shared, metric, ks=ks, seed=past.run.config.train.seed),
                 **examples.of_run(recommender, shared.task, found["model"], chosen, shared.listeners),
-                **_progress(workdir),
+                **_progress(workdir, reporter),
             }
         )
         of_runs.append(found["model"])
@@ -157,9 +157,9 @@ def _graph_stats(run: Run) -> dict[str, Any]:
     return ArrayFolder.open(graph_folder(run.config.data.processed, identity)).meta["stats"]
 
 
-def _progress(workdir: Path) -> dict[str, Any]:
+def _progress(workdir: Path, reporter: Reporter) -> dict[str, Any]:
     """Lines of metrics.jsonl, and the seconds that training took."""
-    lines = MetricsLog(workdir / "metrics.jsonl").read()
+    lines = MetricsLog(workdir / "metrics.jsonl", warn=reporter.warn).read()
     last = lines[-1] if lines else {}
     seconds = {key.removeprefix("seconds/"): value for key, value in last.items() if key.startswith("seconds/")}
     return {"lines": lines, "seconds": seconds}

@@ -7,13 +7,13 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from music_map import processes
-from music_map.errors import UserError, about, require
+from music_map.errors import DamagedFileError, UserError, about, require
 from music_map.evaluation import protocols
 from music_map.evaluation.baselines import check_names
 from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
@@ -32,7 +32,7 @@ from music_map.preprocess.dataset import Dataset, Events, ItemFeatures
 from music_map.reporter import SILENT, Reporter
 from music_map.run import stages
 from music_map.run.config import Config, described
-from music_map.run.folder import read_record
+from music_map.run.folder import files_of, read_record
 from music_map.storage import fingerprint
 from music_map.training.checkpoint import CheckpointStore
 from music_map.training.loop import LoopSettings, epochs_of, steps_per_epoch
@@ -207,10 +207,11 @@ def prepare(
         processes.check_alike(fingerprint(described(config)), "configuration")
         dataset = stages.shared_dataset(config, reporter=reporter)
     elif trained_on:
-        dataset = stages.dataset_of_run(config, trained_on, reporter=reporter)
+        dataset = stages.dataset_of_run(config, trained_on)
     else:
         dataset = stages.ensure_dataset(config, reporter=reporter)
-    return assemble(config, dataset, *graph_of(config, dataset, reporter=reporter), workdir=workdir, reporter=reporter)
+    graph = graph_of(config, dataset, reading=trained_on is not None, reporter=reporter)
+    return assemble(config, dataset, *graph, workdir=workdir, reporter=reporter)
 
 
 def open_run(workdir: str | Path, *, reporter: Reporter = SILENT) -> Run:
@@ -232,7 +233,7 @@ def open_graph(workdir: Path) -> tuple[Dataset, BipartiteGraph]:
     """The data set and the graph that a run was trained on, without its model. Raises UserError as `open_run`."""
     record = read_record(workdir)
     dataset = stages.dataset_of_run(record.config, record.dataset)
-    return dataset, stages.ensure_graph(record.config, dataset)
+    return dataset, stages.ensure_graph(record.config, dataset, reading=True)
 
 
 def check(config: Config) -> None:
@@ -258,12 +259,12 @@ def check_protocol(config: Config, name: str) -> None:
 
 
 def graph_of(
-    config: Config, dataset: Dataset, *, past: bool = False, reporter: Reporter = SILENT
+    config: Config, dataset: Dataset, *, past: bool = False, reading: bool = False, reporter: Reporter = SILENT
 ) -> tuple[BipartiteGraph, EdgeParts | None]:
     """The graph of a data set, and its parts where several processes share the edges; see `stages.ensure_graph`."""
     options = {"past": past, "reporter": reporter}
     if processes.count() == 1:
-        return stages.ensure_graph(config, dataset, **options), None
+        return stages.ensure_graph(config, dataset, reading=reading, **options), None
     if config.parallel == "sharded":
         return stages.shared_parts(config, dataset, **options)
     return stages.shared_graph(config, dataset, **options), None
@@ -342,6 +343,24 @@ def best_checkpoint(run: Run, folder: Path) -> Trained:
     if found is None:
         raise UserError(f"{folder}: no checkpoint there yet; run launch/train.py to train, or to go on training")
     return Trained(found[0], run.runner.params(found[1].params))
+
+
+def read_kept(run: Run, name: str, form: Any) -> Any:
+    """What `keep` stored under a name; None where it is missing or damaged, which is told: it is fitted anew."""
+    files = files_of(run.workdir)
+    try:
+        return files.read_json(name, form) if files.has(name) else None
+    except DamagedFileError as e:
+        run.reporter.warn(f"{str(e).partition(';')[0]}; fitted anew")
+    return None
+
+
+def keep(run: Run, name: str, value: Any) -> None:
+    """Stores what was fitted in the run's folder, unless another process writes there, which is told."""
+    try:
+        files_of(run.workdir).write_json({name: value})
+    except UserError as e:
+        run.reporter.warn(f"{run.workdir / name}: not kept ({e})")
 
 
 def all_events(events: Sequence[Events]) -> Events:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from music_map import processes
 from music_map.errors import UserError
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.graph.build import build_graph, graph_fingerprint, graph_folder, graph_stats, load_graph, save_graph
+from music_map.lock import writing
 from music_map.parallel.storage import StoredParts, load_parts, parts_folder, save_parts
 from music_map.preprocess.build import DatasetPlan, build_dataset, dataset_folder, find_dataset, plan_dataset
 from music_map.preprocess.dataset import Dataset
 from music_map.preprocess.parts import merge_parts
 from music_map.reporter import SILENT, Reporter
 from music_map.run.config import Config
-from music_map.storage import write_json
+from music_map.storage import json_text, write_text
 
 T = TypeVar("T")
 
@@ -41,10 +42,14 @@ def ensure_dataset(config: Config, *, force: bool = False, check: bool = False, 
     plan = dataset_plan(config, reporter=reporter)
     dataset = None if force else find_dataset(plan)
     if dataset is None:
-        reporter.note(f"preprocess: {plan.source} -> {plan.folder}")
-        dataset = build_dataset(plan, progress=reporter.bar)
-        for text in dataset.times.warnings():
-            reporter.warn(f"{plan.source}: {text}")
+        with writing(config.data.processed, "preprocess", wait=reporter.note):
+            # Another process may have made it in the meantime.
+            dataset = None if force else find_dataset(plan)
+            if dataset is None:
+                reporter.note(f"preprocess: {plan.source} -> {plan.folder}")
+                dataset = build_dataset(plan, progress=reporter.bar)
+                for text in dataset.times.warnings():
+                    reporter.warn(f"{plan.source}: {text}")
     else:
         if check:
             with reporter.bar("verify shards", len(dataset.store.arrays), "file") as advance:
@@ -52,61 +57,81 @@ def ensure_dataset(config: Config, *, force: bool = False, check: bool = False, 
                     dataset.store.load(name, mmap=True)
                     advance(1)
         reporter.note(f"preprocess: {plan.folder} is up to date")
-    write_json(config.data.processed / "stats.json", dataset.stats)
+    _keep_stats(config, "stats.json", dataset.stats, reporter)
     return dataset
+
+
+def _keep_stats(config: Config, name: str, stats: dict[str, Any], reporter: Reporter) -> None:
+    """Writes the statistics of this configuration into the processed folder, where others' or none are there."""
+    path, text = config.data.processed / name, json_text(stats)
+    if not path.is_file() or path.read_bytes() != text.encode():
+        with writing(config.data.processed, wait=reporter.note):
+            write_text(path, text)
 
 
 def merged_dataset(config: Config, parts: int, *, reporter: Reporter = SILENT) -> Dataset:
     """The data set of what so many parts have written, see `music_map.preprocess.parts`."""
-    dataset = merge_parts(dataset_plan(config, reporter=reporter), parts, progress=reporter.bar)
+    plan = dataset_plan(config, reporter=reporter)
+    with writing(config.data.processed, "preprocess", wait=reporter.note):
+        dataset = merge_parts(plan, parts, progress=reporter.bar)
     reporter.note(f"preprocess: {dataset.store.folder}")
-    write_json(config.data.processed / "stats.json", dataset.stats)
+    _keep_stats(config, "stats.json", dataset.stats, reporter)
     return dataset
 
 
-def dataset_of_run(config: Config, identity: str, *, reporter: Reporter = SILENT) -> Dataset:
-    """The processed data that a run was trained on; made anew from the raw logs where it is gone.
+def dataset_of_run(config: Config, identity: str) -> Dataset:
+    """The processed data that a run was trained on. Nothing is written: the configuration may be somebody else's.
 
     Args:
       config: of the run.
       identity: fingerprint of the run's data.
 
     Raises:
-      UserError: the raw logs give other data now.
+      UserError: it is gone.
     """
     folder = dataset_folder(config.data.processed, identity)
-    if folder.exists():
-        return Dataset.open(folder)
-    dataset = ensure_dataset(config, reporter=reporter)
-    if dataset.fingerprint != identity:
+    if not folder.exists():
         raise UserError(
-            f"{folder}: the data that this run was trained on is gone, and {config.data.raw_dir or config.data.path} "
-            "holds other data now; put it back, or train again in a new --workdir"
+            f"{folder}: the data that this run was trained on is not there; put it back, or make it anew from the logs "
+            "with the run's launch/train.py or launch/preprocess.py command"
         )
-    return dataset
+    return Dataset.open(folder)
 
 
 def ensure_graph(
-    config: Config, dataset: Dataset, *, force: bool = False, past: bool = False, reporter: Reporter = SILENT
+    config: Config,
+    dataset: Dataset,
+    *,
+    force: bool = False,
+    past: bool = False,
+    reading: bool = False,
+    reporter: Reporter = SILENT,
 ) -> BipartiteGraph:
     """The graph of a data set under this configuration: built now where that has not been done, or `force` is set.
 
-    With `past`, it is one of the past (Dataset.as_of), which leaves graph_stats.json alone.
+    With `past`, it is one of the past (Dataset.as_of), which leaves graph_stats.json alone. With `reading`, nothing is
+    written: a graph that is not there is built in memory.
     """
     settings = config.graph
     identity = graph_fingerprint(dataset, settings)
     folder = graph_folder(config.data.processed, identity)
     stored = None if force else load_graph(folder, identity=identity)
-    if stored is None:
-        reporter.note(f"build_graph: {dataset.store.folder} -> {folder}")
-        graph, counts = build_graph(dataset, settings, progress=reporter.bar)
-        stats = graph_stats(graph, counts)
-        save_graph(graph, stats, folder, identity=identity, settings=settings)
-    else:
+    if stored is not None:
         reporter.note(f"build_graph: {folder} is up to date")
-        graph, stats = stored
-    if not past:
-        write_json(config.data.processed / "graph_stats.json", stats)
+    elif reading:
+        reporter.note(f"build_graph: {folder} is not there; built in memory")
+        return build_graph(dataset, settings, progress=reporter.bar)[0]
+    else:
+        with writing(config.data.processed, "build_graph", wait=reporter.note):
+            stored = None if force else load_graph(folder, identity=identity)
+            if stored is None:
+                reporter.note(f"build_graph: {dataset.store.folder} -> {folder}")
+                graph, counts = build_graph(dataset, settings, progress=reporter.bar)
+                stored = graph, graph_stats(graph, counts)
+                save_graph(*stored, folder, identity=identity, settings=settings)
+    graph, stats = stored
+    if not past and not reading:
+        _keep_stats(config, "graph_stats.json", stats, reporter)
     return graph
 
 

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 from music_map import processes
 from music_map.errors import UserError
+from music_map.reporter import SILENT, Reporter
 from music_map.run.evaluation import encoder_metrics, report
 from music_map.run.export import export_model
+from music_map.run.folder import files_of
 from music_map.run.playlist import heads_for
 from music_map.run.recency import Past, train_past
 from music_map.run.run import Run, checkpoint_store, loop_settings
-from music_map.storage import write_json
 from music_map.training.loop import FitResult, TrainProgress, fit
 from music_map.training.metrics_log import MetricsLog
 from music_map.training.profiling import StepProfile
@@ -48,12 +49,15 @@ def train_encoder(
     """
     config = run.config
     validation = None if config.data.train_on_val else run.task(config.eval.protocol, "val")
-    with checkpoint_store(run.workdir, read_only=False, reporter=run.reporter) as store:
+    with (
+        processes.writing(run.workdir, "train"),
+        checkpoint_store(run.workdir, read_only=False, reporter=run.reporter) as store,
+    ):
         return fit(
             runner=run.runner,
             settings=loop_settings(config),
             store=store,
-            log=metrics_log(run.workdir, tensorboard=tensorboard),
+            log=metrics_log(run.workdir, tensorboard=tensorboard, reporter=run.reporter),
             evaluate=validation and (lambda params: encoder_metrics(run, validation, params)),
             should_stop=should_stop,
             evaluated=evaluated,
@@ -62,15 +66,15 @@ def train_encoder(
         )
 
 
-def metrics_log(workdir: Path, *, tensorboard: bool) -> MetricsLog:
+def metrics_log(workdir: Path, *, tensorboard: bool, reporter: Reporter = SILENT) -> MetricsLog:
     """The log of a run. Raises UserError where it should go to TensorBoard and the writer is not installed."""
     if tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise UserError("tensorboard: tensorboardX is not installed; pip install 'music-map[tensorboard]'")
     if not tensorboard or not processes.first():
-        return MetricsLog(workdir / "metrics.jsonl", writes=processes.first())
+        return MetricsLog(workdir / "metrics.jsonl", writes=processes.first(), warn=reporter.warn)
     from music_map.training.tensorboard import TensorBoardLog
 
-    return TensorBoardLog(workdir / "metrics.jsonl", workdir / "tensorboard")
+    return TensorBoardLog(workdir / "metrics.jsonl", workdir / "tensorboard", warn=reporter.warn)
 
 
 def train_run(
@@ -88,7 +92,15 @@ def train_run(
       run: its folder is claimed already, see `music_map.run.folder.claim`.
       should_stop: asked between dispatches; a checkpoint is saved then.
       profile, tensorboard: see `train_encoder`.
+
+    Raises:
+      UserError: another process writes in the folder, or the disk is full.
     """
+    with processes.writing(run.workdir, "train"):
+        return _train_run(run, should_stop, profile, tensorboard)
+
+
+def _train_run(run: Run, should_stop: Callable[[], bool], profile: StepProfile | None, tensorboard: bool) -> Results:
     fitted = train_encoder(run, should_stop=should_stop, profile=profile, tensorboard=tensorboard)
     if fitted.reason == "signal":
         return Results(fitted)
@@ -101,5 +113,5 @@ def train_run(
     times = {name: getattr(fitted.progress, name) for name in ("train_seconds", "eval_seconds", "compile_seconds")}
     step = run.trained.step
     if processes.first():
-        write_json(run.workdir / "results.json", {**found, "step": step, **times})
+        files_of(run.workdir).write_json({"results.json": {**found, "step": step, **times}})
     return Results(fitted, step, found)

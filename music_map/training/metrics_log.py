@@ -24,7 +24,7 @@ class MetricsLog:
       warn: called with one line where the file has lines that are not what was written.
     """
 
-    def __init__(self, path: Path, *, writes: bool = True, warn: Callable[[str], None] = _silent):
+    def __init__(self, path: Path, *, writes: bool = True, warn: Callable[[str], object] = _silent):
         self.path = path
         self._writes = writes
         self._warn = warn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ class TensorBoardLog(MetricsLog):
       path: of metrics.jsonl.
       folder: of the event files. They follow metrics.jsonl: on resume they are written anew from the lines that stay,
         those that were logged without TensorBoard included.
+      warn: as for MetricsLog.
     """
 
-    def __init__(self, path: Path, folder: Path):
-        super().__init__(path)
+    def __init__(self, path: Path, folder: Path, *, warn: Callable[[str], object] = print):
+        super().__init__(path, warn=warn)
         self._folder = folder
         self._writer: SummaryWriter | None = None
 

@@ -218,6 +218,10 @@ def test_workdir_that_cannot_be_or_is_no_run(trained, raw, tmp_path):
     shutil.copytree(base / "work", work)
     config = json.loads((work / "config.json").read_text())
     config["config"]["model"]["alpha"] = "high"
+    (work / "config.json").write_text(json.dumps(config))
+    says = [f"{work}/config.json", "damaged (its checksum differs from manifest.json)", "put the file back"]
+    fails("evaluate", f"--workdir={work}", f"--output={tmp_path}/o.json", says=says)
+    (work / "manifest.json").unlink()  # as in runs of earlier versions
     for content, says in (
         ("{", "not valid JSON"),
         ('{"a": 1}', "has no 'config'"),

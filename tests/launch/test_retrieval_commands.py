@@ -9,6 +9,7 @@ from commands import fails, launch
 
 from music_map.retrieval.index import installed
 from music_map.retrieval.recommender import Recommender
+from music_map.runfiles import RunFiles
 from music_map.storage import read_json, sealed, unsealed, write_json
 
 
@@ -26,9 +27,10 @@ def test_an_index_is_built_loaded_and_refused_when_stale(work):
     song = int(recommender.export.item_ids[0])
     assert len(recommender.recommend(songs=[song], k=3).recommendations) == 3
     assert len(recommender.similar(song, k=3).recommendations) == 3
-    manifest = work / "index" / "manifest.json"
-    stored = unsealed(read_json(manifest), manifest)
-    write_json(manifest, sealed(stored | {"fingerprint": "another"}))
+    with RunFiles(work).new_folder("index") as folder:
+        shutil.copytree(work / "index", folder, dirs_exist_ok=True)
+        stored = unsealed(read_json(folder / "manifest.json"), folder / "manifest.json")
+        write_json(folder / "manifest.json", sealed(stored | {"fingerprint": "another"}))
     fails("recommend", f"--workdir={work}", f"--songs={song}", says=["index", "another checkpoint", "build_index"])
     if installed():
         # A small catalogue would be searched exactly: the index that was asked for is used all the same.
