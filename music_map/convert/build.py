@@ -1,77 +1,20 @@
-"""Converts a log: the user's files in, Yambda's files out.
-
-The rows go as strings into a table of DuckDB, which judges them, numbers the ids, sorts and writes; what does not fit
-into its memory goes to the disk beside the result. The engine reads no file by itself and has no access to others.
-"""
+"""Converts a log: the user's files in, Yambda's files out."""
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import dataclasses
-import functools
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from music_map.convert.formats import FORMATS, files_of, format_of
-from music_map.convert.parquet import as_text
-from music_map.convert.settings import FEW, ROLES, SONG_ROLES, SONGS, ColumnMapping
-from music_map.convert.sources import ROW, Source
-from music_map.convert.times import Times, check_zone, judge
-from music_map.convert.values import KINDS, Judgement, literal, missing
+from music_map.convert.engine import MAPPINGS, MEMORY, Log, Summary
+from music_map.convert.formats import files_of
+from music_map.convert.settings import SONGS, ColumnMapping
 from music_map.errors import UserError, disk_errors
-from music_map.preprocess.present import far_times
 from music_map.progress import Progress, silent
-from music_map.raw.layout import ID_TABLES, event_path, item_path, link_item_files
-from music_map.raw.schema import EVENT_SCHEMAS, ITEM_SCHEMAS
+from music_map.raw.layout import EVENTS, event_path, item_path, link_item_files
 from music_map.storage import new_folder
-
-_MAPPINGS = ("artist", "album")
-MEMORY = "1GB"  # of the engine
-_ROW_GROUP = 1 << 19
-_HOUR = 3600
-# A value that stands for a whole number: 1.0, as tables with gaps write integers.
-_WHOLE = r"(-?[0-9]+)\.0*"
-
-
-@dataclasses.dataclass
-class Summary:
-    """What a conversion has written.
-
-    Attributes:
-      events: rows by kind ("listens", ...), without those that are 0.
-      num_users, num_items: distinct users and songs.
-      first, last: seconds, of the earliest and the latest event.
-      skipped: rows left out because they could not be read (bad_rows="skip").
-      reasons: how many of those for what reason, with an example.
-      ignored: rows of a type that is to be ignored.
-      tables: id tables written, by column ("user", "item", "artist", "album").
-      numbered: the columns whose ids are no whole numbers.
-      rare_users, rare_items: users and songs with fewer than FEW events, which training leaves out by default.
-      notes: remarks on the data.
-    """
-
-    events: dict[str, int]
-    num_users: int
-    num_items: int
-    first: int
-    last: int
-    skipped: int
-    reasons: dict[str, int]
-    ignored: int
-    tables: dict[str, Path]
-    numbered: list[str]
-    rare_users: int
-    rare_items: int
-    notes: list[str]
 
 
 def convert_logs(
@@ -109,7 +52,7 @@ def convert_logs(
     folder = _folder(raw_dir, size)
     _check_free(folder, raw_dir, mapping, overwrite)
     mapping = _without_names(inputs, mapping)
-    with disk_errors(folder), new_folder(folder) as temporary, _Log(temporary, mapping, memory) as log:
+    with disk_errors(folder), new_folder(folder) as temporary, Log(temporary, mapping, memory) as log:
         with progress("read", None, "row") as advance:
             for kind, path in _each(inputs):
                 for rows in log.read(path, kind, **_options(source, kind)):
@@ -135,7 +78,7 @@ def preview_logs(
     folder = _folder(raw_dir, size)
     _check_free(folder, raw_dir, mapping, overwrite)
     mapping = _without_names(inputs, mapping)
-    with tempfile.TemporaryDirectory() as temporary, _Log(Path(temporary), mapping, MEMORY) as log:
+    with tempfile.TemporaryDirectory() as temporary, Log(Path(temporary), mapping, MEMORY) as log:
         for kind, path in _each(inputs):
             next(log.read(path, kind, **_options(source, kind)), None)
         return _moved(log.finish(silent), folder)
@@ -158,7 +101,7 @@ def _without_names(inputs: Mapping[str, Sequence[Path | str]], mapping: ColumnMa
 
 def _options(source: Mapping[str, Any] | None, kind: str) -> dict[str, Any]:
     """What holds for the files of a kind: `source`, but for what it says of that kind alone."""
-    plain = {name: value for name, value in (source or {}).items() if name not in (*EVENT_SCHEMAS, SONGS)}
+    plain = {name: value for name, value in (source or {}).items() if name not in (*EVENTS, SONGS)}
     return plain | (source or {}).get(kind, {})
 
 
@@ -176,376 +119,10 @@ def _folder(raw_dir: Path, size: str) -> Path:
 def _check_free(folder: Path, raw_dir: Path, mapping: ColumnMapping, overwrite: bool) -> None:
     if folder.exists() and not overwrite:
         raise UserError(f"{folder}: is there already; give --overwrite, or another --output")
-    for name in _MAPPINGS:
+    for name in MAPPINGS:
         path = item_path(raw_dir, f"{name}_item_mapping")
         if path.exists() and not path.is_symlink() and not (overwrite and name in mapping.columns()):
             raise UserError(
                 f"{path}: its songs may be numbered otherwise; delete it, or choose another --output"
                 + (" (--overwrite replaces it)" if name in mapping.columns() else f" (or give --{name}=COLUMN)")
             )
-
-
-@dataclasses.dataclass
-class _File:
-    """A file that has been read: its number is its place in the list."""
-
-    path: Path
-    kind: str
-    typed_time: bool = False
-
-
-class _Log:
-    """The state of a conversion: the engine with the rows read so far, and counts."""
-
-    def __init__(self, folder: Path, mapping: ColumnMapping, memory: str):
-        self._folder, self._mapping = folder, mapping
-        self._work = folder / "work"
-        self._work.mkdir()
-        self._con = _engine(self._work, folder, memory)
-        check_zone(self._con, mapping.time_zone)
-        self._roles = [role for role in ROLES if role == "user" or role in mapping.columns()]
-        columns = ", ".join(f'"{role}" varchar' for role in self._roles)
-        self._con.execute(f"create table rows (kind utinyint, file uinteger, row bigint, {columns})")
-        self._files: list[_File] = []
-        self._reasons: collections.Counter[str] = collections.Counter()
-        self._examples: dict[str, str] = {}
-        self._notes: list[str] = []
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        with contextlib.suppress(duckdb.Error):
-            self._con.close()
-
-    def _bad_row(
-        self, path: Path, row: int, reason: str, column: str | None = None, *, count: int = 1, rule: str = ""
-    ) -> None:
-        """Raises UserError for a row that cannot be read, or counts it (`count` rows under `rule`)."""
-        where = f"column {column}" if column else ""
-        if self._mapping.bad_rows == "stop":
-            place = f"{path}: {where}, row {row}" if where else f"{path}, row {row}"
-            raise UserError(f"{place}: {reason}; mend it, or give --bad_rows=skip")
-        told = ": ".join(filter(None, (where, rule or reason)))
-        self._reasons[told] += count
-        self._examples.setdefault(told, f"{path}, row {row}")
-
-    def read(
-        self,
-        path: Path,
-        kind: str,
-        *,
-        file_format: str | None = None,
-        delimiter: str | None = None,
-        header: Sequence[str] = (),
-        encoding: str | None = None,
-    ) -> Iterator[int]:
-        """Takes in a file batch by batch; yields the number of rows of each."""
-        mapping, columns = self._mapping, self._mapping.columns(kind)
-        source = Source(
-            path,
-            [(role, name) for role, names in columns.items() for name in names],
-            functools.partial(self._bad_row, path),
-            delimiter,
-            header,
-            mapping.optional,
-            encoding,
-        )
-        name = file_format or format_of(path)
-        read = FORMATS.find(name).read
-        file = _File(path, kind)
-        self._files.append(file)
-        for batch in read(source):
-            taken = {}
-            for role, names in columns.items():
-                parts = [self._text(file, batch, role, name) for name in names if name in batch.schema.names]
-                if len(parts) == len(names):
-                    taken[role] = parts[0] if len(parts) == 1 else self._joined(parts)
-            if kind != SONGS and not mapping.user:
-                taken["user"] = pa.repeat(pa.scalar(mapping.user_value), batch.num_rows)
-            self._insert(kind, taken, batch.column(ROW))
-            yield batch.num_rows
-
-    def _text(self, file: _File, batch: pa.RecordBatch, role: str, name: str) -> pa.Array:
-        column = batch.column(name)
-        try:
-            text, typed = as_text(column, role, self._mapping)
-        except TypeError as e:
-            raise UserError(f"{file.path}: column {name} is {column.type}: {e}") from None
-        file.typed_time |= typed and role == "time"
-        return text
-
-    def _joined(self, parts: list[pa.Array]) -> pa.Array:
-        """An id of several columns; none where one of them has none."""
-        gone = pa.array(["", *self._mapping.missing])
-        known = [pc.if_else(pc.is_in(part, gone), None, part) for part in parts]
-        return pc.binary_join_element_wise(*known, " - ")
-
-    def _insert(self, kind: str, columns: Mapping[str, pa.Array], rows: pa.Array) -> None:
-        batch = pa.table({**columns, "row": rows})
-        number = KINDS.index(kind)
-        with _sql_errors(self._folder):
-            self._con.register("batch", batch)
-            names = ", ".join(f'"{role}"' for role in columns)
-            self._con.execute(
-                f"insert into rows (kind, file, row, {names}) "
-                f"select {number}, {len(self._files) - 1}, row, {names} from batch"
-            )
-            self._con.unregister("batch")
-
-    def finish(self, progress: Progress) -> Summary:
-        """Judges, numbers, sorts and writes everything."""
-        with _sql_errors(self._folder):
-            return self._finish(progress)
-
-    def _finish(self, progress: Progress) -> Summary:
-        con, mapping = self._con, self._mapping
-        times = self._times()
-        kept = [role for role in self._roles if role in ("user", *SONG_ROLES)]
-        values = Judgement.of(mapping, times, kept=kept)
-        con.execute(f"create table judged as {values.query}")
-        ignored, first, last, most_played = self._settle(values)
-        events = {
-            KINDS[kind]: count
-            for kind, count in con.execute(
-                "select event, count(*) from judged where good group by event order by event"
-            ).fetchall()
-        }
-        if "listens" not in events:
-            raise UserError("no listens in the input: nothing to learn from; check --type, --types and --bad_rows")
-        self._notes += self._far() + self._played_notes(most_played)
-        con.execute("drop table rows")
-        roles = ["user", *(role for role in ("item", *_MAPPINGS) if role in mapping.columns())]
-        counts = {role: self._number(role) for role in roles}
-        numbered = [role for role, (_, whole) in counts.items() if not whole]
-        tables: dict[str, Path] = {}
-        with progress("sort and write", sum(events.values()), "row") as advance:
-            for kind in events:
-                self._write_events(kind, advance)
-        for role in _MAPPINGS:
-            if role in counts:
-                name = f"{role}_item_mapping"
-                pairs = f"""select distinct g.number as {role}_id, i.number as item_id
-                  from judged join ids_item i on i.raw = item join ids_{role} g on g.raw = "{role}"
-                  where good or event is null order by all"""
-                self._write(name, pairs, ITEM_SCHEMAS[name])
-        for role in (role for role, (count, _) in counts.items() if count):
-            if path := self._write_table(role, numbered):
-                tables[role] = path
-        reasons = {f"{reason} (the first: {self._examples[reason]})": n for reason, n in self._reasons.most_common()}
-        summary = Summary(
-            events,
-            counts["user"][0],
-            counts["item"][0],
-            first,
-            last,
-            sum(self._reasons.values()),
-            reasons,
-            ignored,
-            tables,
-            numbered,
-            self._rare("user"),
-            self._rare("item"),
-            self._notes,
-        )
-        con.close()
-        _empty(self._work)
-        return summary
-
-    def _rare(self, role: str) -> int:
-        events = f"select sum(n) as events from ids_{role} group by number"
-        return self._con.execute(f"select count_if(events < {FEW}) from ({events})").fetchone()[0]
-
-    def _times(self) -> dict[Times, list[int]]:
-        """The files by how their times are read."""
-        found: dict[Times, list[int]] = {}
-        for number, file in enumerate(self._files):
-            if file.kind == SONGS:
-                continue
-            name = f"{file.path}: column {self._mapping.time}"
-            rows = f"select * from rows where file = {number}"
-            told = judge(self._con, self._mapping, rows, name, typed=file.typed_time)
-            if told._replace(note=None) not in found and told.note:
-                self._notes.append(told.note)
-            found.setdefault(told._replace(note=None), []).append(number)
-        return found
-
-    def _settle(self, values: Judgement) -> tuple[int, int, int, float]:
-        """Counts rows, and raises UserError for the first bad one, or counts those."""
-        ignored, bad, first, last, most = self._con.execute(
-            """select count_if(not used and problem is null), count_if(problem is not null),
-              min(seconds) filter (good), max(seconds) filter (good), max(played_value) filter (good) from judged"""
-        ).fetchone()
-        if bad:
-            for problem, count, file, row in self._con.execute(
-                """select problem, count(*), min(place) >> 40, min(place) & 1099511627775
-                from judged where problem is not null group by problem order by min(place)"""
-            ).fetchall():
-                role, rule = values.problems[problem]
-                name = ",".join(self._mapping.columns().get(role, [role]))
-                value = self._con.execute(
-                    f'select "{role}" from rows where file = ? and row = ? limit 1', [file, row]
-                ).fetchone()[0]
-                path = self._files[file].path
-                told = "empty" if value in (None, "") else repr(value[:60])
-                if role == "time":
-                    rule = next(t.rule for t, files in values.times.items() if file in files)
-                self._bad_row(path, row, f"{told}; it must be {rule}", name, count=count, rule=f"must be {rule}")
-        return ignored or 0, first or 0, last or 0, most or 0.0
-
-    def _number(self, role: str) -> tuple[int, bool]:
-        """Makes the table ids_ROLE (raw, id, number); returns the number of ids and whether they are whole numbers."""
-        con = self._con
-        rows = "good or event is null" if role in _MAPPINGS else "good"
-        con.execute(
-            f"""create table seen as select "{role}" as raw, count(*) as n from judged where {rows} group by raw;
-            delete from seen where {missing(self._mapping, "raw")};
-            create table ids_{role} as select raw, n, raw as id, 0::ubigint as number from seen; drop table seen"""
-        )
-        # Integers that were written as floats (1.0 beside 1) are the integers, where ids are mostly numbers.
-        con.execute(
-            f"""update ids_{role} set id = regexp_extract(raw, {literal(_WHOLE)}, 1)
-            where regexp_full_match(raw, {literal(_WHOLE)}) and
-              (select count_if(regexp_full_match(raw, '-?[0-9]+([.]0*)?')) * 2 > count(*) from ids_{role})"""
-        )
-        raw, count, whole = con.execute(
-            f"""select count(*), count(distinct id), coalesce(bool_and(
-              regexp_full_match(id, '0|[1-9][0-9]{{0,9}}') and try_cast(id as ubigint) <= 4294967295), true)
-            from ids_{role}"""
-        ).fetchone()
-        if raw > count:
-            self._notes.append(
-                f"{raw - count:,} ids of --{role} are written both as 1 and as 1.0, say: they count as one"
-            )
-        if count > 2**32:
-            raise UserError(f"{count} different ids: at most 4294967296 can be numbered")
-        number = "id::ubigint" if whole else "dense_rank() over (order by id) - 1"
-        con.execute(
-            f"create or replace table ids_{role} as select raw, n, id, ({number})::uinteger as number from ids_{role}"
-        )
-        return count, whole
-
-    def _write_events(self, kind: str, advance: Callable[[int], object]) -> None:
-        names = {
-            "uid": "u.number",
-            "timestamp": "seconds",
-            "item_id": "i.number",
-            "is_organic": "chosen",
-            "played_ratio_pct": "percent",
-            "track_length_seconds": "length",
-        }
-        columns = ", ".join(f"{names[column]} as {column}" for column in EVENT_SCHEMAS[kind].names)
-        rows = f"""select {columns} from judged join ids_user u on u.raw = "user" join ids_item i on i.raw = item
-          where good and event = {KINDS.index(kind)} order by u.number::bigint << 32 | seconds, place"""
-        self._write(kind, rows, EVENT_SCHEMAS[kind], advance)
-
-    def _write(self, name: str, query: str, schema: pa.Schema, advance: Callable[[int], object] | None = None) -> Path:
-        """Writes the rows of a query, batch by batch."""
-        path = self._folder / f"{name}.parquet"
-        # A dictionary of times would be nearly as long as the column.
-        repeating = [column for column in schema.names if column != "timestamp"]
-        with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeating) as writer:
-            for batch in self._con.sql(query).to_arrow_reader(_ROW_GROUP):
-                writer.write_table(pa.Table.from_batches([batch]).cast(schema))
-                if advance:
-                    advance(batch.num_rows)
-        return path
-
-    def _write_table(self, role: str, numbered: list[str]) -> Path | None:
-        """Writes the table of numbers, ids and names, where there is anything to tell."""
-        columns = self._mapping.columns()
-        names = {"item": {"title": "title", "artist_name": "artist", "album_name": "album"}}.get(role, {})
-        names = names or ({f"{role}_name": "name"} if role in _MAPPINGS else {})
-        names = {given: name for given, name in names.items() if given in columns}
-        if role not in numbered and not names:
-            return None
-        joins, select = "", "number, id"
-        for given, name in names.items():
-            # The most frequent name; of several as frequent, the first by alphabet.
-            joins += f""" left join (select number, arg_min(name, (-n, name)) as "{name}" from (
-                select number, "{given}" as name, count(*) as n from judged join ids_{role} on raw = "{role}"
-                where "{given}" <> '' and (good or event is null) group by all) group by number) using (number)"""
-            select += f', "{name}"'
-        fields = [("number", pa.uint32()), ("id", pa.string()), *((name, pa.string()) for name in names.values())]
-        rows = f"select {select} from (select distinct number, id from ids_{role}){joins} order by number"
-        return self._write(ID_TABLES[role], rows, pa.schema(fields))
-
-    def _far(self) -> list[str]:
-        """A warning where a few times lie far from all others."""
-        hours, counts = (
-            np.array(column, np.int64)
-            for column in self._con.execute(
-                f"select seconds // {_HOUR} as hour, count(*) as n from judged where good group by hour order by hour"
-            )
-            .fetchnumpy()
-            .values()
-        )
-        found = far_times(hours * _HOUR, counts)
-        notes = []
-        for side, count, edge in (("before", found.num_early, found.first), ("after", found.num_late, found.last)):
-            if count:
-                aim = "min" if side == "before" else "max"
-                file, row, value = self._con.execute(
-                    f"""select file, row, "time" from rows where file::bigint << 40 | row =
-                      (select arg_{aim}(place, seconds) from judged where good) limit 1"""
-                ).fetchone()
-                day = np.datetime64(int(edge), "s").astype("datetime64[D]")
-                notes.append(
-                    f"column {self._mapping.time}: {count:,} of {counts.sum():,} times lie far {side} all others "
-                    f"({day}), such as {value[:40]!r} in {self._files[file].path}, row {row}; are they right? "
-                    "The split and the recency rest on them"
-                )
-        return notes
-
-    def _played_notes(self, most: float) -> list[str]:
-        mapping = self._mapping
-        if mapping.played is None or mapping.played_unit != "percent":
-            return []
-        if most <= 1:
-            return [
-                f"column {mapping.played} is nowhere above 1, read as percent; if 1 is a whole song, convert again "
-                "with --played_unit=fraction"
-            ]
-        if most > 1000:
-            return [
-                f"column {mapping.played} goes up to {most:,.0f}, which is no percent; if it is a time, convert again "
-                "with --played_unit=milliseconds or seconds"
-            ]
-        return []
-
-
-def _engine(work: Path, folder: Path, memory: str) -> duckdb.DuckDBPyConnection:
-    """An engine that sees one folder, loads nothing and spills there."""
-    settings = {
-        "memory_limit": memory,
-        "temp_directory": str(work),
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-        "preserve_insertion_order": False,
-    }
-    con = duckdb.connect(":memory:", config=settings)
-    con.execute(
-        f"set allowed_directories = [{literal(str(folder))}]; set enable_external_access = false; "
-        "set TimeZone = 'UTC'; set enable_progress_bar = false; set lock_configuration = true"
-    )
-    return con
-
-
-@contextlib.contextmanager
-def _sql_errors(folder: Path) -> Iterator[None]:
-    """A full disk or memory that does not suffice, as one line."""
-    try:
-        yield
-    except RuntimeError as e:
-        # What a query makes of Ctrl-C.
-        if "interrupt" in str(e).lower():
-            raise KeyboardInterrupt from None
-        raise
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as e:
-        raise UserError(f"{folder}: no space left on the disk or in memory ({' '.join(str(e).split())[:200]})") from e
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()

@@ -64,12 +64,13 @@ def test_a_csv_with_names_becomes_numbered_sorted_listens(tmp_path):
 
 
 def test_whole_numbers_stay_as_they_are(tmp_path):
-    summary = convert(tmp_path, "user_id,track,played_at\n7,4294967295,5\n3,0,10\n7,12,1\n")
+    summary = convert(tmp_path, "user_id,track,played_at\n7,4294967295,5\n3,0,10\n4294967295,1,2\n7,12,1\n")
     assert summary.tables == {}
     assert [(r["uid"], r["timestamp"], r["item_id"]) for r in listens(tmp_path)] == [
         (3, 10, 0),
         (7, 1, 12),
         (7, 5, 4294967295),
+        (4294967295, 2, 1),
     ]
 
 
@@ -382,7 +383,7 @@ def test_ctrl_c_in_a_query_is_no_error(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise RuntimeError("Query interrupted")
 
-    monkeypatch.setattr("music_map.convert.build.judge", interrupted)
+    monkeypatch.setattr("music_map.convert.engine.judge", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert(tmp_path, CSV)
     assert list((tmp_path / "raw/flat").iterdir()) == []
