@@ -19,7 +19,7 @@ from absl import flags
 from music_map.errors import about
 from music_map.evaluation.baselines import BASELINES, check_names, settings_to_json
 from music_map.evaluation.evaluate import confidence_interval, evaluate_scores
-from music_map.evaluation.metrics import PER_USER
+from music_map.evaluation.metrics import METRICS
 from music_map.run.config import to_dict, with_values
 from music_map.run.evaluation import fitted_baselines, tuned_baselines
 from music_map.run.run import check, prepare
@@ -35,7 +35,7 @@ _METRICS = flags.DEFINE_list("metrics", ["recall@20", "ndcg@20", "recall@100", "
 def measured(scores, task, config) -> dict:
     """All metrics, and an interval [low, high] for those of the table that are means over users."""
     evaluation = evaluate_scores(scores, task, ks=tuple(config.eval.ks), progress=options.bar)
-    keys = [key for key in _METRICS.value if key.partition("@")[0] in PER_USER]
+    keys = [key for key in _METRICS.value if METRICS.find(key.partition("@")[0]).per_user]
     intervals = {key: confidence_interval(key, task, evaluation.topk, seed=config.train.seed) for key in keys}
     return {"metrics": evaluation.metrics, "intervals": intervals}
 

@@ -15,7 +15,9 @@ from absl import flags
 from launch import app
 from music_map.evaluation.protocols import PROTOCOLS
 
-_PROTOCOL = flags.DEFINE_string("protocol", None, f"One of {', '.join(PROTOCOLS)}; by default RUN_A's eval.protocol.")
+_PROTOCOL = flags.DEFINE_string(
+    "protocol", None, f"One of {', '.join(PROTOCOLS.all())}; by default RUN_A's eval.protocol."
+)
 _SPLIT = flags.DEFINE_enum("split", "test", ["val", "test"], "Split to evaluate on.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 _SESSIONS = flags.DEFINE_integer("max_sessions", 10_000, "Protocol playlist: sessions drawn of a number of seeds.", 1)

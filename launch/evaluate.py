@@ -19,7 +19,9 @@ from music_map.evaluation.protocols import PROTOCOLS, find_protocol
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.", required=True)
-_PROTOCOL = flags.DEFINE_string("protocol", None, f"One of {', '.join(PROTOCOLS)}; by default config.eval.protocol.")
+_PROTOCOL = flags.DEFINE_string(
+    "protocol", None, f"One of {', '.join(PROTOCOLS.all())}; by default config.eval.protocol."
+)
 _BASELINES = flags.DEFINE_list("baselines", None, "Baselines, or 'all'; by default those of the configuration.")
 _TUNE = flags.DEFINE_bool("tune_baselines", False, "Choose the baselines' settings on the validation split first.")
 _SETTINGS = flags.DEFINE_string("baseline_settings", None, "JSON file of settings that --tune_baselines has written.")

@@ -47,7 +47,7 @@ def main() -> int:
     config = records[0].config
     protocol = app.protocol_of(config, _PROTOCOL.value)
     if find_protocol(protocol).queries != "users":
-        over_users = ", ".join(p.name for p in PROTOCOLS.values() if p.queries == "users")
+        over_users = ", ".join(p.name for p in PROTOCOLS.all().values() if p.queries == "users")
         raise UserError(f"--protocol={protocol}: must be one over users: {over_users}")
     baselines = app.baselines_of(config, protocol, _BASELINES.value)
     settings = app.baseline_settings(_SETTINGS.value)

@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.metadata
 import sys
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 from music_map.errors import UserError
@@ -35,6 +36,10 @@ class Registry(Generic[T]):
     def register(self, name: str, thing: T) -> None:
         """Adds or replaces a thing."""
         self._things[name] = thing
+
+    def replace(self, things: Mapping[str, T]) -> None:
+        """Makes these all there is: what `all` gave earlier, say."""
+        self._things = dict(things)
 
     def __contains__(self, name: str) -> bool:
         self._import_own()

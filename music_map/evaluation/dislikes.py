@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from music_map.evaluation.pairs import Pairs
-from music_map.evaluation.protocols import RankingTask, relevant
+from music_map.evaluation.protocols import RankingTask, masked_songs, masking_splits, relevant
 from music_map.evaluation.ranking import ScoreBlock, rank
 from music_map.model.sound import neighbours
 from music_map.preprocess.dataset import DISLIKE, Dataset, ItemFeatures
@@ -77,14 +77,8 @@ def unwanted_of(dataset: Dataset, task: RankingTask, *, known: bool = False, num
     has_history[train.user[relevant(train, task.protocol.history)]] = True
     stands = standing(events, dataset.withdrawals(split), DISLIKE, num_items=dataset.num_items)
     stands &= has_history[events.user]
-    earlier = {"none": [], "train": [train], "history": [train]}[task.protocol.mask]
-    if task.protocol.mask == "history" and task.split == "test":
-        earlier.append(dataset.events("val"))
-    masked = Pairs.of(
-        np.concatenate([np.zeros(0, np.int32), *(e.user for e in earlier)]),
-        np.concatenate([np.zeros(0, np.int32), *(e.item for e in earlier)]),
-        **sizes,
-    )
+    earlier = [dataset.events(name) for name in masking_splits(task.protocol, task.split)]
+    masked = masked_songs(task.protocol, earlier, num_users=dataset.num_users, num_items=dataset.num_items)
     disliked = Pairs.of(events.user[stands], events.item[stands], **sizes)
     if known:
         masked = masked.minus(disliked)

@@ -19,7 +19,7 @@ from scipy import sparse
 
 from music_map.errors import UserError
 from music_map.evaluation.pairs import Pairs
-from music_map.evaluation.protocols import MIN_PLAYED_PCT, PROTOCOLS, RankingTask, relevant
+from music_map.evaluation.protocols import MIN_PLAYED_PCT, RankingTask, find_protocol, relevant
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.preprocess.dataset import Events
 from music_map.rows import offsets_of, select
@@ -73,7 +73,7 @@ def sessions_of(events: Events, *, min_played_pct: int = MIN_PLAYED_PCT, gap: in
         return Sessions(np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.int32))
     pause = np.diff(events.timestamp.astype(np.int64))
     starts = np.concatenate([[True], (np.diff(events.user) != 0) | (pause > gap)])
-    counts = relevant(events, PROTOCOLS["playlist"].relevance, min_played_pct=min_played_pct)
+    counts = relevant(events, find_protocol("playlist").relevance, min_played_pct=min_played_pct)
     session, item, user = (np.cumsum(starts) - 1)[counts], events.item[counts], events.user[counts]
     # The first event of each (session, song), in the order of the events.
     _, first = np.unique(session * (1 + int(item.max(initial=0))) + item, return_index=True)
@@ -130,7 +130,7 @@ def build_playlist_tasks(
       UserError: no session is long enough.
     """
     sessions = sessions_of(held_out, min_played_pct=min_played_pct)
-    protocol = PROTOCOLS["playlist"]
+    protocol = find_protocol("playlist")
     candidates = np.zeros(num_items, bool)
     candidates[train.item[relevant(train, protocol.history, min_played_pct=min_played_pct)]] = True
     tasks = {}

@@ -7,17 +7,19 @@ by 8 %. So a protocol has a name, and whatever reports a figure reports the name
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
 from music_map.errors import UserError
 from music_map.evaluation.pairs import Pairs
 from music_map.preprocess.dataset import DISLIKE, LIKE, LISTEN, Events
+from music_map.registry import Registry
 
-Relevance = Literal["any", "positive", "listen_plus", "like", "listen_plus_or_like"]
+# Which events count: a name of RELEVANCES, or (events, least played per cent) -> bool [E].
+Accepts = Callable[[Events, int], np.ndarray]
+Relevance = Literal["any", "positive", "listen_plus", "like", "listen_plus_or_like"] | Accepts
 
 # Yambda's "Listen+": at least half of the track was played.
 MIN_PLAYED_PCT = 50
@@ -30,10 +32,11 @@ class Protocol:
 
     Attributes:
       name: its key in PROTOCOLS.
-      relevance: events of the split whose songs are targets; see `relevant`.
+      relevance: events of the split whose songs are targets; see RELEVANCES, or a function.
       history: train events that count. Users without one are left out.
       mask: songs withheld from a user: "none"; "train": those of the user's train events, of any kind; "history": those
-        of all events before the split (train for val, train and val for test). A withheld song is no target.
+        of all events before the split (train for val, train and val for test); a function like `relevance`: those of
+        the events before the split that it accepts. A withheld song is no target.
       candidates: songs that may be recommended: "all", "train": those with a train event that counts, or "held_out":
         the songs held out altogether (data.cold_item_fraction), whose interactions are then the targets. A target that
         is no candidate remains a target.
@@ -46,49 +49,62 @@ class Protocol:
     name: str
     relevance: Relevance
     history: Relevance
-    mask: Literal["none", "train", "history"]
+    mask: Literal["none", "train", "history"] | Accepts
     candidates: Literal["all", "train", "held_out"]
     needs: Literal["nothing", "timestamps", "global_temporal", "held_out"] = "timestamps"
     queries: Literal["users", "sessions"] = "users"
 
+    def described(self) -> dict[str, Any]:
+        """The fields as JSON-able values, functions by their names."""
+        values = dataclasses.asdict(self)
+        return {k: f"{v.__module__}.{v.__qualname__}" if callable(v) else v for k, v in values.items()}
 
-PROTOCOLS: dict[str, Protocol] = {
-    p.name: p
-    for p in (
-        # New music: songs played at least half, or liked, that the user had never met before the split.
-        Protocol("temporal", "listen_plus_or_like", history="positive", mask="history", candidates="train"),
-        # What comes next, repeats included.
-        Protocol("temporal_repeats", "listen_plus_or_like", history="positive", mask="none", candidates="train"),
-        # The two tasks of the Yambda paper (arXiv 2505.22238). There train itself holds only the task's own kind of
-        # event: catalogue and users are those of Listen+ (of like) events.
-        Protocol(
-            "global_temporal",
-            "listen_plus",
-            history="listen_plus",
-            mask="none",
-            candidates="train",
-            needs="global_temporal",
-        ),
-        Protocol(
-            "global_temporal_like", "like", history="like", mask="none", candidates="train", needs="global_temporal"
-        ),
-        # LightGCN, LightGCN++ and their kin: validation songs are not masked at test, every song is a candidate.
-        Protocol("lightgcn", "any", history="any", mask="train", candidates="all", needs="nothing"),
-        # New songs: of those that nobody is known to have played, which ones a user will play at least half, or like.
-        Protocol(
-            "cold_start",
-            "listen_plus_or_like",
-            history="positive",
-            mask="none",
-            candidates="held_out",
-            needs="held_out",
-        ),
-        # The rest of a listening session, given its first songs and nothing of the user.
-        Protocol(
-            "playlist", "listen_plus_or_like", history="positive", mask="none", candidates="train", queries="sessions"
-        ),
+
+PROTOCOLS: Registry[Protocol] = Registry("protocol", "music_map.evaluation.protocols")
+
+
+def register(protocol: Protocol) -> Protocol:
+    """Adds a protocol to the table: config.eval.protocol and --protocol can then be its name."""
+    PROTOCOLS.register(protocol.name, protocol)
+    return protocol
+
+
+# New music: songs played at least half, or liked, that the user had never met before the split.
+register(Protocol("temporal", "listen_plus_or_like", history="positive", mask="history", candidates="train"))
+# What comes next, repeats included.
+register(Protocol("temporal_repeats", "listen_plus_or_like", history="positive", mask="none", candidates="train"))
+# The two tasks of the Yambda paper (arXiv 2505.22238). There train itself holds only the task's own kind of
+# event: catalogue and users are those of Listen+ (of like) events.
+register(
+    Protocol(
+        "global_temporal",
+        "listen_plus",
+        history="listen_plus",
+        mask="none",
+        candidates="train",
+        needs="global_temporal",
     )
-}
+)
+register(
+    Protocol("global_temporal_like", "like", history="like", mask="none", candidates="train", needs="global_temporal")
+)
+# LightGCN, LightGCN++ and their kin: validation songs are not masked at test, every song is a candidate.
+register(Protocol("lightgcn", "any", history="any", mask="train", candidates="all", needs="nothing"))
+# New songs: of those that nobody is known to have played, which ones a user will play at least half, or like.
+register(
+    Protocol(
+        "cold_start",
+        "listen_plus_or_like",
+        history="positive",
+        mask="none",
+        candidates="held_out",
+        needs="held_out",
+    )
+)
+# The rest of a listening session, given its first songs and nothing of the user.
+register(
+    Protocol("playlist", "listen_plus_or_like", history="positive", mask="none", candidates="train", queries="sessions")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,11 +152,7 @@ class RankingTask:
 
 def find_protocol(name: str) -> Protocol:
     """The protocol of that name. Raises UserError where there is none."""
-    if name in PROTOCOLS:
-        return PROTOCOLS[name]
-    near = difflib.get_close_matches(name, PROTOCOLS, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"protocol {name!r} is unknown; {hint}choose one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS.find(name)
 
 
 def check_protocol(protocol: Protocol, *, data_format: str, split_rule: str, songs_held_out: bool = False) -> None:
@@ -172,24 +184,65 @@ def check_protocol(protocol: Protocol, *, data_format: str, split_rule: str, son
         )
 
 
+RELEVANCES: dict[str, Accepts] = {
+    "any": lambda events, _: events.kind != DISLIKE,
+    "positive": lambda events, _: _liked(events) | (_listened(events) & (events.played_pct > 0)),
+    "listen_plus": lambda events, least: _listened(events) & (events.played_pct >= least),
+    "like": lambda events, _: _liked(events),
+    "listen_plus_or_like": lambda events, least: _liked(events) | (_listened(events) & (events.played_pct >= least)),
+}
+
+
+def _listened(events: Events) -> np.ndarray:
+    return events.kind == LISTEN
+
+
+def _liked(events: Events) -> np.ndarray:
+    return events.kind == LIKE
+
+
 def relevant(events: Events, relevance: Relevance, *, min_played_pct: int = MIN_PLAYED_PCT) -> np.ndarray:
     """Which events a relevance accepts, bool [E].
 
     "any": every listen and like; "positive": likes, and listens of more than 0 %; "listen_plus": listens of at least
-    `min_played_pct` %; "like": likes; "listen_plus_or_like": either. No relevance accepts a dislike.
+    `min_played_pct` %; "like": likes; "listen_plus_or_like": either. None of these accepts a dislike.
     """
-    listen, like = events.kind == LISTEN, events.kind == LIKE
-    if relevance == "any":
-        return events.kind != DISLIKE
-    if relevance == "positive":
-        return like | (listen & (events.played_pct > 0))
-    if relevance == "listen_plus":
-        return listen & (events.played_pct >= min_played_pct)
-    if relevance == "like":
-        return like
-    if relevance == "listen_plus_or_like":
-        return like | (listen & (events.played_pct >= min_played_pct))
-    raise ValueError(f"relevance {relevance!r} is unknown")
+    accepts = relevance if callable(relevance) else RELEVANCES[relevance]
+    return accepts(events, min_played_pct)
+
+
+def masking_splits(protocol: Protocol, split: str) -> tuple[str, ...]:
+    """The splits whose events withhold songs from a task of `split`."""
+    if protocol.mask == "none":
+        return ()
+    return ("train",) if protocol.mask == "train" or split == "val" else ("train", "val")
+
+
+def masked_songs(
+    protocol: Protocol,
+    earlier: Sequence[Events],
+    *,
+    num_users: int,
+    num_items: int,
+    min_played_pct: int = MIN_PLAYED_PCT,
+    users: np.ndarray | None = None,
+) -> Pairs:
+    """The songs that a protocol withholds, a row a user.
+
+    Args:
+      protocol: its mask.
+      earlier: the events of `masking_splits`.
+      num_users, num_items: of the data.
+      min_played_pct: see `relevant`.
+      users: bool [U], whose masks are needed; None: all.
+    """
+    columns = [(np.zeros(0, np.int32), np.zeros(0, np.int32))]
+    for events in earlier:
+        kept = np.ones(len(events.user), bool) if users is None else users[events.user]
+        if callable(protocol.mask):
+            kept &= protocol.mask(events, min_played_pct)
+        columns.append((events.user[kept], events.item[kept]))
+    return Pairs.of(*map(np.concatenate, zip(*columns, strict=True)), num_rows=num_users, num_items=num_items)
 
 
 def build_task(
@@ -229,20 +282,14 @@ def build_task(
         raise ValueError(f"protocol {protocol.name!r} needs held_out_items")
     held_out = val if split == "val" else test
 
-    def pairs(events: Sequence[Events], accepted: Sequence[np.ndarray]) -> Pairs:
-        return Pairs.of(
-            np.concatenate([e.user[a] for e, a in zip(events, accepted, strict=True)]),
-            np.concatenate([e.item[a] for e, a in zip(events, accepted, strict=True)]),
-            num_rows=num_users,
-            num_items=num_items,
-        )
-
-    earlier = {"none": [], "train": [train], "history": [train] if split == "val" else [train, val]}[protocol.mask]
+    sizes = {"num_users": num_users, "num_items": num_items, "min_played_pct": min_played_pct}
+    before = {"train": train, "val": val}
+    earlier = [before[name] for name in masking_splits(protocol, split)]
     # Only users of the split need a mask: train holds far more events.
-    evaluated = _flags(held_out.user, num_users)
-    masked = pairs(earlier, [evaluated[e.user] for e in earlier]) if earlier else _no_pairs(num_users)
+    masked = masked_songs(protocol, earlier, **sizes, users=_flags(held_out.user, num_users))
     wanted = relevant(held_out, protocol.relevance, min_played_pct=min_played_pct)
-    targets = pairs([held_out], [wanted]).minus(masked)
+    targets = Pairs.of(held_out.user[wanted], held_out.item[wanted], num_rows=num_users, num_items=num_items)
+    targets = targets.minus(masked)
 
     counts = relevant(train, protocol.history, min_played_pct=min_played_pct)
     known_users, known_items = _flags(train.user[counts], num_users), _flags(train.item[counts], num_items)
@@ -272,7 +319,3 @@ def _flags(indices: np.ndarray, size: int) -> np.ndarray:
     flags = np.zeros(size, bool)
     flags[indices] = True
     return flags
-
-
-def _no_pairs(num_rows: int) -> Pairs:
-    return Pairs(np.zeros(num_rows + 1, np.int64), np.zeros(0, np.int32))

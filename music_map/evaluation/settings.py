@@ -29,6 +29,7 @@ class EvalSettings(Settings):
     def check(self) -> None:
         good = bool(self.ks) and all(type(k) is int and 1 <= k < 2**31 for k in self.ks)
         require(good, "config.eval.ks", self.ks, "whole numbers of at least 1")
-        name, at, k = self.metric.partition("@")
-        rule = f"NAME@K with NAME one of {', '.join(METRICS)} and K in config.eval.ks"
-        require(at == "@" and name in METRICS and k in map(str, self.ks), "config.eval.metric", self.metric, rule)
+        name, _, k = self.metric.partition("@")
+        good = k in map(str, self.ks) and name in METRICS
+        rule = "" if good else f"NAME@K with NAME one of {', '.join(METRICS.all())} and K in config.eval.ks"
+        require(good, "config.eval.metric", self.metric, rule)

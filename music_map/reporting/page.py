@@ -9,21 +9,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from music_map.evaluation.metrics import METRICS
 from music_map.reporting import charts
 
 # Of the table of results; those that the protocol has not are left out.
 _COLUMNS = ("recall@20", "hit_rate@20", "coverage@20", "recall@100", "ndcg@100")
-_PLAIN = {
-    "recall": "share of a user's targets among the first k",
-    "recall_min": "the same, out of at most k",
-    "precision": "share of the first k that are targets",
-    "ndcg": "targets found, those higher up counting more; 1 is the best order",
-    "ndcg_pooled": "the same pooled over users, as in the Yambda paper",
-    "hit_rate": "users with a target among the first k",
-    "mrr": "one over the rank of the first target",
-    "map": "mean average precision",
-    "coverage": "share of the candidate songs that some user is shown",
-}
 _SPOKEN = {"model": "model", "model_without_recency": "model without recency"}
 
 
@@ -48,7 +38,10 @@ def render(findings: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": _figure, "signed": lambda x: f"{x:+.4f}", "count": lambda x: f"{x:,}"}
-    environment.globals |= {"meaning": _PLAIN, "spoken": lambda name: _SPOKEN.get(name, name)}
+    environment.globals |= {
+        "meaning": {name: metric.meaning for name, metric in METRICS.all().items()},
+        "spoken": lambda name: _SPOKEN.get(name, name),
+    }
     # "</script>" must not end the block of JSON.
     data = json.dumps(_without_lines(findings), allow_nan=False).replace("<", "\\u003c")
     return environment.get_template("page.html.j2").render(

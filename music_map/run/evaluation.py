@@ -154,7 +154,8 @@ def report_table(result: dict[str, Any], *, metric: str) -> str:
     models = ("model", "model_without_recency")
     rows = {name: result[name] for name in models if name in result} | result["baselines"]
     head = f"protocol {result['protocol']}, split {result['split']}, {result['num_users']} users:"
-    lines = [head, metrics_table(rows, columns(result["protocol"]))]
+    shown = columns(result["protocol"])
+    lines = [head, metrics_table(rows, shown if metric in shown else (metric, *shown))]
     intervals = result["intervals"]
     if metric in intervals["model"]:
         width = max(map(len, rows))
@@ -181,7 +182,7 @@ def metrics_table(rows: dict[str, dict[str, float]], columns: tuple[str, ...]) -
 
 def columns(protocol: str) -> tuple[str, ...]:
     """Metrics of a protocol's printed tables."""
-    return YAMBDA_COLUMNS if protocol.startswith("global_temporal") else TABLE_COLUMNS
+    return YAMBDA_COLUMNS if find_protocol(protocol).needs == "global_temporal" else TABLE_COLUMNS
 
 
 TABLE_COLUMNS = ("recall@20", "ndcg@20", "hit_rate@20", "mrr@20", "map@20", "coverage@20", "recall@100", "ndcg@100")

@@ -182,7 +182,7 @@ def weights_for(past: Past, protocol: str) -> Weights | None:
             "dataset": run.dataset.fingerprint,
             "step": past.trained.step,
             "settings": dataclasses.asdict(run.config.recency),
-            "protocol": dataclasses.asdict(find_protocol(protocol)),
+            "protocol": find_protocol(protocol).described(),
             "min_played_pct": run.config.eval.min_played_pct,
             "features": FEATURES,
         }

@@ -23,7 +23,7 @@ from music_map.evaluation.playlist import (
     neighbour_scores,
     query_scores,
 )
-from music_map.evaluation.protocols import PROTOCOLS
+from music_map.evaluation.protocols import find_protocol
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.graph.bipartite import listeners_of
 from music_map.playlist.attention import Head, attend
@@ -110,7 +110,7 @@ def report(
     inputs = baseline_inputs(run)
     history = History.of(
         run.events("train"),
-        PROTOCOLS["playlist"].history,
+        find_protocol("playlist").history,
         **{key: value for key, value in inputs.items() if key != "seed"},
     )
     chosen = {name: kind() for name, kind in SETTINGS.items()} | dict(settings or {})

@@ -17,7 +17,7 @@ from music_map.evaluation.baselines.settings import (
     ItemKnnSettings,
     SasRecSettings,
 )
-from music_map.evaluation.protocols import PROTOCOLS
+from music_map.evaluation.protocols import PROTOCOLS, find_protocol
 from music_map.preprocess.dataset import DISLIKE, LIKE, LISTEN, Events
 
 DAY = 86_400
@@ -157,12 +157,12 @@ TRAIN = Events(
 
 def fitted(names, protocol, **options):
     return fit_baselines(
-        names, TRAIN, PROTOCOLS[protocol], num_users=3, num_items=4, train_end=2 * DAY, seed=0, **options
+        names, TRAIN, find_protocol(protocol), num_users=3, num_items=4, train_end=2 * DAY, seed=0, **options
     )
 
 
 def test_fit_uses_the_events_that_the_protocol_counts():
-    popular = {name: next(fitted(["most_pop"], name))[1](np.array([0]))[0].tolist() for name in PROTOCOLS}
+    popular = {name: next(fitted(["most_pop"], name))[1](np.array([0]))[0].tolist() for name in PROTOCOLS.all()}
     assert popular == {
         "temporal": [2, 1, 0, 0],
         "temporal_repeats": [2, 1, 0, 0],

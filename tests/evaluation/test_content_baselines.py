@@ -8,7 +8,7 @@ from music_map.errors import UserError
 from music_map.evaluation.baselines import COLD_START, fit_baselines
 from music_map.evaluation.baselines.content import artist_popularity, audio_knn
 from music_map.evaluation.baselines.settings import AudioKnnSettings
-from music_map.evaluation.protocols import PROTOCOLS
+from music_map.evaluation.protocols import find_protocol
 from music_map.preprocess.dataset import LISTEN, Events, ItemFeatures
 
 DAY = 86_400
@@ -77,8 +77,8 @@ def test_they_are_fitted_by_name_and_need_features():
         zeros + LISTEN, zeros, zeros.astype(np.uint16) + 100,
     )  # fmt: skip
     options = {"num_users": 4, "num_items": 5, "train_end": 4, "seed": 0}
-    fitted = fit_baselines(COLD_START, train, PROTOCOLS["cold_start"], **options, features=features)
+    fitted = fit_baselines(COLD_START, train, find_protocol("cold_start"), **options, features=features)
     assert {name: scores(np.arange(2)).shape for name, scores in fitted} == dict.fromkeys(COLD_START, (2, 5))
     silent = lambda: features()._replace(audio=none, audio_row=np.full(5, -1, np.int32))  # noqa: E731
     with pytest.raises(UserError, match="'audio_knn' needs audio embeddings"):
-        dict(fit_baselines(["audio_knn"], train, PROTOCOLS["cold_start"], **options, features=silent))
+        dict(fit_baselines(["audio_knn"], train, find_protocol("cold_start"), **options, features=silent))

@@ -8,7 +8,7 @@ from raw_logs import random_log, write_logs
 
 from music_map.evaluation.dislikes import unwanted, unwanted_in_top, unwanted_of
 from music_map.evaluation.pairs import Pairs
-from music_map.evaluation.protocols import PROTOCOLS, RankingTask, build_task
+from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
 from music_map.preprocess.build import build_dataset, plan_dataset
 from music_map.preprocess.dataset import DISLIKE, LIKE, ItemFeatures
 from music_map.preprocess.settings import PreprocessSettings
@@ -42,7 +42,7 @@ def task_of(targets, masked, candidates):
     users = np.flatnonzero([bool(t) for t in targets]).astype(np.int32)
     none = pairs([set()] * len(users))
     return RankingTask(
-        PROTOCOLS["temporal"], "test", users, pairs([targets[u] for u in users]), none, np.array(candidates), 0, 0.0
+        find_protocol("temporal"), "test", users, pairs([targets[u] for u in users]), none, np.array(candidates), 0, 0.0
     )
 
 

@@ -21,7 +21,7 @@ from music_map.evaluation.playlist import (
     query_scores,
     sessions_of,
 )
-from music_map.evaluation.protocols import PROTOCOLS, build_task
+from music_map.evaluation.protocols import build_task, find_protocol
 from music_map.preprocess.dataset import DISLIKE, EVENT_TYPES, LIKE, LISTEN, Events
 
 SONGS = 12
@@ -79,7 +79,7 @@ def test_worked_tasks():
     # Songs of train that were played at all; song 9 is none, and stays a target.
     assert np.flatnonzero(one.ranking.candidates).tolist() == list(range(9))
     assert one.ranking.cold_target_share == 1 / 4 and three.ranking.cold_target_share == 1.0
-    assert one.ranking.protocol is PROTOCOLS["playlist"] and one.ranking.split == "test"
+    assert one.ranking.protocol is find_protocol("playlist") and one.ranking.split == "test"
 
 
 @st.composite

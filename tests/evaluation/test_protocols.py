@@ -7,7 +7,7 @@ from music_map.errors import UserError
 from music_map.evaluation.protocols import PROTOCOLS, Protocol, build_task, check_protocol, find_protocol, relevant
 from music_map.preprocess.dataset import DISLIKE, LIKE, LISTEN, Events
 
-OVER_USERS = sorted(name for name, protocol in PROTOCOLS.items() if protocol.queries == "users")
+OVER_USERS = sorted(name for name, protocol in PROTOCOLS.all().items() if protocol.queries == "users")
 
 USERS, ITEMS = 5, 8
 
@@ -84,7 +84,7 @@ def rows(users, pairs):
 )
 def test_worked_tasks(name, split, targets, masked, candidates, dropped, cold):
     task = build_task(name, split, **DATA)
-    assert task.protocol is PROTOCOLS[name] and task.split == split
+    assert task.protocol is find_protocol(name) and task.split == split
     assert task.users.dtype == np.int32 and task.users.tolist() == sorted(targets)
     assert rows(task.users, task.targets) == targets
     assert rows(task.users, task.masked) == masked
@@ -157,14 +157,12 @@ def test_relevance_of_each_kind():
         "like": [3],
         "listen_plus_or_like": [2, 3],
     }
-    with pytest.raises(ValueError, match="unknown"):
-        relevant(e, "loved")
 
 
 def test_unknown_names_are_mended():
-    with pytest.raises(UserError, match=r"'tempral' is unknown; did you mean 'temporal'.*lightgcn"):
+    with pytest.raises(UserError, match=r"protocol='tempral': must be one of .*lightgcn.*; did you mean 'temporal'"):
         find_protocol("tempral")
-    with pytest.raises(UserError, match="choose one of temporal"):
+    with pytest.raises(UserError, match="must be one of temporal"):
         build_task("x", "val", **DATA)
     with pytest.raises(UserError, match="'train' cannot be evaluated; choose one of val, test"):
         build_task("temporal_repeats", "train", **DATA)
@@ -184,7 +182,7 @@ def test_unknown_names_are_mended():
 )
 def test_protocols_that_the_data_cannot_answer(name, data_format, split_rule, says):
     with pytest.raises(UserError, match=says):
-        check_protocol(PROTOCOLS[name], data_format=data_format, split_rule=split_rule)
+        check_protocol(find_protocol(name), data_format=data_format, split_rule=split_rule)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +197,7 @@ def test_protocols_that_the_data_cannot_answer(name, data_format, split_rule, sa
     ],
 )
 def test_protocols_that_the_data_can_answer(name, data_format, split_rule):
-    check_protocol(PROTOCOLS[name], data_format=data_format, split_rule=split_rule)
+    check_protocol(find_protocol(name), data_format=data_format, split_rule=split_rule)
 
 
 def test_no_targets_is_an_error_that_names_split_and_protocol():
@@ -229,6 +227,6 @@ def test_cold_start_ranks_held_out_songs_only():
     assert rows(task.users, task.masked) == {0: [], 1: []}
     assert np.flatnonzero(task.candidates).tolist() == [2, 6, 7]
     assert task.num_dropped_users == 1 and task.cold_target_share == 1.0
-    check_protocol(PROTOCOLS["cold_start"], data_format="yambda", split_rule="temporal", songs_held_out=True)
+    check_protocol(find_protocol("cold_start"), data_format="yambda", split_rule="temporal", songs_held_out=True)
     with pytest.raises(ValueError, match="held_out_items"):
         build_task("cold_start", "val", **DATA | {"held_out_items": None})
