@@ -36,7 +36,7 @@ from generated import from_text, make_graph
 
 from music_map.errors import UserError
 from music_map.graph.bipartite import BipartiteGraph, from_edges
-from music_map.model.propagation import BACKENDS, adjacency, choose_backend, spmm
+from music_map.model.propagation import BACKENDS, adjacency, choose_backend, prepare, spmm
 from music_map.storage import write_json
 
 _DATA = flags.DEFINE_string("data", None, "Folder with train.txt; otherwise a graph is generated.")
@@ -122,7 +122,7 @@ def ours(graph: BipartiteGraph, dense: list[np.ndarray]) -> Steps:
                 continue
             found[f"ours ({backend}, {storage})"] = functools.partial(
                 lambda *a: jax.block_until_ready(compiled(*a[:-1], backend=a[-1])),
-                adjacent.users_from_items, x, y, gx, gy, backend,
+                prepare(adjacent.users_from_items, backend), x, y, gx, gy, backend,
             )  # fmt: skip
     return found
 
