@@ -7,7 +7,7 @@ from generated import make_vectors
 
 from music_map.playlist.heads import untrained
 from music_map.preprocess.dataset import ItemFeatures
-from music_map.retrieval.export import FOLDER, Histories, make_export, save_export
+from music_map.retrieval.export import FOLDER, UserSongs, make_export, save_export
 from music_map.retrieval.index import FOLDER as INDEX
 from music_map.retrieval.index import build_index, sample_queries, save_index
 from music_map.retrieval.recommender import in_space, index_fingerprint
@@ -17,7 +17,7 @@ from music_map.storage import write_json
 
 
 def make_workdir(folder: Path, *, num_songs: int, num_users: int) -> Path:
-    """Writes an export with histories, a configuration and a ScaNN index into `folder`; returns it.
+    """Writes an export with heard and disliked songs, a configuration and a ScaNN index into `folder`; returns it.
 
     Args:
       num_songs: of the catalogue, in clusters as benchmarks/retrieval.py has them; an artist for 20 songs.
@@ -47,10 +47,10 @@ def make_workdir(folder: Path, *, num_songs: int, num_users: int) -> Path:
     )
     heard = np.sort(rng.integers(0, num_songs, (num_users, 500)), axis=1).astype(np.int32)
     disliked = np.sort(rng.integers(0, num_songs, (num_users, 10)), axis=1).astype(np.int32)
-    histories = Histories(
+    user_songs = UserSongs(
         np.arange(num_users + 1) * 500, heard.ravel(), np.arange(num_users + 1) * 10, disliked.ravel()
     )
-    save_export(export, folder / FOLDER, fingerprint="generated", step=0, histories=histories)
+    save_export(export, folder / FOLDER, fingerprint="generated", step=0, user_songs=user_songs)
     config = Config()
     write_json(config_file(folder), {"config": described(config), "dataset": "generated"})
     heads = untrained(config.retrieval.attention_temperature)

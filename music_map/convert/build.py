@@ -12,8 +12,8 @@ from music_map.convert.engine import MAPPINGS, MEMORY, Log, Summary
 from music_map.convert.formats import files_of
 from music_map.convert.settings import SONGS, ColumnMapping
 from music_map.errors import UserError, disk_errors
-from music_map.progress import Progress, silent
 from music_map.raw.layout import EVENTS, event_path, item_path, link_item_files
+from music_map.reporter import Progress, silent
 from music_map.storage import new_folder
 
 

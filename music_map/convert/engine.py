@@ -27,9 +27,9 @@ from music_map.convert.times import Times, check_zone, judge
 from music_map.convert.values import KINDS, Judgement, literal, missing
 from music_map.errors import UserError
 from music_map.preprocess.present import far_times
-from music_map.progress import Progress
 from music_map.raw.layout import ID_TABLES
 from music_map.raw.schema import EVENT_SCHEMAS, ITEM_SCHEMAS
+from music_map.reporter import Progress
 
 MAPPINGS = ("artist", "album")
 MEMORY = "1GB"  # of the engine

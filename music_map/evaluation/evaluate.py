@@ -11,7 +11,7 @@ from music_map.evaluation.metrics import KS, per_user_metric, ranking_metrics, u
 from music_map.evaluation.protocols import RankingTask
 from music_map.evaluation.ranking import ScoreBlock, rank
 from music_map.evaluation.uncertainty import LEVEL, bootstrap_interval, interval, randomization_test, resample
-from music_map.progress import Progress, silent
+from music_map.reporter import Progress, silent
 
 
 class Evaluation(NamedTuple):

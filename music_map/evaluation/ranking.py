@@ -17,7 +17,7 @@ from music_map import processes
 from music_map.axis import NAME
 from music_map.errors import UserError
 from music_map.evaluation.pairs import Pairs
-from music_map.progress import Progress, silent
+from music_map.reporter import Progress, silent
 from music_map.threads import num_workers, ordered_map
 from music_map.topk import rows_at_once, top_k
 

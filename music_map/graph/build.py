@@ -14,7 +14,7 @@ from music_map.graph.bipartite import BipartiteGraph, Edges, from_edges
 from music_map.graph.settings import GraphSettings
 from music_map.graph.weights import EdgeCounts, chunk_edges
 from music_map.preprocess.dataset import Dataset, Events, Withdrawals
-from music_map.progress import Progress, silent
+from music_map.reporter import Progress, silent
 from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, fingerprint, new_folder, write_json
 from music_map.threads import num_workers, ordered_map
 

@@ -16,7 +16,7 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import cKDTree
 
 from music_map.errors import UserError
-from music_map.progress import Progress, silent
+from music_map.reporter import Progress, silent
 from music_map.retrieval.index import build_index
 
 METHODS = ("umap", "pca")

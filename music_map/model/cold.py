@@ -18,7 +18,7 @@ import numpy as np
 from music_map.model.encoder import l2_normalize
 from music_map.model.sound import Kept, neighbours
 from music_map.preprocess.dataset import ItemFeatures
-from music_map.progress import Progress, silent
+from music_map.reporter import Progress, silent
 
 
 class Nearest(NamedTuple):

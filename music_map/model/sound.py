@@ -14,7 +14,7 @@ import numpy as np
 
 from music_map.errors import DamagedFileError, UserError
 from music_map.preprocess.dataset import ItemFeatures
-from music_map.progress import Progress, silent
+from music_map.reporter import Progress, silent
 from music_map.storage import ArrayFolder, ArrayWriter, fingerprint, new_folder
 from music_map.topk import rows_at_once, top_k
 

@@ -19,7 +19,7 @@ import numpy as np
 from music_map import processes
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.parallel.partition import NUM_PARTS, Ends, GraphInMemory, Slots, make_slots
-from music_map.progress import Progress, silent
+from music_map.reporter import Progress, silent
 from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, fingerprint, new_folder, read_json, write_json
 
 # Raised when slots or files change their meaning: parts of an older version are then made anew.

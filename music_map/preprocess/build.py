@@ -12,9 +12,9 @@ from music_map.preprocess.inputs import Inputs, identify_inputs, remembered_inpu
 from music_map.preprocess.logs import preprocess_logs
 from music_map.preprocess.settings import PreprocessSettings
 from music_map.preprocess.text import TEXT_FILES, preprocess_text
-from music_map.progress import Progress, silent
 from music_map.raw.reader import BATCH_ROWS
 from music_map.raw.schema import ID_TABLES, event_path, id_table_path, pipeline_files
+from music_map.reporter import Progress, silent
 from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, fingerprint, new_folder, write_json
 
 # Raised when the stored arrays change their meaning, so that folders of an older version are not taken for current.

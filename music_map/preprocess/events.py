@@ -25,8 +25,8 @@ from music_map.preprocess.dataset import (
 from music_map.preprocess.filtering import Filter
 from music_map.preprocess.shards import ShardWriter
 from music_map.preprocess.splits import Cutoffs
-from music_map.progress import Progress
 from music_map.raw.reader import EVERYONE, Columns, EventTable, UserRange, user_chunks
+from music_map.reporter import Progress
 from music_map.storage import ArrayWriter
 from music_map.threads import num_workers, ordered_map
 

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from music_map.errors import UserError
 from music_map.preprocess.ids import IdIndex
-from music_map.progress import Progress
 from music_map.raw.reader import BATCH_ROWS, Table, open_parquet, record_batches
 from music_map.raw.schema import AUDIO_DIM, EMBEDDINGS
+from music_map.reporter import Progress
 from music_map.rows import offsets_of
 from music_map.storage import ArrayWriter, npy_header
 

@@ -19,8 +19,8 @@ import numpy as np
 from music_map.errors import UserError
 from music_map.preprocess.ids import Counter, Counts, IdIndex, merge_counts
 from music_map.preprocess.present import present_of
-from music_map.progress import Progress
 from music_map.raw.reader import EVERYONE, EventTable, UserRange
+from music_map.reporter import Progress
 from music_map.threads import ordered_map
 
 # The event files whose rows are interactions; unlikes and undislikes withdraw one and are none.

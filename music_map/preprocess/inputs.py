@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from music_map.errors import DamagedFileError, UserError
-from music_map.progress import Progress
+from music_map.reporter import Progress
 from music_map.storage import read_json, write_json
 from music_map.threads import num_workers
 

@@ -26,10 +26,10 @@ from music_map.preprocess.own_ids import read_own_ids
 from music_map.preprocess.present import far_times
 from music_map.preprocess.settings import PreprocessSettings
 from music_map.preprocess.splits import Cutoffs, global_temporal_cutoffs, split_sizes, temporal_cutoffs
-from music_map.progress import Progress
 from music_map.raw.layout import id_table_path, item_file
 from music_map.raw.reader import BATCH_ROWS, EventTable, Table, open_events
 from music_map.raw.schema import ITEM_SCHEMAS
+from music_map.reporter import Progress
 from music_map.storage import ArrayWriter
 
 

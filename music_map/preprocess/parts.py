@@ -29,8 +29,8 @@ from music_map.preprocess.events import EventShards, Written, see_track_seconds,
 from music_map.preprocess.filtering import Census, Counts, Filter, Rows, Tally, count_left, select, take_census
 from music_map.preprocess.logs import Layout, logs_meta, plan_layout, write_features
 from music_map.preprocess.splits import Cutoffs
-from music_map.progress import Progress, silent
 from music_map.raw.reader import BATCH_ROWS, EventTable, open_events, user_ranges
+from music_map.reporter import Progress, silent
 from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, fingerprint, new_folder
 
 _FIRST_COUNT = "count-0"

@@ -14,7 +14,7 @@ from music_map.preprocess.features import write_audio, write_mapping
 from music_map.preprocess.ids import IdIndex
 from music_map.preprocess.settings import PreprocessSettings
 from music_map.preprocess.shards import ShardWriter
-from music_map.progress import Progress
+from music_map.reporter import Progress
 from music_map.storage import ArrayWriter
 
 TEXT_FILES = {"train": "train.txt", "val": "valid.txt", "test": "test.txt"}

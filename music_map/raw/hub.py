@@ -35,7 +35,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from music_map.errors import DamagedFileError, UserError, disk_errors
-from music_map.progress import Progress, silent
+from music_map.reporter import Progress, silent
 from music_map.storage import read_json, write_json
 
 REPO = "yandex/yambda"

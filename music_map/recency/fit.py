@@ -22,10 +22,10 @@ from scipy.optimize import minimize
 
 from music_map.evaluation.protocols import RankingTask
 from music_map.evaluation.ranking import best_songs, mask_indices
-from music_map.progress import Progress, silent
 from music_map.recency.history import FAMILIARITY
 from music_map.recency.scores import FEATURES, BlockFeatures, RecencyScorer, Weights
 from music_map.recency.settings import RecencySettings
+from music_map.reporter import Progress, silent
 
 
 class Examples(NamedTuple):

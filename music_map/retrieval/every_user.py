@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from music_map.errors import UserError, disk_errors
 from music_map.lock import writing_file
-from music_map.progress import Progress, silent
+from music_map.reporter import Progress, silent
 from music_map.retrieval.filters import Filters
 from music_map.retrieval.recommender import Query, Recommender
 from music_map.storage import fingerprint, read_json, write_json

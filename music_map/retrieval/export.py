@@ -25,7 +25,7 @@ from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, check_rows, ne
 # Of a run's folder.
 FOLDER, HEADS_FILE = "embeddings", "playlist.json"
 
-_MAPPED_ABOVE = 1 << 30  # bytes of histories
+_MAPPED_ABOVE = 1 << 30  # bytes of UserSongs
 _REMEDY = "delete the folder and run the command again to make it anew from the best checkpoint"
 
 
@@ -51,7 +51,7 @@ class IdTables(NamedTuple):
 _KINDS = IdTables("user", "item", "artist", "album")
 
 
-class Histories(NamedTuple):
+class UserSongs(NamedTuple):
     """What users heard and dislike; user u has heard[heard_offsets[u]:heard_offsets[u + 1]], ascending.
 
     Attributes:
@@ -73,7 +73,7 @@ class Histories(NamedTuple):
         return self.disliked[self.disliked_offsets[user] : self.disliked_offsets[user + 1]]
 
 
-def histories_of(dataset: Dataset) -> Histories:
+def user_songs_of(dataset: Dataset) -> UserSongs:
     """All songs that users heard, and those that they dislike still.
 
     Unlike the graph, this reads all splits: it is for use now, not for measuring.
@@ -86,7 +86,7 @@ def histories_of(dataset: Dataset) -> Histories:
     marks = Events(*map(np.concatenate, zip(*dislikes, strict=True)))
     taken = Withdrawals(*map(np.concatenate, zip(*map(dataset.withdrawals, SPLITS), strict=True)))
     disliked = _pairs(marks, num_items)[standing(marks, taken, DISLIKE, num_items=num_items)]
-    return Histories(
+    return UserSongs(
         *_by_user(np.unique(np.concatenate(met)), dataset.num_users, num_items),
         *_by_user(np.unique(disliked), dataset.num_users, num_items),
     )
@@ -176,14 +176,14 @@ def write_export(
     *,
     fingerprint: str,
     step: int,
-    histories: Histories,
+    user_songs: UserSongs,
     ids: IdTables | None = None,
     head: Head | None = None,
 ) -> None:
     """Writes an export.
 
     Args:
-      export, histories: the arrays.
+      export, user_songs: the arrays.
       folder: where to; it is there already.
       fingerprint: names the checkpoint and data that it comes from.
       step: of the checkpoint.
@@ -194,7 +194,7 @@ def write_export(
     writer = ArrayWriter(folder)
     for kind, table in zip(_KINDS, tables, strict=True):
         table.write(writer, kind)
-    for name, array in (*export._asdict().items(), *histories._asdict().items()):
+    for name, array in (*export._asdict().items(), *user_songs._asdict().items()):
         if name.removesuffix("_ids") not in _KINDS:
             writer.write(name, array)
     recency = {} if head is None else head.save(writer)
@@ -261,14 +261,14 @@ def is_current(folder: Path, *, fingerprint: str | None = None) -> bool:
     return store.meta.get("version") == FORMAT_VERSION and fingerprint in (None, store.fingerprint)
 
 
-def load_histories(folder: Path) -> Histories:
-    """The users' histories, checked; above a GiB mapped in place of read. Raises DamagedFileError.
+def load_user_songs(folder: Path) -> UserSongs:
+    """What users heard and dislike, checked; above a GiB mapped in place of read. Raises DamagedFileError.
 
     They are as large as the graph. What is read survives whatever becomes of the file; what is mapped does not.
     """
     store = ArrayFolder.open(folder)
-    large = sum(store.size_of(name) for name in Histories._fields) > _MAPPED_ABOVE
-    found = Histories(*(store.load(name, mmap=large) for name in Histories._fields))
+    large = sum(store.size_of(name) for name in UserSongs._fields) > _MAPPED_ABOVE
+    found = UserSongs(*(store.load(name, mmap=large) for name in UserSongs._fields))
     num_users, num_items = store.length_of("user_embeddings"), store.length_of("item_embeddings")
     for name in ("heard", "disliked"):
         offsets, values = getattr(found, f"{name}_offsets"), getattr(found, name)
@@ -276,10 +276,10 @@ def load_histories(folder: Path) -> Histories:
     return found
 
 
-def no_histories(num_users: int) -> Histories:
+def no_user_songs(num_users: int) -> UserSongs:
     """Of users who never heard anything."""
     offsets, none = np.zeros(num_users + 1, np.int64), np.zeros(0, np.int32)
-    return Histories(offsets, none, offsets, none)
+    return UserSongs(offsets, none, offsets, none)
 
 
 def indices(lists: Sequence[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,13 +10,13 @@ from music_map.retrieval.filters import register
 from music_map.settings import setting
 
 if TYPE_CHECKING:
-    from music_map.retrieval.export import Export, Histories
+    from music_map.retrieval.export import Export, UserSongs
 
 
 @register("heard", setting(True, "whether songs that the user has heard may be recommended"), kind="user")
-def heard(histories: Histories, user: int, value: bool) -> np.ndarray:
+def heard(user_songs: UserSongs, user: int, value: bool) -> np.ndarray:
     del value
-    return histories.heard_by(user)
+    return user_songs.heard_by(user)
 
 
 @register(

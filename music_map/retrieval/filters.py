@@ -18,7 +18,7 @@ from music_map.registry import Registry
 from music_map.settings import Rule, checked
 
 if TYPE_CHECKING:
-    from music_map.retrieval.export import Export, Histories
+    from music_map.retrieval.export import Export, UserSongs
     from music_map.retrieval.settings import RetrievalSettings
 
 Kind = Literal["mask", "songs", "user", "cap", "order"]
@@ -46,7 +46,7 @@ class Filter:
         "mask": (export, value) -> bool [I], songs that may be recommended to anyone;
         "songs": the same, but the value is a list of song ids, which arrives as indices int64 [n]; not a setting of a
           run, but of a query;
-        "user": (histories, user index, value) -> int [n], songs not to recommend to this user;
+        "user": (user_songs, user index, value) -> int [n], songs not to recommend to this user;
         "cap": (export) -> offsets int64 [I + 1] and values int [n], the groups of each song as compressed rows; at
           most `value` songs of a group are recommended;
         "order": (export, vectors, items, value) -> Order of the candidates `items`.
@@ -186,9 +186,9 @@ def allowed_songs(filters: Filters, export: Export, songs: Ids | None = None) ->
     return allowed
 
 
-def left_out_for(filters: Filters, histories: Histories, user: int) -> list[np.ndarray]:
+def left_out_for(filters: Filters, user_songs: UserSongs, user: int) -> list[np.ndarray]:
     """Songs that the filters leave out for one user: index arrays."""
-    return [entry.rule_of(histories, user, value) for entry, value in filters.active("user")]
+    return [entry.rule_of(user_songs, user, value) for entry, value in filters.active("user")]
 
 
 def _in_words(filters: Filters) -> str:

@@ -100,7 +100,7 @@ class PresentScorer:
             block, without = users[start : start + most], out[start : start + most]
             size = min(next(size for size in _SIZES if size >= len(block)), most)
             filled = np.concatenate([block, np.repeat(block[:1], size - len(block))])
-            rows = np.repeat(np.arange(len(without)), [len(mine) for mine in without])
+            rows = np.repeat(np.arange(len(without)), [len(songs) for songs in without])
             withheld = Pairs.of(rows, np.concatenate(without), num_rows=size, num_items=scorer.num_items)
             found, score = scorer.rank(filled, k, allowed=allowed, out=withheld)
             items[start : start + most], scores[start : start + most] = found[: len(block)], score[: len(block)]

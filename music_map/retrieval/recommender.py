@@ -25,7 +25,7 @@ from music_map.playlist.heads import Heads, from_json, to_json, untrained
 from music_map.playlist.space import embed, moments_of
 from music_map.retrieval import export as exports
 from music_map.retrieval.answers import Answer, Id, Query, Reason, Recommendation
-from music_map.retrieval.export import Export, Histories, IdTables, popularity_of
+from music_map.retrieval.export import Export, IdTables, UserSongs, popularity_of
 from music_map.retrieval.filters import Filters, allowed_songs, choose, filters_of, left_out_for, unknown_in
 from music_map.retrieval.index import FOLDER, Index, build_index, choose_backend, load_index
 from music_map.retrieval.present import PresentScorer
@@ -47,8 +47,17 @@ MOST_REASONS = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class _Asked:
-    """A query in song and user indices."""
+class _Resolved:
+    """A query in indices.
+
+    Attributes:
+      songs: int64 [n], the playlist, each song once, the latest last.
+      user: -1: none, or an unknown one.
+      pushed: songs that the query is pushed away from: disliked ones, at most _MOST_DISLIKES.
+      out: songs not to recommend.
+      ordered: whether the order of the songs is that of listening.
+      warnings: so far.
+    """
 
     songs: np.ndarray
     user: int
@@ -113,7 +122,7 @@ class Recommender:
       index: over the songs' unit embeddings, or a backend to build one with, see `music_map.retrieval.index`.
       heads: of the playlist attention; None: untrained.
       attention_temperature: of untrained heads.
-      histories: what users heard and dislike; None: nothing is known.
+      user_songs: what users heard and dislike; None: nothing is known.
       filters: of queries that bring none.
       dislike_push: share of disliked songs' directions that is taken out of a query, 0 to 1.
       ids: the logs' own ids and names; None: ids are the numbers.
@@ -129,7 +138,7 @@ class Recommender:
         index: Index | str = "auto",
         heads: Heads | None = None,
         attention_temperature: float = 0.1,
-        histories: Histories | None = None,
+        user_songs: UserSongs | None = None,
         filters: Filters | None = None,
         dislike_push: float = 0.5,
         ids: IdTables | None = None,
@@ -150,7 +159,7 @@ class Recommender:
         self.heads = heads = heads or untrained(attention_temperature)
         self.vectors, self.tastes = in_space(export, heads)
         self.index = build_index(self.vectors, backend=index) if isinstance(index, str) else index
-        self._histories = histories or exports.no_histories(len(export.user_ids))
+        self._user_songs = user_songs or exports.no_user_songs(len(export.user_ids))
         self._heads = jax.tree.map(jnp.asarray, (heads.ordered, heads.unordered))
         self._push = jnp.float32(dislike_push)
         self._device_vectors = jnp.asarray(self.vectors)
@@ -205,7 +214,7 @@ class Recommender:
             export,
             index=found,
             heads=heads,
-            histories=exports.load_histories(folder),
+            user_songs=exports.load_user_songs(folder),
             filters=filters_of(settings),
             dislike_push=settings.dislike_push,
             ids=exports.load_ids(folder),
@@ -272,68 +281,69 @@ class Recommender:
         if k < 1:
             raise UserError(f"k={k}: must be at least 1")
         chosen = self.filters if filters is None else filters
-        base, noted = self._allowed(chosen)
-        barred, unknown = self.ids.songs.resolve(exclude)
+        allowed, noted = self._allowed(chosen)
+        excluded, unknown = self.ids.songs.resolve(exclude)
         if unknown:
             noted = [*noted, f"exclude: {self.ids.songs.unknown('song', unknown)}"]
-        asked = [self._ask(query, chosen, barred) for query in queries]
-        good = [row for row, a in enumerate(asked) if isinstance(a, _Asked)]
-        answers: list[Answer | UserError] = list(asked)
+        resolved = [self._resolve(query, chosen, excluded) for query in queries]
+        good = [row for row, query in enumerate(resolved) if isinstance(query, _Resolved)]
+        answers: list[Answer | UserError] = list(resolved)
         for start in range(0, len(good), _BATCHES[-1]):
             rows = good[start : start + _BATCHES[-1]]
-            block = [asked[row] for row in rows]
-            found, weights = self._found(block, k, base, chosen, user_share)
-            for row, a, weight, (items, scores) in zip(rows, block, weights, found, strict=True):
-                a.warnings.extend(noted)
+            block = [resolved[row] for row in rows]
+            best, weights = self._best(block, k, allowed, chosen, user_share)
+            for row, query, weight, (items, scores) in zip(rows, block, weights, best, strict=True):
+                query.warnings.extend(noted)
                 if len(items) < k:
-                    a.warnings.append(f"only {len(items)} of {k} songs: the catalogue has no more candidates")
-                answers[row] = Answer(self._explained(items, scores, a.songs, weight, explain, reasons), a.warnings)
+                    query.warnings.append(f"only {len(items)} of {k} songs: the catalogue has no more candidates")
+                songs = self._explained(items, scores, query.songs, weight, explain, reasons)
+                answers[row] = Answer(songs, query.warnings)
         return answers
 
-    def _found(
-        self, asked: Sequence[_Asked], k: int, base: np.ndarray, filters: Filters, user_share: float
+    def _best(
+        self, queries: Sequence[_Resolved], k: int, allowed: np.ndarray, filters: Filters, user_share: float
     ) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]:
         """Songs and scores of each query, and the attention weights of its playlist."""
-        alone = [self.user_scorer is not None and not len(a.songs) for a in asked]
-        found: list[Any] = [None] * len(asked)
-        weights = [np.zeros(0, np.float32)] * len(asked)
-        if at := [row for row, is_alone in enumerate(alone) if not is_alone]:
-            block = [asked[row] for row in at]
-            vectors, of_block = self._query(block, user_share)
-            out = [a.out for a in block]
+        users_alone = [self.user_scorer is not None and not len(query.songs) for query in queries]
+        best: list[Any] = [None] * len(queries)
+        weights = [np.zeros(0, np.float32)] * len(queries)
+        if rows := [row for row, alone in enumerate(users_alone) if not alone]:
+            block = [queries[row] for row in rows]
+            vectors, weights_of_block = self._query(block, user_share)
+            out = [query.out for query in block]
             searched = search_filtered(
-                self.index, self.vectors, vectors, k, base, out, filters=filters, export=self.export
+                self.index, self.vectors, vectors, k, allowed, out, filters=filters, export=self.export
             )
-            for row, one, weight in zip(at, searched, of_block, strict=True):
-                found[row], weights[row] = one, weight
-        if at := [row for row, is_alone in enumerate(alone) if is_alone]:
-            for row, one in zip(at, self._ranked([asked[row] for row in at], k, base, filters), strict=True):
-                found[row] = one
-        return found, weights
+            for row, songs, weight in zip(rows, searched, weights_of_block, strict=True):
+                best[row], weights[row] = songs, weight
+        if rows := [row for row, alone in enumerate(users_alone) if alone]:
+            ranked = self._rank_for_users([queries[row] for row in rows], k, allowed, filters)
+            for row, songs in zip(rows, ranked, strict=True):
+                best[row] = songs
+        return best, weights
 
-    def _ranked(
-        self, asked: Sequence[_Asked], k: int, base: np.ndarray, filters: Filters
+    def _rank_for_users(
+        self, queries: Sequence[_Resolved], k: int, allowed: np.ndarray, filters: Filters
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The songs of users who bring none, from a pool that doubles until the caps leave k of it."""
-        most, left = int(np.count_nonzero(base)), list(range(len(asked)))
-        found: list[Any] = [None] * len(asked)
+        """Songs and scores for users without a playlist, from a pool that doubles until the caps leave k of it."""
+        most, left = int(np.count_nonzero(allowed)), list(range(len(queries)))
+        best: list[Any] = [None] * len(queries)
         size = min(most, k if filters.by_score_alone else _POOL * k)
         while left:
-            users = np.array([asked[row].user for row in left], np.int32)
-            out = [asked[row].out for row in left]
-            items, scores = self.user_scorer.rank(users, size, allowed=base, out=out, heard=filters.heard)
-            for row, mine, score in zip(left, items, scores, strict=True):
-                there = mine >= 0
-                mine, score = mine[there], score[there]
+            users = np.array([queries[row].user for row in left], np.int32)
+            out = [queries[row].out for row in left]
+            songs, scores = self.user_scorer.rank(users, size, allowed=allowed, out=out, heard=filters.heard)
+            for row, items, values in zip(left, songs, scores, strict=True):
+                items, values = items[items >= 0], values[items >= 0]
                 if not filters.by_score_alone:
-                    picked = choose(filters, self.export, self.vectors, mine, score, k)
+                    picked = choose(filters, self.export, self.vectors, items, values, k)
                     if len(picked) < k and size < most:
                         continue
-                    mine, score = mine[picked], score[picked]
-                found[row] = mine, score
-            left = [row for row in left if found[row] is None]
+                    items, values = items[picked], values[picked]
+                best[row] = items, values
+            left = [row for row in left if best[row] is None]
             size = min(2 * size, most)
-        return found
+        return best
 
     def similar(self, song: Any, *, k: int = 10, filters: Filters | None = None) -> Answer:
         """The k songs nearest to one song; see `recommend`."""
@@ -348,12 +358,12 @@ class Recommender:
         at = self.ids.songs.index_of(song)
         if at < 0:
             raise UserError(self.ids.songs.unknown("song", [song]))
-        asked = self._ask(Query(tuple(songs), user), self.filters, np.zeros(0, np.int64))
-        if isinstance(asked, UserError):
-            raise asked
-        vectors, weights = self._query([asked], 0.3)
+        query = self._resolve(Query(tuple(songs), user), self.filters, np.zeros(0, np.int64))
+        if isinstance(query, UserError):
+            raise query
+        vectors, weights = self._query([query], 0.3)
         scores = self.vectors @ vectors[0]
-        (found,) = self._explained(np.array([at]), scores[at : at + 1], asked.songs, weights[0], True, MAX_SONGS)
+        (found,) = self._explained(np.array([at]), scores[at : at + 1], query.songs, weights[0], True, MAX_SONGS)
         return dataclasses.replace(found, rank=1 + int((scores > scores[at]).sum()))
 
     def warm(self, *, k: int = 10) -> None:
@@ -364,7 +374,7 @@ class Recommender:
                 self.recommend_batch([Query(songs, dislikes=songs[:1])] * batch, k=k)
         self.recommend_batch([Query(songs[:1])] * 2, k=k)
 
-    def _ask(self, query: Query, filters: Filters, barred: np.ndarray) -> _Asked | UserError:
+    def _resolve(self, query: Query, filters: Filters, excluded: np.ndarray) -> _Resolved | UserError:
         songs, users, warnings = self.ids.songs, self.ids.users, []
         if len(query.songs) > MAX_SONGS:
             return UserError(f"a playlist of {len(query.songs)} songs: at most {MAX_SONGS}; give the latest of them")
@@ -384,36 +394,36 @@ class Recommender:
             if warnings:
                 return UserError("; ".join(warnings))
             return UserError("an empty playlist: give at least one song, or a user")
-        out = [playlist, barred, pushed]
+        out = [playlist, excluded, pushed]
         if user >= 0:
-            disliked = self._histories.disliked_by(user)
+            disliked = self._user_songs.disliked_by(user)
             out.append(disliked)
-            out += left_out_for(filters, self._histories, user)
+            out += left_out_for(filters, self._user_songs, user)
             pushed = np.concatenate([pushed, disliked])
         if len(pushed):
             pushed = np.setdiff1d(pushed, playlist)
-        return _Asked(playlist, user, pushed[:_MOST_DISLIKES], np.concatenate(out), query.ordered, warnings)
+        return _Resolved(playlist, user, pushed[:_MOST_DISLIKES], np.concatenate(out), query.ordered, warnings)
 
-    def _query(self, asked: Sequence[_Asked], user_share: float) -> tuple[np.ndarray, list[np.ndarray]]:
+    def _query(self, queries: Sequence[_Resolved], user_share: float) -> tuple[np.ndarray, list[np.ndarray]]:
         """Query vectors float32 [B, d], and the attention weights of each playlist."""
-        size = _padded(len(asked), _BATCHES)
-        width = _padded(max(len(a.songs) for a in asked), _WIDTHS)
-        num_pushed = max(len(a.pushed) for a in asked)
+        size = _padded(len(queries), _BATCHES)
+        width = _padded(max(len(query.songs) for query in queries), _WIDTHS)
+        num_pushed = max(len(query.pushed) for query in queries)
         push_width = _padded(num_pushed, (1, 16, _MOST_DISLIKES))
-        songs, where = exports.indices([a.songs for a in asked], width)
-        pushed, push_where = exports.indices([a.pushed for a in asked], push_width)
-        taste = np.zeros((len(asked), self.vectors.shape[1]), np.float32)
-        share = np.zeros(len(asked), np.float32)
-        for row, a in enumerate(asked):
-            if a.user >= 0:
-                taste[row] = self.tastes[a.user]
-                share[row] = user_share if len(a.songs) else 1.0
-        ordered = np.array([a.ordered for a in asked])
+        songs, where = exports.indices([query.songs for query in queries], width)
+        pushed, push_where = exports.indices([query.pushed for query in queries], push_width)
+        taste = np.zeros((len(queries), self.vectors.shape[1]), np.float32)
+        share = np.zeros(len(queries), np.float32)
+        for row, query in enumerate(queries):
+            if query.user >= 0:
+                taste[row] = self.tastes[query.user]
+                share[row] = user_share if len(query.songs) else 1.0
+        ordered = np.array([query.ordered for query in queries])
 
         def rows(x: np.ndarray) -> np.ndarray:
             return np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)]) if size > len(x) else x
 
-        query, weights = _queries(
+        vectors, weights = _queries(
             self._device_vectors,
             self._popularity,
             *map(rows, (songs, where)),
@@ -422,7 +432,8 @@ class Recommender:
             self._push,
         )
         weights = np.asarray(weights)
-        return np.asarray(query)[: len(asked)], [w[: len(a.songs)] for w, a in zip(weights, asked, strict=False)]
+        lengths = [len(query.songs) for query in queries]
+        return np.asarray(vectors)[: len(queries)], [w[:n] for w, n in zip(weights, lengths, strict=False)]
 
     def _explained(
         self,

@@ -15,7 +15,7 @@ from music_map.preprocess.dataset import SPLITS
 from music_map.recency.history import Histories
 from music_map.recency.scores import Weights
 from music_map.reporter import SILENT, Reporter
-from music_map.retrieval.export import FOLDER, Export, IdTables, histories_of, make_export, write_export
+from music_map.retrieval.export import FOLDER, Export, IdTables, make_export, user_songs_of, write_export
 from music_map.retrieval.present import Head
 from music_map.run.folder import files_of, read_record
 from music_map.run.recency import HEARD, UNHEARD, Past, heads_for_use
@@ -39,11 +39,11 @@ def export_model(past: Past) -> Export:
     identity = fingerprint({"dataset": run.dataset.fingerprint, "step": step})
 
     def save() -> None:
-        histories = histories_of(run.dataset)
+        user_songs = user_songs_of(run.dataset)
         ids = IdTables(run.dataset.users, run.dataset.songs, run.dataset.artists, run.dataset.albums)
         head = None if heads is None else _head_of(past, heads)
         with files_of(run.workdir).new_folder(FOLDER) as folder:
-            write_export(export, folder, fingerprint=identity, step=step, histories=histories, ids=ids, head=head)
+            write_export(export, folder, fingerprint=identity, step=step, user_songs=user_songs, ids=ids, head=head)
 
     processes.once(save)
     return export

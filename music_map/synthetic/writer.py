@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from music_map.errors import DamagedFileError, UserError
-from music_map.progress import Progress, silent
 from music_map.raw.layout import event_path, item_path, link_item_files, pipeline_files
 from music_map.raw.schema import EVENT_SCHEMAS, ITEM_SCHEMAS
+from music_map.reporter import Progress, silent
 from music_map.storage import new_folder, read_json, scratch_folder, write_json
 from music_map.synthetic.audio import BLOCK_SONGS, MISSING_SHARE, audio_blocks
 from music_map.synthetic.blocks import BlockEvents, World, block_events, build_world

@@ -14,7 +14,7 @@ import jax
 from music_map import processes
 from music_map.errors import UserError
 from music_map.model.encoder import Params
-from music_map.progress import Progress, silent
+from music_map.reporter import Progress, silent
 from music_map.training.checkpoint import CheckpointStore
 from music_map.training.metrics_log import MetricsLog
 from music_map.training.profiling import StepProfile

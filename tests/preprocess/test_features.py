@@ -10,9 +10,9 @@ from raw_logs import table, write_table
 from music_map.errors import UserError
 from music_map.preprocess.features import write_audio, write_mapping
 from music_map.preprocess.ids import IdIndex
-from music_map.progress import silent
 from music_map.raw.reader import Table
 from music_map.raw.schema import ARTISTS
+from music_map.reporter import silent
 from music_map.storage import ArrayFolder, ArrayWriter
 
 ITEMS = IdIndex(np.array([2, 5, 9], np.uint32))

@@ -21,8 +21,8 @@ from music_map.ids import index_of
 from music_map.preprocess.build import DatasetPlan, build_dataset, find_dataset, plan_dataset
 from music_map.preprocess.dataset import SPLITS, Dataset
 from music_map.preprocess.settings import PreprocessSettings
-from music_map.progress import silent
 from music_map.raw.schema import LISTENS
+from music_map.reporter import silent
 
 SMALL = PreprocessSettings(min_interactions=2, chunk_size=400)
 

@@ -8,7 +8,7 @@ from music_map.playlist.attention import POSITIONS, Head
 from music_map.playlist.heads import Heads
 from music_map.playlist.space import Space
 from music_map.preprocess.dataset import ItemFeatures
-from music_map.retrieval.export import Histories, load_export, load_histories, make_export, save_export
+from music_map.retrieval.export import UserSongs, load_export, load_user_songs, make_export, save_export
 from music_map.retrieval.filters import Filters
 from music_map.retrieval.recommender import MAX_SONGS, Query, Recommender, _queries
 
@@ -29,7 +29,7 @@ FEATURES = ItemFeatures(
 
 
 # User 7 heard songs 5 and 17; user 900 heard 100 and dislikes 1000.
-HISTORIES = Histories(
+USER_SONGS = UserSongs(
     np.array([0, 2, 3]), np.array([0, 1, 2], np.int32), np.array([0, 0, 1]), np.array([3], np.int32)
 )  # fmt: skip
 
@@ -105,7 +105,7 @@ class Fixed:
 @pytest.mark.parametrize("rules", [{}, {"max_per_artist": 1}, {"diversity": 0.5}, {"heard": False}])
 def test_a_user_without_songs_is_ranked_for_by_the_user_scorer(export, rules):
     scores = np.random.default_rng(3).normal(size=len(export.item_ids)).astype(np.float32)
-    options = {"index": "exact", "histories": HISTORIES, "filters": Filters(**rules)}
+    options = {"index": "exact", "user_songs": USER_SONGS, "filters": Filters(**rules)}
     scored, plain = Recommender(export, user_scorer=Fixed(scores), **options), Recommender(export, **options)
     found = scored.recommend(user=900, k=3)
     uncapped = plain.recommend(user=900, k=6, filters=Filters(heard=rules.get("heard", True)))
@@ -154,12 +154,12 @@ def test_nothing_to_start_from(recommender):
 
 def test_export_survives_a_round_trip_and_names_damage(export, tmp_path):
     folder = tmp_path / "embeddings"
-    save_export(export, folder, fingerprint="f", step=3, histories=HISTORIES)
+    save_export(export, folder, fingerprint="f", step=3, user_songs=USER_SONGS)
     loaded, identity = load_export(folder)
     assert identity == "f"
     for a, b in zip(export, loaded, strict=True):
         np.testing.assert_array_equal(a, b)
-    assert load_histories(folder).disliked_by(1).tolist() == [3]
+    assert load_user_songs(folder).disliked_by(1).tolist() == [3]
     victim = folder / "item_embeddings.npy"
     content = bytearray(victim.read_bytes())
     content[-1] ^= 1
@@ -168,17 +168,17 @@ def test_export_survives_a_round_trip_and_names_damage(export, tmp_path):
         load_export(folder)
 
 
-@pytest.mark.parametrize("name", Histories._fields)
+@pytest.mark.parametrize("name", UserSongs._fields)
 def test_a_damaged_history_is_named_and_never_answered_from(export, tmp_path, name):
     """Zeroed, disliked songs would come back; one bit is an index out of range."""
-    save_export(export, tmp_path / "e", fingerprint="f", step=3, histories=HISTORIES)
+    save_export(export, tmp_path / "e", fingerprint="f", step=3, user_songs=USER_SONGS)
     path = tmp_path / "e" / f"{name}.npy"
     whole = path.read_bytes()
     for damaged in (whole[:128] + bytes(len(whole) - 128), whole[:-1] + bytes([whole[-1] ^ 64]), whole[:-1], b""):
         if damaged != whole:
             path.write_bytes(damaged)
             with pytest.raises(DamagedFileError, match=rf"{name}\.npy: damaged"):
-                load_histories(tmp_path / "e")
+                load_user_songs(tmp_path / "e")
 
 
 @pytest.mark.parametrize(
@@ -198,19 +198,19 @@ def test_a_damaged_history_is_named_and_never_answered_from(export, tmp_path, na
     ],
 )
 def test_arrays_that_do_not_go_together_are_refused_whatever_their_checksums(export, tmp_path, name, value):
-    if name in Histories._fields:
-        histories = HISTORIES._replace(**{name: value})
+    if name in UserSongs._fields:
+        user_songs = USER_SONGS._replace(**{name: value})
         changed = export
     else:
-        histories, changed = HISTORIES, export._replace(**{name: value})
-    save_export(changed, tmp_path / "e", fingerprint="f", step=3, histories=histories)
+        user_songs, changed = USER_SONGS, export._replace(**{name: value})
+    save_export(changed, tmp_path / "e", fingerprint="f", step=3, user_songs=user_songs)
     with pytest.raises(DamagedFileError, match=f"{tmp_path}/e"):
         load_export(tmp_path / "e")
-        load_histories(tmp_path / "e")
+        load_user_songs(tmp_path / "e")
 
 
 def test_a_users_dislikes_and_heard_songs_are_out(export):
-    recommender = Recommender(export, index="exact", histories=HISTORIES)
+    recommender = Recommender(export, index="exact", user_songs=USER_SONGS)
     found = {r.item_id for r in recommender.recommend(user=900, k=6).recommendations}
     assert found == {5, 17, 100, 2**31}
     new = recommender.recommend(user=900, k=6, filters=Filters(heard=False)).recommendations
@@ -223,7 +223,7 @@ def test_disliked_songs_are_out_and_push_away(export):
         answer = recommender.recommend([5, 17], k=2, dislikes=[100, 55])
         assert 100 not in [r.item_id for r in answer.recommendations]
         assert len(answer.warnings) == 1 and answer.warnings[0].startswith("unknown disliked song 55")
-        asked = recommender._ask(Query((5, 17), dislikes=(100,)), Filters(), np.zeros(0, int))
+        asked = recommender._resolve(Query((5, 17), dislikes=(100,)), Filters(), np.zeros(0, int))
         return float(recommender._query([asked], 0.3)[0][0] @ recommender.vectors[2])
 
     before, after = towards(0.0), towards(1.0)

@@ -10,7 +10,7 @@ from music_map.evaluation.baselines.history import History, decay_since
 from music_map.evaluation.baselines.settings import AudioKnnSettings
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.model.sound import neighbours
-from music_map.progress import Progress, silent
+from music_map.reporter import Progress, silent
 
 
 def artist_popularity(history: History) -> ScoreBlock:

@@ -16,7 +16,7 @@ from music_map.evaluation.baselines.settings import SETTINGS, Settings
 from music_map.evaluation.protocols import MIN_PLAYED_PCT, Protocol
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.preprocess.dataset import Events, ItemFeatures
-from music_map.progress import Progress, silent
+from music_map.reporter import Progress, silent
 
 BASELINES = ("random", "most_pop", "decay_pop", "item_knn", "item_knn_decay", "ials", "bpr_mf", "sasrec")
 

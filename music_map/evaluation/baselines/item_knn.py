@@ -13,7 +13,7 @@ from music_map.evaluation.baselines.history import History, binary_matrix, decay
 from music_map.evaluation.baselines.settings import ItemKnnDecaySettings, ItemKnnSettings
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.ranking import ScoreBlock
-from music_map.progress import Progress, silent
+from music_map.reporter import Progress, silent
 
 # Multiply-adds per block of the item-item product: an upper bound on its entries, of 8 bytes each.
 _BLOCK_PRODUCTS = 2**24

@@ -15,7 +15,7 @@ import optax
 from music_map.evaluation.baselines.history import History
 from music_map.evaluation.baselines.settings import SasRecSettings
 from music_map.evaluation.ranking import ScoreBlock
-from music_map.progress import Progress, silent
+from music_map.reporter import Progress, silent
 
 
 class Sequences(NamedTuple):

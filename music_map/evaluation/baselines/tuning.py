@@ -15,7 +15,7 @@ from music_map.evaluation.evaluate import evaluate_scores
 from music_map.evaluation.protocols import MIN_PLAYED_PCT, RankingTask
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.preprocess.dataset import Events, ItemFeatures
-from music_map.progress import Progress, silent
+from music_map.reporter import Progress, silent
 
 # Values tried, field by field in this order, the others at the best found so far. Half-lives reach from the seconds
 # that suit a stream of listens (Yambda's grid: 0.001 to 24 h x 6.58) to popularity that hardly ages.

@@ -7,10 +7,10 @@ from raw_logs import random_log, write_logs
 from music_map.preprocess.build import build_dataset, plan_dataset
 from music_map.preprocess.dataset import DISLIKE, LISTEN, SPLITS
 from music_map.preprocess.settings import PreprocessSettings
-from music_map.retrieval.export import histories_of
+from music_map.retrieval.export import user_songs_of
 
 
-def test_histories_are_those_of_all_splits(tmp_path: Path) -> None:
+def test_user_songs_are_those_of_all_splits(tmp_path: Path) -> None:
     log = random_log(5)
     # Taken back long after, some in another split, and given again by the log's other dislikes.
     log["undislikes"] = [(u, t + 3 * 86_400 * (n % 3), i, o) for n, (u, t, i, o) in enumerate(log["dislikes"][::2])]
@@ -19,7 +19,7 @@ def test_histories_are_those_of_all_splits(tmp_path: Path) -> None:
     dataset = build_dataset(plan_dataset(settings, source=tmp_path, processed_dir=tmp_path / "processed"))
     events = [row for split in SPLITS for row in zip(*map(list, dataset.events(split)), strict=True)]
     taken = [row for split in SPLITS for row in zip(*map(list, dataset.withdrawals(split)), strict=True)]
-    found = histories_of(dataset)
+    found = user_songs_of(dataset)
     some_taken = 0
     for user in range(dataset.num_users):
         mine = [row for row in events if row[0] == user]
