@@ -149,7 +149,10 @@ class Scene:
             "build_index": ("trained", ["build_index", f"--workdir={work}", "--index=exact"]),
             "convert": (
                 "empty",
-                ["convert", f"--input={own}", f"--output={self.folder}/own", "--user=u", "--item=i", "--time=t"],
+                [
+                    "convert", f"--input={own}", f"--output={self.folder}/own", "--user=u", "--item=i", "--time=t",
+                    "--overwrite",
+                ],
             ),
             "every_user": (
                 "trained",
