@@ -9,10 +9,10 @@ SWEEP = [
 
 SERVE = [
     "fastapi",  # launch/serve.py: requests, their validation and the OpenAPI page
-    "httptools",  # what uvicorn parses HTTP with where it is there, several times as fast as in Python
+    "httptools",  # what uvicorn parses HTTP with, several times as fast as in Python
     "orjson",  # answers as JSON, straight from dataclasses
     "prometheus-client",  # its metrics
-    "uvicorn",  # its ASGI server
+    "uvicorn>=0.35",  # its ASGI server
     "uvloop; sys_platform != 'win32'",  # the event loop that uvicorn takes where it is there
 ]
 
@@ -39,7 +39,11 @@ setup(
     description="Song recommendations from listening logs with a graph neural network, in JAX",
     python_requires=">=3.11",
     packages=find_packages(include=["music_map", "music_map.*", "launch", "configs"]),
-    package_data={"music_map.map": ["page/*", "page/vendor/*"], "music_map.reporting": ["templates/*"]},
+    package_data={
+        "music_map.map": ["page/*", "page/vendor/*"],
+        "music_map.reporting": ["templates/*"],
+        "music_map.serving": ["page/*"],
+    },
     entry_points={"console_scripts": ["music-map = music_map.cli.jobs:main"]},
     install_requires=[
         "absl-py",  # flags and application start-up of launch/

@@ -80,11 +80,11 @@ RUNS = "launch/test_documented_runs.py::"
 MINUTES = "minutes of a quiet machine"
 RULES = [
     Rule(r"^make (setup|test|docs|demo)$", by="CI"),
-    Rule(r"^make bench$", needs=MINUTES),
+    Rule(r"^make (bench|faults)$", needs=MINUTES),
     Rule(r"^git clone ", needs="the repository's address"),
     Rule(r"^pip install ", needs="network"),
     Rule(r"^music-map ", by="launch/test_jobs.py::test_a_job_is_its_launcher"),
-    Rule(r"^curl ", by="launch/test_service.py::test_the_process_serves_on_loopback_and_stops_at_a_signal"),
+    Rule(r"^curl ", by="launch/test_serve.py::test_the_process_serves_and_ends_at_a_signal_with_status_0"),
     Rule(r"benchmarks/\w+\.py", needs=MINUTES),
     Rule(r"^/usr/bin/time ", needs=MINUTES),
     Rule(
@@ -116,8 +116,8 @@ RULES = [
     Rule(r"launch/recommend\.py .*format=json", by=PIPELINE + "test_recommend_json"),
     Rule(r"launch/recommend\.py", by=PIPELINE + "test_recommend_table_and_partly_unknown_songs"),
     Rule(r"launch/build_index\.py", by=RETRIEVAL + "test_an_index_is_built_loaded_and_refused_when_stale"),
-    Rule(r"launch/evaluate_retrieval\.py", by="launch/test_service.py::test_"),
-    Rule(r"launch/serve\.py", by="launch/test_service.py::test_the_process_serves_on_loopback_and_stops_at_a_signal"),
+    Rule(r"launch/evaluate_retrieval\.py", by="launch/test_serve.py::test_evaluate_retrieval"),
+    Rule(r"launch/serve\.py", by="launch/test_serve.py::test_the_process_serves_and_ends_at_a_signal_with_status_0"),
     Rule(r"launch/export_map\.py .*(metadata|bits)=", by=MAP + "test_names_settings_and_bad_input"),
     Rule(r"launch/export_map\.py", by=MAP + "test_a_map_and_one_like_it"),
     Rule(r"launch/report\.py .*--split", by="launch/test_report.py::test_two_runs_side_by_side"),

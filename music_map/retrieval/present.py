@@ -21,6 +21,8 @@ from music_map.storage import ArrayFolder, ArrayWriter, check_form
 
 # Users ranked for by one program: a batch is filled up to one of these, so that few programs are compiled.
 _SIZES = (1, 8, 64, 512)
+# Songs ranked by one program at least.
+_LEAST_K = 16
 _META = "recency"
 _FORM = {"latest_length": int, "heard": {str: float}, "unheard": {str: float}}
 
@@ -95,6 +97,8 @@ class PresentScorer:
         scorer = self._scorers[heard]
         most = min(scorer.block_size, _SIZES[-1])
         k = min(k, scorer.num_items)
+        # A program for each power of two, not for each k.
+        width = min(max(1 << (k - 1).bit_length(), _LEAST_K), scorer.num_items)
         items, scores = np.full((len(users), k), -1, np.int32), np.zeros((len(users), k), np.float32)
         for start in range(0, len(users), most):
             block, without = users[start : start + most], out[start : start + most]
@@ -102,8 +106,8 @@ class PresentScorer:
             filled = np.concatenate([block, np.repeat(block[:1], size - len(block))])
             rows = np.repeat(np.arange(len(without)), [len(songs) for songs in without])
             withheld = Pairs.of(rows, np.concatenate(without), num_rows=size, num_items=scorer.num_items)
-            found, score = scorer.rank(filled, k, allowed=allowed, out=withheld)
-            items[start : start + most], scores[start : start + most] = found[: len(block)], score[: len(block)]
+            found, score = scorer.rank(filled, width, allowed=allowed, out=withheld)
+            items[start : start + most], scores[start : start + most] = found[: len(block), :k], score[: len(block), :k]
         return items, scores
 
     def contributions(self, user: int, songs: np.ndarray, *, heard: bool) -> dict[str, np.ndarray]:

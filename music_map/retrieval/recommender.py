@@ -373,6 +373,12 @@ class Recommender:
             for batch in _BATCHES[:3]:
                 self.recommend_batch([Query(songs, dislikes=songs[:1])] * batch, k=k)
         self.recommend_batch([Query(songs[:1])] * 2, k=k)
+        if self.user_scorer is not None:
+            users = [Query(user=user) for user in self.ids.users.labels(range(min(len(self.ids.users), _BATCHES[2])))]
+            for size in _BATCHES[:3]:
+                for heard in (True, False):
+                    filters = self.filters.replace(heard=heard)
+                    self.recommend_batch((users * size)[:size], k=k, filters=filters)
 
     def _resolve(self, query: Query, filters: Filters, excluded: np.ndarray) -> _Resolved | UserError:
         songs, users, warnings = self.ids.songs, self.ids.users, []
