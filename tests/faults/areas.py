@@ -56,7 +56,7 @@ def _full(scene, job, size):
     scene.put(state)
     done = scene.runner.run(command, {"full": size})
     verdict = judge(done, scene.results() == wanted)
-    if verdict not in (SAME, REFUSED):
+    if verdict != REFUSED:
         return verdict
     again = scene.runner.run(command)
     return verdict if judge(again, scene.results() == wanted) == SAME else f"again, with room: {again.err[-300:]}"
