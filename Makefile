@@ -38,8 +38,9 @@ bench: setup
 faults: setup
 	$(BIN)/python tests/faults/campaign.py --minutes=30
 
-# The guide and the reference from the docstrings, into build/docs; a warning is an error.
+# docs/configuration.md; the guide and the reference from the docstrings, into build/docs; a warning is an error.
 docs: setup
+	$(BIN)/python -c "from music_map.run.reference import write_page; write_page('docs/configuration.md')"
 	$(BIN)/python -m sphinx --fail-on-warning --quiet docs build/docs
 
 lint: setup

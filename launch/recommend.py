@@ -86,7 +86,7 @@ def main() -> int:
         asked = {"songs": _known(lists[0], songs), "user": _known([user], recommender.ids.users)[0]}
         app.say(_json({"query": asked | {"k": _K.value}} | _fields(answer), indent=2))
     else:
-        app.say(_table(answer))
+        app.say(str(answer))
     return 0
 
 
@@ -193,22 +193,6 @@ def _json(value: Any, **options: Any) -> str:
 
     # A lone surrogate, of a query that was given one, is no UTF-8: it stays escaped.
     return json.dumps(value, **options)
-
-
-def _table(answer: Answer) -> str:
-    from music_map.text import shortened
-
-    songs = [shortened(str(r.item_id), 40) for r in answer.recommendations]
-    width = max(10, *map(len, songs)) if songs else 10
-    named = any(r.name for r in answer.recommendations)
-    about = f"{'name':<40}" if named else f"{'artists':<20} {'albums':<20}"
-    lines = [f"{'rank':>4} {'item_id':>{width}} {'score':>7}  {about} why (song: weight x similarity)"]
-    for r, song in zip(answer.recommendations, songs, strict=True):
-        why = ", ".join(f"{shortened(str(x.item_id), 40)}: {x.weight:.2f} x {x.similarity:.2f}" for x in r.why[:3])
-        artists, albums = (shortened(" ".join(map(str, ids[:3])), 20) for ids in (r.artist_ids, r.album_ids))
-        about = f"{shortened(r.name or '', 40):<40}" if named else f"{artists:<20} {albums:<20}"
-        lines.append(f"{r.rank:>4} {song:>{width}} {r.score:>7.4f}  {about} {why}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     import music_map as mm
 
-    run = mm.train("data/own", workdir="checkpoints/own")
+    logs = mm.read_logs("plays.csv", user="listener", item="track", time="played_at")
+    run = mm.train(logs, workdir="checkpoints/own", epochs=5)
     print(mm.evaluate(run))
-    mm.Recommender.load("checkpoints/own").recommend(songs=["Hello"], k=10)
+    print(mm.Recommender.load(run.workdir).recommend(songs=["Hello"], k=10))
 
 The names below are public; they are imported when they are first used, so that `import music_map` is quick.
 """
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
     from music_map.retrieval.answers import Answer as Answer
     from music_map.retrieval.answers import Query as Query
     from music_map.retrieval.filters import Filters as Filters
+    from music_map.run.api import evaluate as evaluate
+    from music_map.run.api import prepare as prepare
+    from music_map.run.api import read_logs as read_logs
+    from music_map.run.api import train as train
     from music_map.run.config import Config as Config
+    from music_map.run.evaluate import Evaluation as Evaluation
+    from music_map.run.logs import Logs as Logs
     from music_map.run.recommender import Recommender as Recommender
     from music_map.run.run import Run as Run
     from music_map.run.run import open_run as open_run
@@ -30,12 +37,18 @@ _HOMES = {
     "Answer": "retrieval.answers",
     "Config": "run.config",
     "DamagedFileError": "errors",
+    "Evaluation": "run.evaluate",
     "Filters": "retrieval.filters",
+    "Logs": "run.logs",
     "Query": "retrieval.answers",
     "Recommender": "run.recommender",
     "Run": "run.run",
     "UserError": "errors",
+    "evaluate": "run.api",
     "open_run": "run.run",
+    "prepare": "run.api",
+    "read_logs": "run.api",
+    "train": "run.api",
 }
 __all__ = sorted(_HOMES)
 

@@ -1,9 +1,11 @@
-"""Text of others (ids, names, paths) made safe to print."""
+"""Text of others (ids, names, paths) made safe to print, and tables of it."""
 
 from __future__ import annotations
 
+import html
 import os
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 # Control characters move a terminal's cursor or set its title, bidirectional controls reorder what is read, line
@@ -44,3 +46,15 @@ def size_text(size: int) -> str:
 def folder_size(folder: Path) -> int:
     """Bytes of all files below a folder."""
     return sum(os.path.getsize(Path(root) / name) for root, _, names in os.walk(folder) for name in names)
+
+
+def html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table for notebooks; the first cell of a row is its name, the others stand to the right. Text is escaped."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        first, *others = (html.escape(printable(cell)) for cell in cells)
+        aligned = "".join(f'<{tag} style="text-align: right">{cell}</{tag}>' for cell in others)
+        return f'<tr><th style="text-align: left">{first}</th>{aligned}</tr>'
+
+    body = "".join(line(row, "td") for row in rows)
+    return f"<table><thead>{line(head, 'th')}</thead><tbody>{body}</tbody></table>"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from music_map.text import html_table, shortened
+
 Id = str | int
 
 
@@ -68,3 +70,28 @@ class Answer:
 
     recommendations: list[Recommendation]
     warnings: list[str]
+
+    def __repr__(self) -> str:
+        songs = [shortened(str(r.item_id), 40) for r in self.recommendations]
+        width = max([10, *map(len, songs)])
+        named = any(r.name for r in self.recommendations)
+        about = f"{'name':<40}" if named else f"{'artists':<20} {'albums':<20}"
+        lines = [f"{'rank':>4} {'item_id':>{width}} {'score':>7}  {about} why (song: weight x similarity)"]
+        for r, song in zip(self.recommendations, songs, strict=True):
+            artists, albums = (shortened(" ".join(map(str, ids[:3])), 20) for ids in (r.artist_ids, r.album_ids))
+            about = f"{shortened(r.name or '', 40):<40}" if named else f"{artists:<20} {albums:<20}"
+            lines.append(f"{r.rank:>4} {song:>{width}} {r.score:>7.4f}  {about} {_reasons(r)}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (f"{r.rank}", shortened(str(r.item_id), 40), shortened(r.name or "", 60), f"{r.score:.4f}", _reasons(r))
+            for r in self.recommendations
+        ]
+        notes = [("warning", text, "", "", "") for text in self.warnings]
+        return html_table(("rank", "song", "name", "score", "why (song: weight x similarity)"), rows + notes)
+
+
+def _reasons(song: Recommendation) -> str:
+    """The three strongest reasons of a recommendation."""
+    return ", ".join(f"{shortened(str(x.item_id), 40)}: {x.weight:.2f} x {x.similarity:.2f}" for x in song.why[:3])

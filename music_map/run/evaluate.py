@@ -1,4 +1,4 @@
-"""A trained run beside the baselines, by any protocol."""
+"""A trained run beside the baselines, by any protocol, and how that prints."""
 
 from __future__ import annotations
 
@@ -13,6 +13,33 @@ from music_map.run.config import Config
 from music_map.run.playlist import heads_for
 from music_map.run.recency import Past
 from music_map.run.run import Run, check_protocol
+from music_map.text import html_table
+
+
+class Evaluation(dict):
+    """What `evaluate` gives: JSON-able values, printed as a table.
+
+    Attributes:
+      metric: whose intervals are printed.
+    """
+
+    def __init__(self, values: Mapping[str, Any], *, metric: str):
+        super().__init__(values)
+        self.metric = metric
+
+    def __repr__(self) -> str:
+        return report_table(self, metric=self.metric)
+
+    def _repr_html_(self) -> str:
+        rows, spread = evaluation.rows_of(self), self["intervals"]
+        shown = [name for name in evaluation.columns(self["protocol"]) if any(name in row for row in rows.values())]
+        head = f"{self['protocol']}, {self['split']}, {self['num_users']:,} users"
+        lines = []
+        for name, row in rows.items():
+            cells = [f"{row[column]:.4f}" if column in row else "" for column in shown]
+            low, high = (spread.get(name) or spread["baselines"][name]).get(self.metric, (None, None))
+            lines.append((name, *cells, "" if low is None else f"[{low:.4f}, {high:.4f}]"))
+        return html_table((head, *shown, f"95 % of {self.metric}"), lines)
 
 
 def evaluate(
@@ -23,7 +50,7 @@ def evaluate(
     baselines: Sequence[str] | None = None,
     settings: Mapping[str, Settings] | None = None,
     max_sessions: int = 10_000,
-) -> dict[str, Any]:
+) -> Evaluation:
     """The best checkpoint of a run beside baselines, as JSON-able values.
 
     Args:
@@ -51,7 +78,8 @@ def evaluate(
     else:
         result = evaluation.report(past, run.task(protocol, split), **options)
     used = settings_to_json({name: found for name, found in (settings or {}).items() if name in names})
-    return result | {"baseline_settings": used, "step": run.trained.step}
+    found = result | {"baseline_settings": used, "step": run.trained.step}
+    return Evaluation(found, metric=run.config.eval.metric)
 
 
 def baseline_names(config: Config, protocol: str, given: Sequence[str] | None = None) -> tuple[str, ...]:

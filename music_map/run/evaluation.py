@@ -151,8 +151,7 @@ def tuned_baselines(run: Run, validation: RankingTask, path: Path, *, names: Seq
 
 def report_table(result: dict[str, Any], *, metric: str) -> str:
     """What `report` gave, as text; with the intervals of one metric."""
-    models = ("model", "model_without_recency")
-    rows = {name: result[name] for name in models if name in result} | result["baselines"]
+    rows = rows_of(result)
     head = f"protocol {result['protocol']}, split {result['split']}, {result['num_users']} users:"
     shown = columns(result["protocol"])
     lines = [head, metrics_table(rows, shown if metric in shown else (metric, *shown))]
@@ -168,6 +167,12 @@ def report_table(result: dict[str, Any], *, metric: str) -> str:
                 line += f"[{low:+.4f}, {high:+.4f}]".rjust(22)
             lines.append(line)
     return "\n".join(lines)
+
+
+def rows_of(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The metrics of the model's forms and of the baselines in what `report` gave, by name."""
+    models = ("model", "model_without_recency")
+    return {name: result[name] for name in models if name in result} | result["baselines"]
 
 
 def metrics_table(rows: dict[str, dict[str, float]], columns: tuple[str, ...]) -> str:

@@ -83,6 +83,10 @@ class Run:
     parts: EdgeParts | None = None
     reporter: Reporter = SILENT
 
+    def __repr__(self) -> str:
+        users, songs = self.dataset.num_users, self.dataset.num_items
+        return f"Run in {self.workdir}: {users:,} users, {songs:,} songs, {self.graph.num_edges:,} edges"
+
     @functools.cached_property
     def runner(self) -> Runner:
         """The devices of config.parallel, with graph, features and sampling tables on them."""
