@@ -56,7 +56,9 @@ def test_documented_command(folder, script, rest):
         elif flag not in ("quiet", "verbose", "help"):  # of every command
             # A filter is a flag; docs/extending.md adds one.
             filters = "FILTERS.all()" in source and (flag in FILTERS or f'register("{flag}"' in EXTENDING)
-            assert filters or re.search(rf'DEFINE_\w+\(\s*"{flag}"', source), f"{folder}/{script}.py has no flag --{flag}"
+            assert filters or re.search(rf'DEFINE_\w+\(\s*"{flag}"', source), (
+                f"{folder}/{script}.py has no flag --{flag}"
+            )
 
 
 def test_there_are_commands():
