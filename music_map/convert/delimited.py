@@ -79,6 +79,7 @@ class _Lines:
 
     def __init__(self, source: Source, delimiter: bytes, quoted: bool):
         self._source, self._delimiter, self._quoted = source, delimiter, quoted
+        self._opening = delimiter + b'"'  # no quote inside a field means anything
         self.names: list[str] | None = None
         self._row = 0
         self._carried = b""
@@ -214,7 +215,7 @@ class _Lines:
         """
         line, want = lines[at].removesuffix(b"\r"), len(self.names)
         plain = line.split(self._delimiter)
-        if b'"' not in line:
+        if not line.startswith(b'"') and self._opening not in line:
             return (plain if len(plain) == want else self._ragged(len(plain))), at + 1
         if not self._quoted and len(plain) == want:
             return [_unquoted(field) for field in plain], at + 1

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from music_map.convert.formats import FORMATS, format_of
-from music_map.convert.parquet import as_text
+from music_map.convert.parquet import as_text, is_list
 from music_map.convert.settings import FEW, ROLES, SONG_ROLES, SONGS, ColumnMapping
 from music_map.convert.sources import ROW, Source
 from music_map.convert.times import Times, check_zone, judge
@@ -144,6 +144,8 @@ class Log:
         for batch in read(source):
             taken = {}
             for role, names in columns.items():
+                if role in MAPPINGS and len(names) == 1 and is_list(batch, names[0]):
+                    batch = self._take_lists(file, batch, role, columns)
                 parts = [self._text(file, batch, role, name) for name in names if name in batch.schema.names]
                 if len(parts) == len(names):
                     taken[role] = parts[0] if len(parts) == 1 else self._joined(parts)
@@ -151,6 +153,19 @@ class Log:
                 taken["user"] = pa.repeat(pa.scalar(mapping.user_value), batch.num_rows)
             self._insert(kind, taken, batch.column(ROW))
             yield batch.num_rows
+
+    def _take_lists(
+        self, file: _File, batch: pa.RecordBatch, role: str, columns: Mapping[str, Sequence[str]]
+    ) -> pa.RecordBatch:
+        """Stores each pair of a song and one of its artists as a row that describes the song; returns the rest."""
+        [name] = columns[role]
+        place, lists = batch.schema.get_field_index(name), batch.column(name)
+        parents, values = pc.list_parent_indices(lists), pc.list_flatten(lists)
+        songs = [self._text(file, batch, "item", part).take(parents) for part in columns["item"]]
+        item = songs[0] if len(songs) == 1 else self._joined(songs)
+        artist = self._text(file, pa.record_batch([values], names=[name]), role, name)
+        self._insert(SONGS, {"item": item, role: artist}, batch.column(ROW).take(parents))
+        return batch.set_column(place, name, pa.nulls(batch.num_rows, pa.string()))
 
     def _text(self, file: _File, batch: pa.RecordBatch, role: str, name: str) -> pa.Array:
         column = batch.column(name)

@@ -51,6 +51,12 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     return pc.struct_field(batch.column(first), path)
 
 
+def is_list(batch: pa.RecordBatch, name: str) -> bool:
+    """Whether a column is there and holds lists."""
+    kind = batch.schema.field(name).type if name in batch.schema.names else pa.null()
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
 def as_text(column: pa.Array, role: str, mapping: ColumnMapping) -> tuple[pa.Array, bool]:
     """A column as strings, and whether its type says that they are ISO 8601 times.
 

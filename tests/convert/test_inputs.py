@@ -404,6 +404,19 @@ def test_days_lengths_and_columns_without_a_value(tmp_path):
     assert pq.read_table(tmp_path / "raw/flat/own/listens.parquet")["is_organic"].to_pylist() == [0, 1]
 
 
+def test_lists_of_artists(tmp_path):
+    artists = pa.array([["Nico", "Cale"], None])
+    summary, _ = parquet(tmp_path, "artists", artists, artist="artists")
+    names = {row["number"]: row["id"] for row in pq.read_table(summary.tables["artist"]).to_pylist()}
+    pairs = pq.read_table(tmp_path / "raw/flat/own/artist_item_mapping.parquet").to_pylist()
+    assert {(row["item_id"], names[row["artist_id"]]) for row in pairs} == {(0, "Nico"), (0, "Cale")}
+    summary, _ = parquet(tmp_path, "artists", pa.array([[], [7, 8]], pa.large_list(pa.int32())), artist="artists")
+    assert pq.read_table(tmp_path / "raw/flat/own/artist_item_mapping.parquet").to_pylist() == [
+        {"artist_id": 7, "item_id": 1},
+        {"artist_id": 8, "item_id": 1},
+    ]
+
+
 def test_structs_and_what_has_no_clear_meaning(tmp_path):
     tracks = pa.array([{"id": "x", "more": {"n": 1}}, {"id": "y", "more": {"n": 2}}])
     assert [row[1] for row in parquet(tmp_path, "track", tracks, item="track.more.n")[1]] == [1, 2]
