@@ -70,7 +70,7 @@ class Past:
     @functools.cache  # noqa: B019  lives as long as the run
     def embeddings(self, now: int) -> Embeddings:
         """Of that encoder, with the graph as of the end of the second `now`."""
-        return Embeddings(*self.encoder(now).encode(self.trained.params))
+        return self.encoder(now).encode(self.trained.params)
 
     def moment(self, events: Events, *, now: int) -> Moment:
         """All songs as of the second `now`, made once."""
@@ -87,7 +87,7 @@ class Past:
         """
         run = self.run
         return RecencyScorer(
-            Embeddings(*embeddings),
+            embeddings,
             weights,
             self.moment(events, now=now),
             Histories.of(events, num_users=run.dataset.num_users),

@@ -29,6 +29,7 @@ from music_map.parallel import mesh as meshes
 from music_map.parallel.partition import EdgeParts, GraphInMemory
 from music_map.parallel.runners import degrees, make_runner
 from music_map.preprocess.dataset import Dataset, Events, ItemFeatures
+from music_map.recency.scores import Embeddings
 from music_map.reporter import SILENT, Reporter
 from music_map.run import stages
 from music_map.run.config import Config, described
@@ -48,13 +49,6 @@ class Trained(NamedTuple):
 
     step: int
     params: Params
-
-
-class Embeddings(NamedTuple):
-    """Users float32 [U, d] and songs float32 [I, d], as the encoder gives them."""
-
-    user: jax.Array
-    item: jax.Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
