@@ -17,6 +17,7 @@ from music_map.errors import UserError
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
 _CHUNK = 1 << 20
 _LONGEST = 64 << 20  # bytes of one element
+_NAMED_ROWS = 100  # whose fields an error lists
 
 Explode = Callable[[dict], Iterable[dict]]
 
@@ -50,7 +51,7 @@ def _rows(
             source.bad_row(number, "is no JSON object; write {...} a line, or an array of objects")
             continue
         for event in explode(value) if explode else (value,):
-            if len(seen) < 100:
+            if row < _NAMED_ROWS:
                 seen.update(dict.fromkeys(event))
             found = {}
             try:

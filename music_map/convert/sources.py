@@ -10,7 +10,7 @@ import dataclasses
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
@@ -142,28 +142,33 @@ def batches_of(rows: Iterable[tuple[int, Mapping[str, str | None]]], source: Sou
       source: what is read.
     """
     names = source.names
-    columns: dict[str, list] = {name: [] for name in (*names, ROW)}
+    fields = [*((name, pa.string()) for name in names), (ROW, pa.int64())]
+    taken: list[tuple[Any, ...]] = []
 
     def batch() -> pa.RecordBatch:
-        kinds = [pa.string()] * len(names) + [pa.int64()]
-        made = pa.record_batch([pa.array(c, t) for c, t in zip(columns.values(), kinds, strict=True)], [*columns])
-        for column in columns.values():
-            column.clear()
-        return made
+        columns = zip(*taken, strict=True) if taken else [()] * len(fields)
+        arrays = [pa.array(column, kind) for column, (_, kind) in zip(columns, fields, strict=True)]
+        return pa.record_batch(arrays, names=[name for name, _ in fields])
+
+    def settled() -> pa.RecordBatch:
+        try:
+            return batch()
+        except UnicodeEncodeError:  # rare: row by row
+            taken[:] = [row for row in taken if _is_text(row) or source.bad_row(row[-1], _NO_TEXT)]
+            return batch()
 
     for number, row in rows:
-        values = [row.get(name) for name in names]
-        try:
-            for value in values:
-                if value is not None:
-                    value.encode()
-        except UnicodeEncodeError:
-            source.bad_row(number, _NO_TEXT)
-            continue
-        for name, value in zip(names, values, strict=True):
-            columns[name].append(value)
-        columns[ROW].append(number)
-        if len(columns[ROW]) == BATCH_ROWS:
-            yield batch()
-    if columns[ROW]:
-        yield batch()
+        taken.append((*(row.get(name) for name in names), number))
+        if len(taken) == BATCH_ROWS:
+            yield settled()
+            taken.clear()
+    if taken:
+        yield settled()
+
+
+def _is_text(row: tuple[Any, ...]) -> bool:
+    try:
+        "".join(filter(None, row[:-1])).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
