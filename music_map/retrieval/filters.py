@@ -7,6 +7,7 @@ launch/recommend.py and fields of the service's requests follow from the table.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -15,6 +16,7 @@ import numpy as np
 from music_map.errors import UserError
 from music_map.ids import Ids
 from music_map.registry import Registry
+from music_map.rows import row_of_each, select
 from music_map.settings import Rule, checked
 
 if TYPE_CHECKING:
@@ -216,7 +218,7 @@ def choose(
     Returns:
       positions in `items`, int64, in the order of the recommendations; fewer than k where the caps leave no more.
     """
-    caps = _Caps(filters, export)
+    caps = _Caps(filters, export, items)
     orders = [entry.rule_of(export, vectors, items, value) for entry, value in filters.active("order")]
     picked: list[int] = []
     if not orders:
@@ -235,16 +237,33 @@ def choose(
         left[at] = False
         if caps.admit(int(items[at])):
             picked.append(at)
+            # What a cap rules out from here on is not tried one by one: it may be the whole catalogue.
+            left[caps.ruled_out_by(int(items[at]))] = False
             for order in orders:
                 order.picked(at)
     return np.array(picked, np.int64)
 
 
 class _Caps:
-    """Counts of the groups, such as artists, of the songs that were picked."""
+    """Counts of the groups, such as artists, of the songs that were picked from `items`."""
 
-    def __init__(self, filters: Filters, export: Export):
+    def __init__(self, filters: Filters, export: Export, items: np.ndarray):
         self._rules = [(most, *entry.rule_of(export), {}) for entry, most in filters.active("cap")]
+        self._items = items
+
+    @functools.cached_property
+    def _members(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each cap the groups of all candidates, and whose they are: positions in `items`, and groups, int [n]."""
+        selected = [(values, *select(offsets, self._items)) for _, offsets, values, _ in self._rules]
+        return [(row_of_each(offsets), values[places]) for values, offsets, places in selected]
+
+    def ruled_out_by(self, item: int) -> np.ndarray:
+        """Positions of the candidates that may not be picked any more because this song was: int64 [n]."""
+        found = [np.zeros(0, np.int64)]
+        for (most, offsets, values, counts), (rows, groups) in zip(self._rules, self._members, strict=True):
+            mine = values[offsets[item] : offsets[item + 1]].tolist()
+            found += [rows[groups == group] for group in mine if counts[group] >= most]
+        return np.concatenate(found)
 
     def admit(self, item: int) -> bool:
         """Whether the song may still be picked; if so it is counted."""

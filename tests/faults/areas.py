@@ -9,6 +9,7 @@ import subprocess
 import threading
 
 from harness import REFUSED, SAME, Runner, judge
+from hostile import hostile_clients
 
 SIZES = (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18)
 
@@ -258,4 +259,5 @@ AREAS = {
     "edits": edits,
     "two jobs at once": pairs,
     "full output": full_output,
+    "hostile clients": hostile_clients,
 }

@@ -150,7 +150,12 @@ class Scene:
             "convert": (
                 "empty",
                 [
-                    "convert", f"--input={own}", f"--output={self.folder}/own", "--user=u", "--item=i", "--time=t",
+                    "convert",
+                    f"--input={own}",
+                    f"--output={self.folder}/own",
+                    "--user=u",
+                    "--item=i",
+                    "--time=t",
                     "--overwrite",
                 ],
             ),

@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -147,6 +148,36 @@ def test_caps_hold_and_are_greedy(seed, most, k):
             for a in artists:
                 counts[a] = counts.get(a, 0) + 1
     assert picked.tolist() == wanted
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 3), st.integers(1, 15))
+def test_caps_with_diversity_are_greedy(seed, most, k):
+    export = make(60, seed)
+    vectors = unit_rows(export.item_embeddings)
+    scores = -np.linspace(0, 1, 60, dtype=np.float32)
+    picked = choose(Filters(max_per_artist=most, diversity=0.3), export, vectors, np.arange(60), scores, k)
+    counts, wanted, left = {}, [], set(range(60))
+    while left and len(wanted) < k:
+        near = [max((vectors[i] @ vectors[j] for j in wanted), default=0.0) for i in range(60)]
+        song = max(left, key=lambda i: (0.7 * float(scores[i]) - 0.3 * float(near[i]), -i))
+        left.remove(song)
+        artists = export.artists[export.artist_offsets[song] : export.artist_offsets[song + 1]].tolist()
+        if all(counts.get(a, 0) < most for a in artists):
+            wanted.append(song)
+            for a in artists:
+                counts[a] = counts.get(a, 0) + 1
+    assert picked.tolist() == wanted
+
+
+def test_caps_that_rule_out_the_catalogue_are_quick():
+    export = make(60_000, artists=1)
+    items = np.flatnonzero(np.diff(export.artist_offsets))
+    vectors, scores = unit_rows(export.item_embeddings), -np.arange(len(items), dtype=np.float32)
+    start = time.process_time()
+    picked = choose(Filters(max_per_artist=2, diversity=0.3), export, vectors, items, scores, 100)
+    # Tried one by one, 40,000 songs of one artist take several seconds.
+    assert 1 <= len(picked) <= 2 and time.process_time() - start < 1.0
 
 
 def test_marginal_relevance_by_hand():

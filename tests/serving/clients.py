@@ -7,6 +7,7 @@ import asyncio
 import collections
 import dataclasses
 import json
+import resource
 import time
 
 HOST = "127.0.0.1"
@@ -102,6 +103,8 @@ async def ask(port, requests, seen, *, until=0.0):
 
 async def half_sent(port, count, data=b"POST /recommend HTTP/1.1\r\nhost: localhost\r\nx-a: "):
     """Connections that begin a request and do not end it: their writers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, count + 500)), hard))
     found = []
     for _ in range(count):
         try:

@@ -34,9 +34,12 @@ class Service:
             self.port = s.getsockname()[1]
         start = time.monotonic()
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        command = [sys.executable, "launch/serve.py", f"--workdir={workdir}", f"--port={self.port}"]
+        # The usual limit of open files, whatever the shell has.
+        command = f"ulimit -n 1024; exec {sys.executable} launch/serve.py --workdir={workdir} --port={self.port}"
         env = os.environ | {"PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=self.errors)
+        self.process = subprocess.Popen(
+            ["sh", "-c", command], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=self.errors
+        )
         while asyncio.run(get(self.port))[0] != 200:
             assert self.process.poll() is None, "the service ended"
             time.sleep(0.1)
@@ -51,18 +54,18 @@ class Service:
         return time.monotonic() - start, status, self.errors.read().count("Traceback")
 
 
-async def terminate(service, requests):
+async def terminate(service, name, requests):
     seen = Seen()
     tasks = [asyncio.create_task(ask(service.port, [one], seen)) for one in requests]
-    await asyncio.sleep(2.0)
+    await asyncio.sleep(1.0)
     start, loop = time.monotonic(), asyncio.get_running_loop()
     ended = loop.run_in_executor(None, service.stop)
     await asyncio.gather(*tasks)
     answered = time.monotonic() - start
     seconds, status, tracebacks = await ended
     print(
-        f"SIGTERM, {len(requests)} requests: {dict(seen.statuses)}; last answer after {answered:.1f} s, end after "
-        f"{seconds:.1f} s, status {status}, {tracebacks} tracebacks, {seen.without_retry} 503 without Retry-After"
+        f"SIGTERM, {len(requests)} requests {name}: {dict(seen.statuses)}; last answer after {answered:.1f} s, end "
+        f"after {seconds:.1f} s, status {status}, {tracebacks} tracebacks, {seen.without_retry} 503 without Retry-After"
     )
 
 
@@ -105,7 +108,13 @@ def main():
     asyncio.run(beside(service.port, cheap, [], 3.0, "first"))
     for name, heavy in tries.items():
         asyncio.run(beside(service.port, cheap, heavy, 6.0, name))
-    asyncio.run(terminate(service, playlists(songs, 800, 1_000, k=100, filters={"diversity": 0.3})))
+    asyncio.run(
+        terminate(service, "of 1,000 songs with MMR", playlists(songs, 800, 1_000, k=100, filters={"diversity": 0.3}))
+    )
+    service = Service(workdir)
+    # Each is answered by itself.
+    own = [playlists(songs, 1, 50, k=10, filters={"min_listeners": n % 200, "deny": [n]})[0] for n in range(800)]
+    asyncio.run(terminate(service, "with filters of their own", own))
     service = Service(workdir)
     asyncio.run(half_open(service.port))
     print("stopped after {:.1f} s, status {}, {} tracebacks".format(*service.stop()))
