@@ -374,11 +374,13 @@ class Recommender:
                 self.recommend_batch([Query(songs, dislikes=songs[:1])] * batch, k=k)
         self.recommend_batch([Query(songs[:1])] * 2, k=k)
         if self.user_scorer is not None:
-            users = [Query(user=user) for user in self.ids.users.labels(range(min(len(self.ids.users), _BATCHES[2])))]
+            # Programs differ by the lengths of histories: short, middling and long ones are tried.
+            order = np.argsort(np.diff(self._user_songs.heard_offsets), kind="stable")
             for size in _BATCHES[:3]:
-                for heard in (True, False):
-                    filters = self.filters.replace(heard=heard)
-                    self.recommend_batch((users * size)[:size], k=k, filters=filters)
+                for at in (0, len(order) // 2, max(len(order) - size, 0)):
+                    queries = [Query(user=user) for user in self.ids.users.labels(order[at : at + size].tolist())]
+                    for heard in (True, False):
+                        self.recommend_batch(queries, k=k, filters=self.filters.replace(heard=heard))
 
     def _resolve(self, query: Query, filters: Filters, excluded: np.ndarray) -> _Resolved | UserError:
         songs, users, warnings = self.ids.songs, self.ids.users, []
