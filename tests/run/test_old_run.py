@@ -4,11 +4,10 @@ tests/data/run_of_257b738.json has those figures, and the commands that gave the
 """
 
 import json
-import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
+from stored_run import DATA, extract_run
 
 import music_map as mm
 from music_map.reporter import SILENT
@@ -16,7 +15,6 @@ from music_map.retrieval.export import load_export
 from music_map.retrieval.recommender import Recommender as Scorer
 from music_map.storage import ArrayFolder
 
-DATA = Path(__file__).resolve().parents[1] / "data"
 PRINTED = json.loads((DATA / "run_of_257b738.json").read_text())
 QUERIES = [
     {"songs": [40, 663]},
@@ -29,13 +27,7 @@ QUERIES = [
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """The run's folder; config.json names the processed data by the place where it is now."""
-    folder = tmp_path_factory.mktemp("old")
-    with tarfile.open(DATA / "run_of_257b738.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
-    config = folder / "run/config.json"
-    config.write_text(config.read_text().replace('"OLD/', f'"{folder}/'))
-    return folder / "run"
+    return extract_run(tmp_path_factory.mktemp("old"))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,160 @@
+"""Python, recommend.py (one query, a batch, every user) and HTTP give the same songs for the same question."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from commands import launch
+from stored_run import extract_run
+
+import music_map as mm
+from music_map.retrieval.index import installed
+
+testclient = pytest.importorskip("fastapi.testclient")
+
+from music_map.serving.service import create_app  # noqa: E402
+
+NO_SONG, NO_USER = 4_294_967_290, 4_294_967_291
+# Sets of filters, and how many random queries each answers; ALLOW and DENY stand for lists of songs.
+FILTERS = [
+    ({}, 60),
+    ({"heard": False}, 40),
+    ({"heard": False, "max_per_artist": 1, "diversity": 0.4}, 40),
+    ({"min_listeners": 5, "only_with_audio": True, "max_per_album": 2}, 40),
+    ({"allow": "ALLOW", "deny": "DENY"}, 40),
+]
+BACKENDS = ["exact", *(["scann"] if installed() else [])]
+K = 8
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A run with recency, its model exported as its scorer."""
+    workdir = extract_run(tmp_path_factory.mktemp("doors"))
+    mm.Recommender.load(workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def door(request, exported, tmp_path_factory):
+    """The run with a saved index, its Recommender, and a client of its service."""
+    workdir = tmp_path_factory.mktemp(request.param) / "run"
+    shutil.copytree(exported, workdir)
+    launch("build_index", f"--workdir={workdir}", f"--index={request.param}")
+    recommender = mm.Recommender.load(workdir)
+    assert recommender.index.backend == request.param and recommender.user_scorer is not None
+    with testclient.TestClient(create_app(recommender), base_url="http://localhost") as client:
+        yield workdir, recommender, client
+
+
+def labels(ids):
+    return ids.labels(range(len(ids)))
+
+
+def random_queries(recommender, count, rng):
+    """Users alone, songs, both; dislikes, repeated songs, unknown ids; in order or not."""
+    users, songs = labels(recommender.ids.users), labels(recommender.ids.songs)
+    found = []
+    for _ in range(count):
+        kind = rng.choice(["user", "songs", "both"], p=[0.35, 0.4, 0.25])
+        picked = [] if kind == "user" else rng.choice(songs, rng.integers(1, 13)).tolist()
+        if picked and rng.random() < 0.3:
+            picked = [*picked, NO_SONG, picked[0]]
+        query = {"songs": picked, "ordered": bool(rng.random() < 0.7)}
+        if kind != "songs":
+            query["user"] = NO_USER if rng.random() < 0.1 else int(rng.choice(users))
+        if rng.random() < 0.3:
+            query["dislikes"] = [*rng.choice(songs, 2).tolist(), NO_SONG][: rng.integers(1, 4)]
+        found.append(query)
+    return found
+
+
+def told(answer):
+    """What a door answered: songs, scores and warnings; or the error."""
+    if isinstance(answer, str):
+        return answer
+    songs = answer["recommendations"]
+    return [r["item_id"] for r in songs], [r["score"] for r in songs], answer["warnings"]
+
+
+def by_python(recommender, query, filters):
+    try:
+        answer = recommender.recommend(**query, k=K, filters=filters)
+    except mm.UserError as e:
+        return str(e)
+    songs = answer.recommendations
+    return [r.item_id for r in songs], [r.score for r in songs], answer.warnings
+
+
+def by_http(client, query, filters):
+    found = client.post("/recommend", json={**query, "k": K, "filters": filters})
+    assert found.status_code in (200, 422)
+    return told(found.json() if found.status_code == 200 else found.json()["detail"])
+
+
+def flags_of(filters, folder):
+    """Filters as flags of recommend.py; lists of songs go into files."""
+    found = []
+    for name, value in filters.items():
+        if isinstance(value, list):
+            (folder / name).write_text("\n".join(map(str, value)))
+            value = folder / name
+        found.append(f"--{name}={value}")
+    return found
+
+
+def assert_same(one, other, query):
+    """The same songs in the same order, the same warnings, scores but for rounding; or the same error."""
+    if isinstance(one, str):
+        assert one == other, query
+        return
+    assert one[0] == other[0] and one[2] == other[2], query
+    np.testing.assert_allclose(one[1], other[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "count"), FILTERS, ids=lambda x: "-".join(x) or "none" if isinstance(x, dict) else ""
+)
+def test_every_door_gives_the_same_songs(door, given, count, tmp_path):
+    workdir, recommender, client = door
+    rng = np.random.default_rng([len(given), len(recommender.index.backend)])
+    songs = labels(recommender.ids.songs)
+    lists = {"ALLOW": rng.choice(songs, 60, replace=False).tolist(), "DENY": rng.choice(songs, 20).tolist()}
+    given = {name: lists.get(value, value) if isinstance(value, str) else value for name, value in given.items()}
+    filters = mm.Filters(**given)
+    queries = random_queries(recommender, count, rng)
+    answers = [by_python(recommender, query, filters) for query in queries]
+    assert sum(not isinstance(answer, str) for answer in answers) > count / 2
+    for query, answer in zip(queries, answers, strict=True):
+        assert_same(answer, by_http(client, query, given), query)
+    # A file of all queries.
+    (tmp_path / "queries").write_text("\n".join(map(json.dumps, queries)))
+    command = ["recommend", f"--workdir={workdir}", f"--k={K}", *flags_of(given, tmp_path)]
+    launch(*command, f"--batch={tmp_path}/queries", f"--output={tmp_path}/answers")
+    lines = [json.loads(line) for line in (tmp_path / "answers").read_text().splitlines()]
+    for query, answer, line in zip(queries, answers, lines, strict=True):
+        assert_same(answer, told(line.get("error", line)), query)
+
+
+@pytest.mark.parametrize("given", [{}, {"heard": False, "max_per_artist": 1}], ids=["none", "filters"])
+def test_every_user_and_single_queries(door, given, tmp_path):
+    workdir, recommender, _ = door
+    filters = mm.Filters(**given)
+    command = ["recommend", f"--workdir={workdir}", f"--k={K}", *flags_of(given, tmp_path)]
+    launch(*command, "--all_users", f"--output={tmp_path}/all.parquet")
+    table = pq.read_table(tmp_path / "all.parquet").to_pydict()
+    rows = {}
+    for user, song, score in zip(table["uid"], table["item_id"], table["score"], strict=True):
+        rows.setdefault(user, []).append((song, score))
+    assert sorted(rows) == labels(recommender.ids.users)
+    for user, found in rows.items():
+        songs, scores, _ = by_python(recommender, {"user": user}, filters)
+        assert songs == [song for song, _ in found]
+        np.testing.assert_allclose(scores, [score for _, score in found], atol=1e-5)
+    user, (first, second) = next(iter(rows)), labels(recommender.ids.songs)[:2]
+    query = {"songs": [first, NO_SONG, second], "user": user, "dislikes": [table["item_id"][0]]}
+    flags = [f"--songs={first},{NO_SONG},{second}", f"--user={user}", f"--dislikes={table['item_id'][0]}"]
+    done = launch(*command, *flags, "--format=json")
+    assert_same(by_python(recommender, query, filters), told(json.loads(done.stdout)), query)
