@@ -279,7 +279,8 @@ def assemble(
 ) -> Run:
     """Puts graph and features on the device; with the host where many devices share them."""
     memory = contextlib.nullcontext() if config.parallel == "none" else meshes.host_memory()
-    model = dataclasses.replace(config.model, backend=choose_backend(config.model.backend))
+    backend = choose_backend(config.model.backend, num_edges=len(graph.item))
+    model = dataclasses.replace(config.model, backend=backend)
     with memory:
         if config.parallel == "sharded":  # the runner puts each device's edges there
             adjacent = degrees(parts or GraphInMemory(graph), degree=model.degree)

@@ -80,6 +80,8 @@ def test_backends_of_a_gpu(monkeypatch, capability, chosen):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(compute_capability=capability)])
     assert choose_backend("auto") == chosen and choose_backend("pallas") == "pallas"
+    assert choose_backend("auto", num_edges=700_000) == "segment"
+    assert choose_backend("auto", num_edges=5_000_000) == chosen
     with pytest.raises(UserError, match="JAX_BCOO_CUSPARSE_LOWERING is 1"):
         choose_backend("csr")
 
