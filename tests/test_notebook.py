@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TINY = {
     "MUSIC_MAP_SIZE": "tiny",
-    "MUSIC_MAP_CONFIG": "configs/test.py",
     "MUSIC_MAP_EPOCHS": "2",
+    "MUSIC_MAP_DIMENSIONS": "16",
     "MUSIC_MAP_PROJECTION": "pca",
 }
 
@@ -38,9 +38,13 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     text = "".join(output.text for output in outputs if output.output_type == "stream")
-    for said in ("python launch/train.py --config=configs/test.py", "most_pop     recall@20", "playlist: ["):
-        assert said in text, text[-3000:]
+    assert "playlist: [" in text and "users" in text, text[-3000:]
+    tables = [
+        output["data"]["text/html"] for output in outputs if "<table>" in output.get("data", {}).get("text/html", "")
+    ]
+    assert any("most_pop" in table and "ndcg@20" in table for table in tables)
+    assert any("why (song: weight x similarity)" in table for table in tables)
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) >= 2
-    assert (tmp_path / "run/results.json").is_file() and (tmp_path / "test.json").is_file()
+    assert (tmp_path / "run/results.json").is_file() and (tmp_path / "map.html").is_file()
     assert "Traceback" not in text

@@ -1,5 +1,7 @@
-"""What the benchmarks compute from trained variants, and one of them as a command."""
+"""The benchmarks: what they import, what they compute from trained variants, and one of them as a command."""
 
+import ast
+import importlib
 import json
 import os
 import subprocess
@@ -17,6 +19,17 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from variants import Column, bounds, over_seeds, report, table  # noqa: E402
 
 users = st.integers(2, 30)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_benchmarks_import_names_of_the_library_and_nothing_of_the_commands(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        modules = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+        modules += [node.module] if isinstance(node, ast.ImportFrom) else []
+        assert not any(name.partition(".")[0] in ("launch", "configs") for name in modules)
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("music_map"):
+            module = importlib.import_module(node.module)
+            assert not [each.name for each in node.names if not hasattr(module, each.name)]
 
 
 def column(rng, count):
