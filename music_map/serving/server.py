@@ -31,8 +31,11 @@ from music_map.text import printable_lines
 REQUEST_SECONDS, ANSWER_SECONDS, MOST_CONNECTIONS = 10.0, 30.0, 1_024
 # Seconds after SIGTERM in which what was accepted is still answered, and those in which refusals may be delivered.
 GRACE_SECONDS, _LAST_SECONDS = 10, 5
-# Connections that the system accepts before the service looks at them, and files that the process has open besides.
-_BACKLOG, _OTHER_FILES = 512, 256
+# Connections that the system accepts before the service looks at them; files kept for all but the connections that may
+# be there at once: libraries, and connections that have just come or are about to be closed.
+_BACKLOG, _OTHER_FILES = 512, 352
+# Seconds to read what has come already: before there is room made for a connection, and before the end.
+_READING_SECONDS, _LAST_LOOK_SECONDS = 0.001, 0.2
 
 
 class Config(uvicorn.Config):
@@ -64,13 +67,10 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        if len(self.connections) > self.config.most_connections:
-            oldest = next(iter(self.config.waiting), None)
-            if oldest is None:  # all are being answered
-                self._refuse(503, b"retry-after: 1\r\n")
-                return
-            oldest.drop()
         self._wait()
+        if len(self.connections) > self.config.most_connections:
+            # Requests that are there already are read first: their connections do not wait.
+            self.loop.call_later(_READING_SECONDS, self._make_room)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.config.waiting.pop(self, None)
@@ -129,6 +129,15 @@ class Connection(HttpToolsProtocol):
             self.config.waiting.pop(self, None)
             self.transport.abort()
 
+    def _make_room(self) -> None:
+        if len(self.connections) <= self.config.most_connections or self.transport.is_closing():
+            return
+        oldest = next(iter(self.config.waiting), None)
+        if oldest is None:  # all are being answered
+            self._refuse(503, b"retry-after: 1\r\n")
+        else:
+            oldest.drop()
+
     def _wait(self) -> None:
         self.config.waiting.setdefault(self, self.loop.time())
 
@@ -167,7 +176,8 @@ class Server(uvicorn.Server):
         self._watch = asyncio.get_running_loop().create_task(self._drop_late())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Requests that have not arrived whole are nobody's work.
+        # What the system has accepted is read; what has not arrived whole by then is nobody's work.
+        await asyncio.sleep(_LAST_LOOK_SECONDS)
         for connection in list(self.config.waiting):
             connection.drop()
         timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._close)
@@ -259,7 +269,7 @@ def _most_connections() -> int:
     if soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(16, min(MOST_CONNECTIONS, soft - _BACKLOG - _OTHER_FILES))
+    return max(16, min(MOST_CONNECTIONS, soft - _OTHER_FILES))
 
 
 def serve(app: ASGIApp, sockets: list[socket.socket], *, close: Callable[[], None], access_log: bool = False) -> None:

@@ -35,7 +35,7 @@ class Service:
         start = time.monotonic()
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         # The usual limit of open files, whatever the shell has.
-        command = f"ulimit -n 1024; exec {sys.executable} launch/serve.py --workdir={workdir} --port={self.port}"
+        command = f"ulimit -S -n 1024; exec {sys.executable} launch/serve.py --workdir={workdir} --port={self.port}"
         env = os.environ | {"PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
             ["sh", "-c", command], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=self.errors
