@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from music_map.rows import offsets_of
 from music_map.storage import ArrayFolder, ArrayWriter
 
 _MOST_NAMED, _MOST_CHARACTERS = 10, 60
@@ -48,7 +49,7 @@ class Texts(NamedTuple):
     def of(cls, texts: Iterable[str]) -> Texts:
         """Encodes texts."""
         encoded = [text.encode() for text in texts]
-        offsets = np.concatenate([[0], np.cumsum([len(text) for text in encoded])]).astype(np.int64)
+        offsets = offsets_of(np.array([len(text) for text in encoded], np.int64))
         return cls(offsets, np.frombuffer(b"".join(encoded), np.uint8))
 
     def at(self, position: int) -> str:

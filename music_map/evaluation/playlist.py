@@ -23,6 +23,7 @@ from music_map.evaluation.protocols import MIN_PLAYED_PCT, RankingTask, find_pro
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.preprocess.dataset import Events
 from music_map.rows import offsets_of, select
+from music_map.unit import unit
 
 SESSION_GAP = 1_800
 SEED_COUNTS = (1, 5, 10, 25, 100)
@@ -187,18 +188,17 @@ def query_scores(
       query: from songs to a query, e.g. `mean_query`; traced once, for blocks of queries.
       popularity: float32 [I], log(1 + listeners in train).
     """
-    lengths = jnp.linalg.norm(jnp.asarray(item_emb), axis=1, keepdims=True)
-    unit = jnp.asarray(item_emb) / jnp.where(lengths > 0, lengths, 1.0)
-
-    popularity = jnp.asarray(popularity, jnp.float32)
+    vectors, popularity = unit(jnp.asarray(item_emb)), jnp.asarray(popularity, jnp.float32)
 
     @jax.jit
-    def scores(unit: jax.Array, popularity: jax.Array, seeds: jax.Array, where: jax.Array) -> jax.Array:
-        queries = query(unit[seeds], where, popularity[seeds])
-        return jnp.matmul(queries, unit.T, precision=jax.lax.Precision.HIGHEST)
+    def scores(vectors: jax.Array, popularity: jax.Array, seeds: jax.Array, where: jax.Array) -> jax.Array:
+        queries = query(vectors[seeds], where, popularity[seeds])
+        return jnp.matmul(queries, vectors.T, precision=jax.lax.Precision.HIGHEST)
 
     # An argument: XLA folds constants of many seeds for seconds, and says so.
-    return lambda queries: scores(unit, popularity, task.seeds[queries], np.ones((len(queries), task.num_seeds), bool))
+    return lambda queries: scores(
+        vectors, popularity, task.seeds[queries], np.ones((len(queries), task.num_seeds), bool)
+    )
 
 
 def mean_query(songs: jax.Array, where: jax.Array, popularity: jax.Array) -> jax.Array:

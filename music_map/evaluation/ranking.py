@@ -10,13 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from music_map import processes
 from music_map.axis import NAME
 from music_map.errors import UserError
 from music_map.evaluation.pairs import Pairs
+from music_map.mesh import by_rows, make_mesh, replicated
 from music_map.reporter import Progress, silent
 from music_map.threads import num_workers, ordered_map
 from music_map.topk import rows_at_once, top_k
@@ -44,9 +45,9 @@ class EmbeddingScores:
         if self.num_devices == 1:
             self._users, self._items, self._rows = jnp.asarray(user_emb), jnp.asarray(item_emb), None
             return
-        mesh = jax.make_mesh((len(devices),), (NAME,), axis_types=(AxisType.Auto,), devices=devices)
-        self._users, self._rows = np.asarray(user_emb), NamedSharding(mesh, P(NAME))
-        self._items = jax.device_put(np.asarray(item_emb), NamedSharding(mesh, P()))
+        mesh = make_mesh(devices)
+        self._users, self._rows = np.asarray(user_emb), by_rows(mesh)
+        self._items = jax.device_put(np.asarray(item_emb), replicated(mesh))
 
     def __call__(self, users: np.ndarray) -> jax.Array:
         if self._rows is None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from music_map.unit import unit_rows
+
 DTYPES = {8: np.int8, 16: np.int16}
 
 
@@ -21,8 +23,7 @@ def quantise(vectors: np.ndarray, *, bits: int) -> np.ndarray:
 
 def dequantise(codes: np.ndarray) -> np.ndarray:
     """z' of codes: unit rows float32 [I, d]."""
-    rows = codes.astype(np.float32)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1.0)
+    return unit_rows(codes.astype(np.float32))
 
 
 def worst_error(vectors: np.ndarray, codes: np.ndarray) -> float:

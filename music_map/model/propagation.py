@@ -22,6 +22,7 @@ from music_map.axis import ONE, Axis
 from music_map.errors import UserError
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.model.gather_kernel import Pieces, cut, gather_sum
+from music_map.rows import offsets_of
 
 BACKENDS = ("segment", "csr", "pallas")
 
@@ -88,7 +89,7 @@ def coo_matrix(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, *, num
 
     def oriented(r: np.ndarray, c: np.ndarray, size: int) -> Csr:
         order = np.lexsort((c, r))
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(r, minlength=size))])
+        offsets = offsets_of(np.bincount(r, minlength=size))
         return Csr(
             jnp.asarray(offsets, jnp.int32),
             jnp.asarray(r[order], jnp.int32),

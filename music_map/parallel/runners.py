@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
+from music_map import mesh as meshes
 from music_map import processes
 from music_map.axis import NAME, PARTITIONED, Axis, NodeLayout
 from music_map.errors import UserError
@@ -18,8 +19,8 @@ from music_map.model import encoder
 from music_map.model.encoder import EncoderInputs, Params
 from music_map.model.fusion import Features
 from music_map.model.propagation import Adjacency, Csr, Matrix, prepare
-from music_map.parallel import mesh as meshes
 from music_map.parallel.partition import EdgeParts, GraphInMemory, Partition, make_side, partition, positions
+from music_map.rows import offsets_of
 from music_map.training.runner import ANY_NUMBER, OneDevice, Runner
 from music_map.training.sampling import Dislikes, Positives, SampleData, sample_data, user_probability
 from music_map.training.step import StepSettings, TrainState, create_state, empty_sums, run_steps
@@ -351,7 +352,7 @@ def _put_groups(mesh: jax.sharding.Mesh, matrix: Matrix, cut: Partition) -> Matr
         at = positions(offsets, side.nodes(device))
         rows = side.csr(device, columns[at], values[at])
         order = np.lexsort((rows.rows, rows.columns))
-        starts = np.concatenate([[0], np.cumsum(np.bincount(rows.columns, minlength=num_groups))]).astype(np.int32)
+        starts = offsets_of(np.bincount(rows.columns, minlength=num_groups)).astype(np.int32)
         return Matrix(rows, Csr(starts, rows.columns[order], rows.rows[order], rows.values[order]))
 
     return meshes.put_parts(mesh, part)

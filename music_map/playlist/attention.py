@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from music_map.model.attention import pool
+from music_map.unit import unit
 
 # Places from the end of a playlist that share a weight: the last song, the one before, 3rd-4th, 5th-8th, ..., 65th on.
 POSITIONS = 8
@@ -86,9 +87,3 @@ def push_away(query: jax.Array, disliked: jax.Array, where: jax.Array, *, streng
     weights = jnp.where(where, jax.nn.softmax(4.0 * near, axis=-1, where=where), 0.0)
     away = jnp.einsum("...m,...md->...d", weights * jax.nn.relu(near), jnp.where(where[..., None], disliked, 0.0))
     return unit(query - strength * away)
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """Rows of length 1, and 0 where they are 0; safe to differentiate at 0."""
-    square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0))

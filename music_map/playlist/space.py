@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from music_map.playlist.attention import unit
+from music_map.unit import unit, unit_rows
 
 
 class Space(NamedTuple):
@@ -41,8 +41,7 @@ PLAIN = Space(np.float32(0.0), np.float32(0.0))
 
 def moments_of(items: np.ndarray, known: np.ndarray) -> Moments:
     """The moments of embeddings float [I, d] over the songs of `known`, bool [I]; over all where that has none."""
-    rows = np.asarray(items, np.float64)[known if known.any() else slice(None)]
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    rows = unit_rows(np.asarray(items, np.float64)[known if known.any() else slice(None)])
     mean = rows.mean(axis=0)
     spread, directions = np.linalg.eigh(np.cov(rows.T, bias=True).reshape(len(mean), -1))
     # A direction without spread has no scale to divide by: it is held to a thousandth of the mean.

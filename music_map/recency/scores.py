@@ -32,6 +32,7 @@ from music_map.model.attention import pool
 from music_map.model.propagation import Csr, Matrix, choose_backend, prepare, spmm
 from music_map.recency.history import FAMILIARITY, WALK_HALF_LIVES, Histories, Latest, UserLists, read_users
 from music_map.recency.moment import TREND, Moment
+from music_map.rows import row_of_each
 from music_map.topk import rows_at_once
 
 ATTENTION_HALF_LIVES = (1.0, 24.0, 168.0, 1440.0)
@@ -235,7 +236,7 @@ class RecencyScorer:
         lists = self.read(users)
         found = [
             (
-                np.repeat(np.arange(len(users)), np.diff(lists.offsets)),
+                row_of_each(lists.offsets),
                 lists.items,
                 lists.features @ self._of(FAMILIARITY),
             )
@@ -245,7 +246,7 @@ class RecencyScorer:
             weights = self._of(PARTS[part])
             if weights.any() and names.into.nnz:
                 walk = walk_over_names(starts, names.into, names.back)
-                row = np.repeat(np.arange(walk.shape[0]), np.diff(walk.indptr))
+                row = row_of_each(walk.indptr)
                 found.append((row % len(users), walk.indices, weights[row // len(users)] * walk.data))
         start = self._start(starts, len(users)) if self._of(PARTS["users"]).any() else None
         columns = [np.concatenate(column) for column in zip(*found, strict=True)]
@@ -395,7 +396,7 @@ def _values_at(items: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.
 def walk_over_names(starts: sparse.csr_array, into: sparse.csr_array, back: sparse.csr_array) -> sparse.csr_array:
     """log(1 + I p) of walks of two steps, sparse [W B, I]; 1 / I is the chance of a random song."""
     walk = starts @ into @ back
-    row = np.repeat(np.arange(walk.shape[0]), np.diff(walk.indptr))
+    row = row_of_each(walk.indptr)
     total = np.maximum(np.bincount(row, walk.data, walk.shape[0]), 1e-12)
     walk.data = np.log1p(walk.data * (walk.shape[1] / total).astype(np.float32)[row])
     return walk

@@ -17,11 +17,12 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from music_map.axis import NAME
 from music_map.errors import DamagedFileError, UserError
+from music_map.mesh import by_rows, make_mesh
 from music_map.retrieval import scann_files
 from music_map.retrieval.settings import BACKENDS
 from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, check_form, file_sha256, new_folder, read_bytes
@@ -151,9 +152,9 @@ class ExactIndex:
         blocks = padded.reshape(num_blocks, self._block, -1)
         self._search, self._place = _top_k, jnp.asarray
         if num_devices > 1:
-            mesh = jax.make_mesh((num_devices,), (NAME,), axis_types=(AxisType.Auto,), devices=devices)
+            mesh = make_mesh(devices)
             self._search = _sharded_top_k(mesh)
-            self._place = functools.partial(jax.device_put, device=NamedSharding(mesh, P(NAME)))
+            self._place = functools.partial(jax.device_put, device=by_rows(mesh))
         self._blocks = self._place(blocks)
 
     def search(

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from music_map.errors import DamagedFileError, UserError
-from music_map.playlist.attention import Head, attend, push_away, unit
+from music_map.playlist.attention import Head, attend, push_away
 from music_map.playlist.heads import Heads, from_json, to_json, untrained
 from music_map.playlist.space import embed, moments_of
 from music_map.retrieval import export as exports
@@ -34,6 +34,7 @@ from music_map.retrieval.settings import RetrievalSettings
 from music_map.runfiles import RunFiles
 from music_map.settings import from_stored
 from music_map.storage import fingerprint
+from music_map.unit import unit
 
 # Most songs of a playlist, and most disliked songs that push a query: the programs compiled are of these widths.
 MAX_SONGS = 1024

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from music_map import mesh as meshes
 from music_map import processes
 from music_map.errors import DamagedFileError, UserError, about, require
 from music_map.evaluation import protocols
@@ -25,7 +26,6 @@ from music_map.model.encoder import EncoderInputs, Params
 from music_map.model.propagation import adjacency, choose_backend
 from music_map.model.settings import ModelSettings
 from music_map.model.sound import Kept
-from music_map.parallel import mesh as meshes
 from music_map.parallel.partition import EdgeParts, GraphInMemory
 from music_map.parallel.runners import degrees, make_runner
 from music_map.preprocess.dataset import Dataset, Events, ItemFeatures

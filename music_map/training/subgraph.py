@@ -17,6 +17,7 @@ import numpy as np
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.model.encoder import EncoderInputs
 from music_map.model.propagation import Csr, Matrix, prepare
+from music_map.rows import offsets_of
 from music_map.training.sampling import Positives, SampleData
 
 # Room for parts that happen to have more edges than the average: every part is padded to one size, one program.
@@ -90,7 +91,7 @@ class Subgraphs:
         def oriented(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: int, width: int) -> Csr:
             # Entries beyond the last row are in no sum: their row is out of range, their value 0.
             pad = self._room - count
-            offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=size))])
+            offsets = offsets_of(np.bincount(rows, minlength=size))
             return Csr(
                 jnp.asarray(offsets, jnp.int32),
                 jnp.asarray(np.pad(rows, (0, pad), constant_values=size), jnp.int32),

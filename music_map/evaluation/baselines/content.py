@@ -11,6 +11,7 @@ from music_map.evaluation.baselines.settings import AudioKnnSettings
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.model.sound import neighbours
 from music_map.reporter import Progress, silent
+from music_map.rows import row_of_each
 
 
 def artist_popularity(history: History) -> ScoreBlock:
@@ -29,7 +30,7 @@ def artist_popularity(history: History) -> ScoreBlock:
         (features.artist_offsets, features.artists, features.artist_ids),
         (features.album_offsets, features.albums, features.album_ids),
     ):
-        item = np.repeat(np.arange(history.num_items), np.diff(offsets))
+        item = row_of_each(offsets)
         songs = np.bincount(members[played[item]], minlength=len(ids))
         mean = np.bincount(members, users[item], minlength=len(ids)) / np.maximum(songs, 1)
         known = songs[members] > 0

@@ -14,6 +14,7 @@ from music_map.evaluation.baselines.settings import ItemKnnDecaySettings, ItemKn
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.reporter import Progress, silent
+from music_map.rows import offsets_of
 
 # Multiply-adds per block of the item-item product: an upper bound on its entries, of 8 bytes each.
 _BLOCK_PRODUCTS = 2**24
@@ -148,7 +149,7 @@ def recent_pairs(history: History, *, max_items: int) -> Pairs:
 def _blocks(item_users: sparse.csr_array, user_items: sparse.csr_array) -> list[slice]:
     """Consecutive songs whose rows of the item-item product take about _BLOCK_PRODUCTS multiply-adds together."""
     per_pair = np.diff(user_items.indptr)[item_users.indices]
-    done = np.concatenate([[0], np.cumsum(per_pair)])[item_users.indptr]
+    done = offsets_of(per_pair)[item_users.indptr]
     bounds, num_items = [0], item_users.shape[0]
     while bounds[-1] < num_items:
         end = int(np.searchsorted(done, done[bounds[-1]] + _BLOCK_PRODUCTS, side="right")) - 1
@@ -171,5 +172,5 @@ def _largest(matrix: sparse.csr_array, n: int) -> sparse.csr_array:
         columns.append(column)
         values.append(value)
         sizes.append(len(column))
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    offsets = offsets_of(np.array(sizes, np.int64))
     return sparse.csr_array((np.concatenate(values), np.concatenate(columns), offsets), matrix.shape)

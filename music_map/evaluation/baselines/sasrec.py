@@ -16,6 +16,7 @@ from music_map.evaluation.baselines.history import History
 from music_map.evaluation.baselines.settings import SasRecSettings
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.reporter import Progress, silent
+from music_map.rows import offsets_of
 
 
 class Sequences(NamedTuple):
@@ -40,7 +41,7 @@ class Sequences(NamedTuple):
         first = np.zeros(len(songs), bool)
         first[met] = True
         sizes = np.bincount(users, minlength=history.num_users)
-        return cls(songs.astype(np.int32), first, np.concatenate([[0], np.cumsum(sizes)]))
+        return cls(songs.astype(np.int32), first, offsets_of(sizes))
 
 
 class SasRec(nn.Module):
