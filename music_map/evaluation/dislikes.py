@@ -1,4 +1,4 @@
-"""How many songs that a user goes on to dislike, and songs that sound like those, a scorer would have recommended."""
+"""How often a scorer recommends songs that the user later dislikes, or songs that sound like them."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Unwanted(NamedTuple):
 def unwanted(
     task: RankingTask, disliked: Pairs, masked: Pairs, features: ItemFeatures, *, num_neighbours: int = 10
 ) -> Unwanted:
-    """What a scorer should leave out, of the users with train history and a dislike.
+    """The songs that a scorer should leave out, for users with train history and a dislike.
 
-    A disliked song counts where it could have been recommended: it is a candidate, and not withheld. A neighbour counts
-    where in addition it is no target of the user, and not disliked itself.
+    A disliked song counts if it could be recommended: it is a candidate and not withheld. A neighbour counts if also it
+    is neither a target of the user nor disliked.
 
     Args:
       task: candidates and targets.
@@ -61,13 +61,13 @@ def unwanted(
 
 
 def unwanted_of(dataset: Dataset, task: RankingTask, *, known: bool = False, num_neighbours: int = 10) -> Unwanted:
-    """`unwanted` for a task of a data set: the dislikes of a split that no undislike there takes back.
+    """`unwanted` for a task of a data set: the dislikes of a split that no later undislike of the split withdraws.
 
     Args:
       dataset: events, withdrawals and audio.
       task: of this data set.
-      known: the dislikes of train, which a model has seen, in place of those of the task's split; these songs are then
-        not withheld.
+      known: take the dislikes of train, which a model has seen, in place of the split's; these songs are then not
+        withheld.
       num_neighbours: see `unwanted`.
     """
     sizes = {"num_rows": dataset.num_users, "num_items": dataset.num_items}
@@ -86,7 +86,7 @@ def unwanted_of(dataset: Dataset, task: RankingTask, *, known: bool = False, num
 
 
 class Shares(NamedTuple):
-    """Unwanted songs in the lists, by user, so that shares can be pooled and resampled: hits / counts, summed first.
+    """Unwanted songs in the lists, by user; a share is sum(hits) / sum(counts), so users can be pooled and resampled.
 
     Attributes:
       disliked_hits, disliked: int64 [R], disliked songs in the user's first k, and in all.

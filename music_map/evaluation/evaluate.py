@@ -15,10 +15,10 @@ from music_map.reporter import Progress, silent
 
 
 class Evaluation(NamedTuple):
-    """What came out for one scorer.
+    """One scorer's lists, and the metrics of these.
 
     Attributes:
-      metrics: "recall@20", "ndcg@20", ...; see ranking_metrics.
+      metrics: values by "recall@20", "ndcg@20", ...; see ranking_metrics.
       topk: int32 [U, max(ks)], the lists, in the order of the task's users; padded with -1.
     """
 
@@ -85,7 +85,7 @@ def evaluate_beside_baselines(
       ks, block_size, shared, progress: see evaluate_scores.
 
     Returns:
-      {"protocol": name, "split": "val" or "test", "model": metrics (and so each form), "baselines":
+      {"protocol": name, "split": "val" or "test", "model": metrics (likewise each other form), "baselines":
       {name: metrics}, "intervals": see `intervals`, "num_users", "num_dropped_users", "num_targets",
       "num_candidates", "cold_target_share"}.
     """
@@ -105,12 +105,12 @@ def summary(
     seed: int = 0,
     groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """The report that `evaluate_beside_baselines` gives, of evaluations that are there already.
+    """The report of `evaluate_beside_baselines`, made from finished evaluations.
 
     Args:
       models: forms of the model by name, "model" among them.
       baselines: by name.
-      task: the task that they answer.
+      task: the task that was evaluated.
       ks, seed, groups: see `intervals`.
     """
     return {
@@ -136,20 +136,20 @@ def intervals(
     seed: int = 0,
     groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Bootstrap intervals over users of all metrics but coverage, as JSON-able values.
+    """Bootstrap intervals over users, of all metrics of hits; JSON-able values.
 
     Args:
       models: forms of the model by name, "model" among them.
       baselines: by name.
-      task: the task that they answer.
+      task: the task that was evaluated.
       ks: cut-offs.
       seed: of the bootstrap.
       groups: see uncertainty.resample.
 
     Returns:
-      {"level": 0.95, "model": {"ndcg@20": [low, high], ...} (and so each form), "baselines": {name: ...},
-      "model_minus": {name: ...}}: the last are those of the paired differences of "model" and each baseline (and
-      each other form).
+      {"level": 0.95, "model": {"ndcg@20": [low, high], ...} (likewise each other form), "baselines": {name: ...},
+      "model_minus": {name: ...}}. "model_minus" holds the intervals of the paired differences, "model" minus each
+      baseline and each other form.
     """
     scorers = {("", name): found for name, found in models.items()}
     scorers |= {("baselines", name): found for name, found in baselines.items()}
@@ -183,16 +183,17 @@ def compare(
     seed: int = 0,
     groups: np.ndarray | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Two scorers on the same task, paired by user, as JSON-able values.
+    """Compares two scorers on the same task, paired by user; gives JSON-able values.
 
     Args:
-      first, second: of the task.
-      task, ks, seed, groups: see `intervals`; the seed is that of the test too.
+      first, second: evaluations on the task.
+      task, ks, groups: see `intervals`.
+      seed: of the bootstrap and of the randomization test.
 
     Returns:
-      For each metric but coverage {"difference": first - second, "interval": [low, high], "p_value"}: the bootstrap
-      interval of the difference and the two-sided p-value of uncertainty.randomization_test, not corrected for the
-      number of metrics.
+      For each metric of hits {"difference": first - second, "interval": [low, high], "p_value"}. The interval is the
+      bootstrap's; the p-value is two-sided, from uncertainty.randomization_test, and not corrected for the number of
+      metrics.
     """
     one, other = (user_sums(each.topk, task.targets, ks=ks) for each in (first, second))
     differences = one.numerators - other.numerators
@@ -213,7 +214,7 @@ def confidence_interval(
     Args:
       key: e.g. "ndcg@20".
       task: the task that the lists answer.
-      topk: int32 [U, K], Evaluation.topk.
+      topk: int32 [U, K], see Evaluation.
       seed: of the resampling.
       against: int32 [U, K], lists of a second scorer; the interval is then of (first - second).
       level: probability that the interval covers.

@@ -24,7 +24,7 @@ class Pairs(NamedTuple):
 
     @classmethod
     def of(cls, rows: np.ndarray, items: np.ndarray, *, num_rows: int, num_items: int) -> Pairs:
-        """Collects pairs given in any order, with duplicates.
+        """Collects pairs given in any order, duplicates allowed.
 
         Args:
           rows: integers [N] in [0, num_rows).
@@ -68,7 +68,7 @@ class Pairs(NamedTuple):
         rows, items = np.broadcast_arrays(np.asarray(rows, np.int64), np.asarray(items, np.int64))
         if len(self.items) == 0:
             return np.zeros(rows.shape, bool)
-        # One ascending key per pair; `width` exceeds every item on either side, so keys of two rows never meet.
+        # One ascending key per pair; `width` exceeds every item of both, so keys of different rows differ.
         width = 1 + max(int(self.items.max()), int(items.max(initial=0)))
         keys = self.rows * width + self.items
         wanted = rows * width + items

@@ -2,8 +2,8 @@
 
 A session is a user's events up to a gap of more than SESSION_GAP seconds. Its songs are the distinct ones that were
 played at least half or liked, in the order in which that first happened; the first n are the seeds, the rest the
-targets. A query knows its seeds and nothing of the user. Candidates are the songs of train, less the seeds; a target
-that train does not know remains a target.
+targets. A query knows its seeds and nothing of the user. Candidates are the songs of train without the seeds; a target
+that is not in train remains a target.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from music_map.unit import unit
 
 SESSION_GAP = 1_800
 SEED_COUNTS = (1, 5, 10, 25, 100)
-# The figures that stand for the protocol: with 10 seeds, or fewer where fewer sessions than these are long enough.
+# The protocol's headline figures are with 10 seeds, or with fewer where fewer than MIN_SESSIONS sessions are that long.
 DEFAULT_SEEDS = 10
 MIN_SESSIONS = 100
 
-# Songs, where they are and their popularity, float32 [B, n, d] unit rows, bool [B, n] and float32 [B, n], to queries
+# (songs float32 [B, n, d], unit rows; where bool [B, n], False for padding; popularity float32 [B, n]) -> queries
 # float32 [B, d].
 Query = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class Sessions(NamedTuple):
-    """Listening sessions; session s has the songs items[offsets[s]:offsets[s + 1]], in the order they came.
+    """Listening sessions; session s has the songs items[offsets[s]:offsets[s + 1]], in the order of listening.
 
     Attributes:
-      users: int32 [S], whose session it is; ascending, a user's sessions by time.
+      users: int32 [S], the user of each session; ascending, a user's sessions by time.
       offsets: int64 [S + 1].
       items: int32, distinct within a session.
     """
@@ -61,9 +61,9 @@ class Sessions(NamedTuple):
 
 
 def sessions_of(events: Events, *, min_played_pct: int = MIN_PLAYED_PCT, gap: int = SESSION_GAP) -> Sessions:
-    """Cuts events into sessions; those without a song that counts are left out.
+    """Cuts events into sessions; sessions without a song that counts are left out.
 
-    Every event, a skip or a dislike too, keeps a session going.
+    A session goes on with any event, a skip or a dislike too.
 
     Args:
       events: sorted by user, then timestamp.
@@ -90,8 +90,8 @@ class PlaylistTask:
     Attributes:
       ranking: the task; its "users" are the queries 0..Q - 1, its masked songs the seeds.
       seeds: int32 [Q, n], in the order they were played.
-      users: int32 [Q], whose session a query is; for evaluation only.
-      num_sessions: of the split that are long enough; Q of them were drawn.
+      users: int32 [Q], the user of each query's session; for evaluation only.
+      num_sessions: sessions of the split that are long enough; Q of them were drawn.
     """
 
     ranking: RankingTask
@@ -115,7 +115,7 @@ def build_playlist_tasks(
     seed: int = 0,
     min_played_pct: int = MIN_PLAYED_PCT,
 ) -> dict[int, PlaylistTask]:
-    """The tasks of a split by number of seeds, for those numbers that some session exceeds.
+    """The tasks of a split by number of seeds; numbers that no session exceeds are left out.
 
     Args:
       split: "val" or "test".
@@ -123,8 +123,8 @@ def build_playlist_tasks(
       held_out: the events of the split.
       num_items: number of songs.
       seed_counts: numbers of seeds.
-      max_sessions: most queries of a number of seeds, drawn without replacement where there are more.
-      seed: of that draw.
+      max_sessions: most queries for each number of seeds; where there are more, they are drawn without replacement.
+      seed: of the draw.
       min_played_pct: share of the track, in percent, from which a listen counts.
 
     Raises:
@@ -168,10 +168,10 @@ def build_playlist_tasks(
 
 
 def default_seeds(tasks: Mapping[int, PlaylistTask]) -> int:
-    """The number of seeds whose figures stand for the protocol.
+    """The number of seeds of the protocol's headline figures.
 
-    DEFAULT_SEEDS; where fewer than MIN_SESSIONS sessions are long enough, the largest smaller number that has so many,
-    or else the smallest there is.
+    DEFAULT_SEEDS, or where fewer than MIN_SESSIONS sessions are that long the largest smaller number with so many
+    sessions, or else the smallest number.
     """
     enough = [n for n, task in tasks.items() if n <= DEFAULT_SEEDS and task.num_sessions >= MIN_SESSIONS]
     return max(enough, default=min(tasks))
@@ -195,7 +195,7 @@ def query_scores(
         queries = query(vectors[seeds], where, popularity[seeds])
         return jnp.matmul(queries, vectors.T, precision=jax.lax.Precision.HIGHEST)
 
-    # An argument: XLA folds constants of many seeds for seconds, and says so.
+    # Seeds are an argument: XLA would fold them as constants for seconds.
     return lambda queries: scores(
         vectors, popularity, task.seeds[queries], np.ones((len(queries), task.num_seeds), bool)
     )

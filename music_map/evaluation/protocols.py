@@ -32,18 +32,18 @@ class Protocol:
 
     Attributes:
       name: its key in PROTOCOLS.
-      relevance: events of the split whose songs are targets; see RELEVANCES, or a function.
-      history: train events that count. Users without one are left out.
-      mask: songs withheld from a user: "none"; "train": those of the user's train events, of any kind; "history": those
-        of all events before the split (train for val, train and val for test); a function like `relevance`: those of
-        the events before the split that it accepts. A withheld song is no target.
-      candidates: songs that may be recommended: "all", "train": those with a train event that counts, or "held_out":
-        the songs held out altogether (data.cold_item_fraction), whose interactions are then the targets. A target that
-        is no candidate remains a target.
-      needs: what it needs of the data: "nothing"; "timestamps", which the text format has none of; or
-        "global_temporal", the Yambda paper's split; or "held_out", songs held out from training.
-      queries: what is ranked for: "users", or the "sessions" of the split, see music_map.evaluation.playlist; then
-        `mask` and `build_task` do not apply.
+      relevance: events of the split whose songs are targets, by a name in RELEVANCES or a function.
+      history: train events that count, likewise. Users without one are left out.
+      mask: songs withheld from a user. "none"; "train": songs of the user's train events, of any kind; "history": songs
+        of all events before the split (train for val, train and val for test); a function like `relevance`: songs of
+        the events before the split that it accepts. A withheld song is not a target.
+      candidates: songs that may be recommended. "all"; "train": songs with a train event that counts; "held_out": songs
+        held out from training (data.cold_item_fraction), whose interactions are then the targets. A target that is not
+        a candidate remains a target.
+      needs: what the data must have. "nothing"; "timestamps", which the text format lacks; "global_temporal", the
+        split of the Yambda paper; "held_out", songs held out from training.
+      queries: what is ranked for: "users", or the "sessions" of the split (music_map.evaluation.playlist), where `mask`
+        and `build_task` do not apply.
     """
 
     name: str
@@ -73,8 +73,8 @@ def register(protocol: Protocol) -> Protocol:
 register(Protocol("temporal", "listen_plus_or_like", history="positive", mask="history", candidates="train"))
 # What comes next, repeats included.
 register(Protocol("temporal_repeats", "listen_plus_or_like", history="positive", mask="none", candidates="train"))
-# The two tasks of the Yambda paper (arXiv 2505.22238). There train itself holds only the task's own kind of
-# event: catalogue and users are those of Listen+ (of like) events.
+# The two tasks of the Yambda paper (arXiv 2505.22238). Its train split holds events of the task's own kind alone, so
+# catalogue and users are those of Listen+ (of like) events.
 register(
     Protocol(
         "global_temporal",
@@ -90,7 +90,7 @@ register(
 )
 # LightGCN, LightGCN++ and their kin: validation songs are not masked at test, every song is a candidate.
 register(Protocol("lightgcn", "any", history="any", mask="train", candidates="all", needs="nothing"))
-# New songs: of those that nobody is known to have played, which ones a user will play at least half, or like.
+# New songs: of the songs without a known play, those that a user will play at least half, or like.
 register(
     Protocol(
         "cold_start",
@@ -109,7 +109,7 @@ register(
 
 @dataclasses.dataclass(frozen=True)
 class RankingTask:
-    """Whom to rank songs for, and what should come out on top.
+    """The users to rank songs for, and the songs that should rank first.
 
     Attributes:
       protocol: what made the task.
@@ -257,17 +257,17 @@ def build_task(
     min_played_pct: int = MIN_PLAYED_PCT,
     held_out_items: np.ndarray | None = None,
 ) -> RankingTask:
-    """Builds the ranking task of a split. Nothing of the split itself, or of a later one, shapes mask or candidates.
+    """Builds the ranking task of a split. Masks and candidates depend on earlier splits alone.
 
     Args:
       protocol: a Protocol, or the name of one in PROTOCOLS.
       split: "val" or "test".
-      train, val, test: the interactions of the three splits; where the protocol ranks held-out songs, `val` and `test`
-        are those of these songs.
+      train, val, test: the interactions of the three splits; `val` and `test` are those of the held-out songs where
+        the protocol ranks these.
       num_users: number of users; user indices are below it.
       num_items: number of songs; item indices are below it.
       min_played_pct: share of the track, in percent, from which a listen is relevant.
-      held_out_items: bool [I], songs held out altogether; None: none.
+      held_out_items: bool [I], songs held out from training; None: none.
 
     Raises:
       UserError: the protocol or the split is unknown, or no user has a target.
@@ -285,7 +285,7 @@ def build_task(
     sizes = {"num_users": num_users, "num_items": num_items, "min_played_pct": min_played_pct}
     before = {"train": train, "val": val}
     earlier = [before[name] for name in masking_splits(protocol, split)]
-    # Only users of the split need a mask: train holds far more events.
+    # Users of the split alone need a mask; train has far more.
     masked = masked_songs(protocol, earlier, **sizes, users=_flags(held_out.user, num_users))
     wanted = relevant(held_out, protocol.relevance, min_played_pct=min_played_pct)
     targets = Pairs.of(held_out.user[wanted], held_out.item[wanted], num_rows=num_users, num_items=num_items)

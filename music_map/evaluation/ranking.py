@@ -23,9 +23,9 @@ from music_map.threads import num_workers, ordered_map
 from music_map.topk import rows_at_once, top_k
 
 # users int32 [B] -> scores float [B, I], a NumPy or a JAX array; larger is better, -inf withdraws the song. It may also
-# have `block_size`, users scored at once; `ranked`, best_songs of what it would score, in one program; and `prepare`,
-# the part of the work that needs no device: `rank` calls it ahead, on several threads, and passes on what it gives in
-# place of the users.
+# have three attributes: `block_size`, the number of users scored at once; `ranked`, which scores and ranks in one
+# program; and `prepare`, the part of the work that needs no device. `rank` calls `prepare` ahead of time, on several
+# threads, and then passes its result in place of the users.
 ScoreBlock = Callable[[np.ndarray], np.ndarray | jax.Array]
 
 _MIN_MASK = 1024
@@ -112,8 +112,8 @@ def rank(
       candidates: bool [I], songs that may be recommended; None: all.
       masked: U rows in the order of `users`, songs withheld from that user; None: none.
       block_size: users scored at once; None: as topk.rows_at_once, for each device that shares them.
-      shared: each of several processes, which all call this alike, ranks for its share of the users and gets the lists
-        of all.
+      shared: several processes call this with the same arguments; each ranks for its share of the users, and all get
+        the lists of all.
       progress: reports users.
 
     Returns:
@@ -126,51 +126,51 @@ def rank(
     users = np.asarray(users, np.int32)
     if masked is not None and masked.num_rows != len(users):
         raise ValueError(f"masked has {masked.num_rows} rows for {len(users)} users")
-    mine = processes.share(len(users)) if shared else range(len(users))
+    own = processes.share(len(users)) if shared else range(len(users))
     devices = getattr(score_block, "num_devices", 1)
     block_size = block_size or getattr(score_block, "block_size", devices * rows_at_once(num_items))
-    block_size = -(-min(block_size, max(len(mine), 1)) // devices) * devices
+    block_size = -(-min(block_size, max(len(own), 1)) // devices) * devices
     allowed = None if candidates is None else jnp.asarray(candidates, bool)
-    found = min(k, num_items)
-    topk = np.full((len(mine), k), -1, np.int32)
+    length = min(k, num_items)
+    topk = np.full((len(own), k), -1, np.int32)
     prepare = getattr(score_block, "prepare", lambda block: block)
 
     def prepared(start: int) -> tuple[int, Any, np.ndarray, np.ndarray]:
-        block = users[start : min(start + block_size, mine.stop)]
+        block = users[start : min(start + block_size, own.stop)]
         # A short last block is filled up with its first user: one shape, one compilation.
         filled = np.concatenate([block, np.full(block_size - len(block), block[0], np.int32)])
         return start, prepare(filled), *mask_indices(masked, start, len(block), out_of_range=block_size)
 
     def ranked(block: Any, rows: np.ndarray, items: np.ndarray) -> tuple[jax.Array, jax.Array, jax.Array]:
         if hasattr(score_block, "ranked") and devices == 1:
-            return score_block.ranked(block, allowed, rows, items, k=found)
+            return score_block.ranked(block, allowed, rows, items, k=length)
         scores = jnp.asarray(score_block(block))
         if scores.shape != (block_size, num_items):
             raise ValueError(f"score_block gave shape {scores.shape}, not {(block_size, num_items)}")
-        return _ranker(scores.sharding)(scores, allowed, rows, items, k=found)
+        return _ranker(scores.sharding)(scores, allowed, rows, items, k=length)
 
     workers = num_workers()
-    with progress("ranking", len(mine), "user") as advance, ThreadPoolExecutor(workers) as pool:
+    with progress("ranking", len(own), "user") as advance, ThreadPoolExecutor(workers) as pool:
 
         def store(start: int, best: jax.Array, _: jax.Array, any_nan: jax.Array) -> None:
             if np.any(any_nan):
                 raise UserError(
                     "a score is NaN: the model has diverged; train again, with a lower learning rate for instance"
                 )
-            rows = topk[start - mine.start :][:block_size]
-            rows[:, :found] = np.asarray(best)[: len(rows)]
+            rows = topk[start - own.start :][:block_size]
+            rows[:, :length] = np.asarray(best)[: len(rows)]
             advance(len(rows))
 
-        under_way = None
-        starts = range(mine.start, mine.stop, block_size)
-        # The next block is prepared on the host, and given to the device, before the last one's lists are waited for.
+        waiting = None
+        starts = range(own.start, own.stop, block_size)
+        # The device gets the next block before the host waits for the lists of this one.
         for start, *block in ordered_map(prepared, starts, pool=pool, ahead=workers):
             result = ranked(*block)
-            if under_way is not None:
-                store(*under_way)
-            under_way = start, *result
-        if under_way is not None:
-            store(*under_way)
+            if waiting is not None:
+                store(*waiting)
+            waiting = start, *result
+        if waiting is not None:
+            store(*waiting)
     return processes.gather_rows(topk, len(users)) if shared else topk
 
 
@@ -181,16 +181,16 @@ def _ranker(sharding: jax.sharding.Sharding) -> Callable[..., tuple[jax.Array, j
 
 @functools.cache
 def _sharded_ranker(sharding: NamedSharding) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
-    def here(scores: jax.Array, allowed: jax.Array | None, rows: jax.Array, items: jax.Array, *, k: int):
+    def on_one_device(scores: jax.Array, allowed: jax.Array | None, rows: jax.Array, items: jax.Array, *, k: int):
         rows = rows - jax.lax.axis_index(NAME) * scores.shape[0]
-        # What belongs to other devices lies outside; a negative index would count from the end.
-        best, found, any_nan = best_songs(scores, allowed, jnp.where(rows < 0, scores.shape[0], rows), items, k=k)
-        return best, found, any_nan[None]
+        # Rows of other devices must be out of range; a negative index would count from the end.
+        songs, best, any_nan = best_songs(scores, allowed, jnp.where(rows < 0, scores.shape[0], rows), items, k=k)
+        return songs, best, any_nan[None]
 
     @functools.partial(jax.jit, static_argnames="k")
     def ranked(scores: jax.Array, allowed: jax.Array | None, rows: jax.Array, items: jax.Array, *, k: int):
         specs = (P(NAME), P(), P(), P())
-        mapped = functools.partial(here, k=k)
+        mapped = functools.partial(on_one_device, k=k)
         return jax.shard_map(mapped, mesh=sharding.mesh, in_specs=specs, out_specs=P(NAME), check_vma=False)(
             scores, allowed, rows, items
         )
@@ -217,8 +217,8 @@ def best_songs(
         scores = jnp.where(allowed[None], scores, -jnp.inf)
     scores = scores.at[rows, items].set(-jnp.inf, mode="drop")
     best, index = top_k(scores, k)
-    # The maximum of anything with a NaN is NaN, whatever its sign; top_k puts one with the sign bit last. On CPU it
-    # takes a third of the time of isnan(scores).any().
+    # The maximum is NaN wherever a score is (top_k ranks a NaN with the sign bit last). On CPU this takes a third of
+    # the time of isnan(scores).any().
     return jnp.where(best == -jnp.inf, -1, index), best, jnp.isnan(scores.max(axis=1)).any()
 
 
@@ -239,14 +239,14 @@ def _dot_and_rank(
 def mask_indices(
     masked: Pairs | None, start: int, num_rows: int, *, out_of_range: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, items) of the pairs masked in a block, filled up with `out_of_range` rows to a power of two."""
+    """(rows, items) of the masked pairs of a block, padded to a power of two with rows that are `out_of_range`."""
     if masked is None:
         return np.full(_MIN_MASK, out_of_range, np.int32), np.zeros(_MIN_MASK, np.int32)
     block = Pairs(
         masked.offsets[start : start + num_rows + 1] - masked.offsets[start],
         masked.items[masked.offsets[start] : masked.offsets[start + num_rows]],
     )
-    # Lengths of 2^10, 2^11, ...: at most about twenty compilations whatever the blocks hold.
+    # Lengths are 2^10, 2^11, ...: about twenty programs at most.
     length = max(_MIN_MASK, 1 << max(len(block.items) - 1, 0).bit_length())
     fill = length - len(block.items)
     rows = np.concatenate([block.rows, np.full(fill, out_of_range)]).astype(np.int32)

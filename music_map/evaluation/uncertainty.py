@@ -1,7 +1,7 @@
 """How far figures over users can be trusted: bootstrap intervals, and a paired test between two scorers.
 
-Both resample users, whole: everything here is a ratio of sums over users (a mean is one with denominators of 1), and
-users are exchangeable where their queries are not. So several queries of a user move together, by `groups`.
+Every figure is a ratio of sums over users; a mean has denominators of 1. Users are independent of each other, several
+queries of one user are not, so queries of a user are drawn together (`groups`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def resample(
     groups: np.ndarray | None = None,
     num_resamples: int = NUM_RESAMPLES,
 ) -> dict[str, np.ndarray]:
-    """Bootstrap samples of ratios sum_u numerator / sum_u denominator, over the same drawn users for every scorer.
+    """Bootstrap samples of sum_u numerator / sum_u denominator; the users drawn are the same for every scorer.
 
     The difference of two scorers' samples is then a sample of their difference.
 
@@ -95,17 +95,17 @@ def randomization_test(
     groups: np.ndarray | None = None,
     num_permutations: int = NUM_PERMUTATIONS,
 ) -> np.ndarray:
-    """Paired randomization test, two-sided: p-values of "the two scorers do not differ".
+    """Two-sided paired randomization test: p-values of "the two scorers do not differ".
 
-    Were the two exchangeable, each user's difference d_u could as well have the other sign. With random signs s,
+    If they do not differ, each user's difference d_u is as likely to have the other sign. With random signs s,
 
-        p = (1 + #{permutations: |sum_u s_u d_u| >= |sum_u d_u|}) / (1 + number of permutations)
+        p = (1 + #{permutations: |sum_u s_u d_u| >= |sum_u d_u|}) / (1 + N)
 
     Args:
-      differences: float [U, M], first scorer less second: rows are users (or queries), columns metrics.
+      differences: float [U, M], first scorer minus second: rows are users (or queries), columns metrics.
       seed: of the signs.
       groups: integers [U], rows of one group change sign together; None: each row alone.
-      num_permutations: random assignments of signs; p is never below 1 / (1 + that).
+      num_permutations: N, random assignments of signs; the smallest p is 1 / (1 + N).
 
     Returns:
       float64 [M]. 1 where no user differs.
@@ -115,18 +115,18 @@ def randomization_test(
       evaluation, CIKM 2007.
     """
     sums = _by_group(differences, groups)
-    # Sums of the same terms in another order differ in the last bits: they count as equal.
+    # Sums of the same terms in another order differ in the last bits and must count as equal.
     observed = np.abs(sums.sum(axis=0)) - 1e-9 * np.abs(sums).sum(axis=0)
     rng = np.random.default_rng(seed)
     extreme = np.zeros(sums.shape[1], np.int64)
-    for count in _parts(len(sums), num_permutations):
+    for count in _chunks(len(sums), num_permutations):
         signs = rng.integers(0, 2, (count, len(sums)), dtype=np.int8) * np.float64(2) - 1
         extreme += (np.abs(signs @ sums) >= observed).sum(axis=0)
     return (1 + extreme) / (1 + num_permutations)
 
 
 def _by_group(values: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
-    """Sums over the rows of each group, float64 [G, M]."""
+    """Sums of the rows of each group, float64 [G, M]."""
     values = np.asarray(values, np.float64)
     if groups is None:
         return values
@@ -135,16 +135,16 @@ def _by_group(values: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
     return np.add.reduceat(values[order], starts, axis=0)
 
 
-def _parts(num_users: int, total: int) -> Iterator[int]:
-    """Numbers that add up to `total`, each for at most _DRAWS draws."""
+def _chunks(num_users: int, total: int) -> Iterator[int]:
+    """Sizes of chunks that add up to `total`, each of at most _DRAWS draws."""
     at_once = max(1, _DRAWS // num_users)
     for done in range(0, total, at_once):
         yield min(at_once, total - done)
 
 
 def _drawn(num_users: int, num_resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """How often each user was drawn, float64 [r, num_users] at a time."""
-    for count in _parts(num_users, num_resamples):
+    """How often each user was drawn in each resample, float64 [r, num_users], a chunk at a time."""
+    for count in _chunks(num_users, num_resamples):
         drawn = rng.integers(num_users, size=(count, num_users)) + np.arange(count)[:, None] * num_users
         counts = np.bincount(drawn.ravel(), minlength=count * num_users)
         yield counts.reshape(count, num_users).astype(np.float64)

@@ -12,12 +12,12 @@ from music_map.rows import offsets_of
 
 
 class BipartiteGraph(NamedTuple):
-    """Weighted edges between users and songs, by user, then song; negative edges apart, never propagated through.
+    """Weighted edges between users and songs, sorted by user, then song; and negative edges, which are not propagated.
 
     With U users, I songs, E edges and M negative edges. Worked index: the edges of user u are
     `slice(user_offsets[u], user_offsets[u + 1])`; those of song i are
     `item_order[item_offsets[i]:item_offsets[i + 1]]`: its users are `user[...]` and its weights `weight[...]` at these
-    positions, by ascending user. Parallel edges (the same user and song) may exist, in the order they were given in.
+    positions, by ascending user. There may be parallel edges (same user and song), in the order given.
 
     Attributes:
       user_offsets: int64 [U + 1], ascending, from 0 to E.
@@ -50,7 +50,7 @@ class BipartiteGraph(NamedTuple):
 
     @property
     def num_edges(self) -> int:
-        """Undirected edges: each joins a user and a song once."""
+        """Number of edges, each counted once."""
         return len(self.user)
 
 
@@ -104,7 +104,7 @@ def from_edges(
 
 def listeners_of(graph: BipartiteGraph) -> np.ndarray:
     """Users with an edge to each song, int64 [I]; parallel edges count once."""
-    # Edges are sorted by user, then song: parallel ones follow each other.
+    # Edges are sorted by user, then song, so parallel ones are adjacent.
     user, item = graph.user, graph.item
     first = np.append(True, (user[1:] != user[:-1]) | (item[1:] != item[:-1]))[: len(user)]
     return np.bincount(item[first], minlength=graph.num_items)
@@ -118,7 +118,7 @@ def _sorted(edges: Edges, num_users: int, num_items: int, name: str) -> Edges:
         if len(index) and not (index.min() >= 0 and index.max() < size):
             raise UserError(f"{name}s: {what} indices must be in [0, {size}), got {index.min()}..{index.max()}")
     weight = weight.astype(np.float32, copy=False)
-    # NaN compares false, so this catches it too.
+    # Comparisons with NaN are false, so NaN is refused too.
     if len(weight) and not (weight.min() > 0 and np.isfinite(weight.max())):
         raise UserError(f"{name}s: weights must be positive and finite, got {weight.min()}..{weight.max()}")
     user, item = user.astype(np.int32, copy=False), item.astype(np.int32, copy=False)
@@ -135,7 +135,7 @@ def _by_item(item: np.ndarray, num_items: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def stable_order(index: np.ndarray, size: int) -> np.ndarray:
-    """Positions that sort small integers, equal ones in the order given: numpy.argsort(index, kind="stable"), faster.
+    """A faster numpy.argsort(index, kind="stable") for small integers.
 
     Args:
       index: integers [E], in [0, size).
@@ -143,7 +143,7 @@ def stable_order(index: np.ndarray, size: int) -> np.ndarray:
     Returns:
       int32 [E] (int64 from 2^31 on).
     """
-    # One row that holds every entry: its conversion to column order is a counting sort, O(E + size) and stable.
+    # Converting a matrix of one row to column order is a stable counting sort, O(E + size).
     positions = np.arange(len(index), dtype=np.int32 if len(index) < 2**31 else np.int64)
     row = scipy.sparse.csr_array((positions, index, np.array([0, len(index)])), shape=(1, max(size, 1)))
     return row.tocsc().data

@@ -37,14 +37,14 @@ def build_graph(
 ) -> tuple[BipartiteGraph, EdgeCounts]:
     """Builds the graph of users and songs from the train split; val and test are not read.
 
-    Reads a shard at a time, and works on one more per core: memory follows the number of edges, not of events.
+    Shards are read one by one, a few ahead per core, so memory grows with the number of edges, not of events.
 
     Args:
       dataset: processed logs.
       settings: edge weights.
       progress: shows the events read.
     Returns:
-      The graph, and counts of the events that are no edge.
+      The graph, and counts of the events without an edge.
     Raises:
       UserError: there would be no edge at all.
       DamagedFileError: a shard is missing or damaged; the message names it.
@@ -57,8 +57,8 @@ def build_graph(
 
     def build(events: Events) -> tuple[Edges, Edges, EdgeCounts, int]:
         first, last = np.searchsorted(withdrawals.user, [events.user[0], events.user[-1] + 1])
-        mine = Withdrawals(*(column[first:last] for column in withdrawals))
-        return *chunk_edges(events, mine, settings, now=now, num_items=dataset.num_items), len(events.user)
+        of_chunk = Withdrawals(*(column[first:last] for column in withdrawals))
+        return *chunk_edges(events, of_chunk, settings, now=now, num_items=dataset.num_items), len(events.user)
 
     workers = num_workers()
     with (
@@ -83,7 +83,7 @@ def build_graph(
 
 
 def _whole_users(shards: Iterator[Events]) -> Iterator[Events]:
-    """Moves the last user of each shard to the next one, since that user may go on there; no chunk is empty."""
+    """Moves the last user of each shard to the next shard, which may have more of the user; no chunk is empty."""
     rest: Events | None = None
     for shard in shards:
         if rest is not None:
@@ -106,7 +106,7 @@ def graph_stats(graph: BipartiteGraph, counts: EdgeCounts) -> dict[str, Any]:
     """The content of graph_stats.json.
 
     num_edges counts both directions; avg_degree = num_edges / num_nodes; density = num_edges / 2 / (users x songs),
-    which parallel edges may raise above 1.
+    which may exceed 1 with parallel edges.
     """
     num_nodes = graph.num_users + graph.num_items
     weight = graph.weight
@@ -146,7 +146,7 @@ def save_graph(
 def load_graph(folder: Path, *, identity: str, mapped: bool = False) -> tuple[BipartiteGraph, dict[str, Any]] | None:
     """Loads a stored graph and its stats; None where there is none with this fingerprint.
 
-    With `mapped` the arrays are mapped and only read, without checksums, where they are looked at.
+    With `mapped` the arrays are memory maps, without checksums: only the parts that are used are read.
 
     Raises:
       DamagedFileError: an array is missing or damaged; the message names it.

@@ -23,11 +23,11 @@ SECONDS_PER_DAY = 86_400
 
 
 class EdgeCounts(NamedTuple):
-    """What became of events that are no edge.
+    """Numbers of events without an edge.
 
     Attributes:
       unplayed_listens: listens of 0 %.
-      withdrawn_likes, withdrawn_dislikes: rows that a later unlike (undislike) took back.
+      withdrawn_likes, withdrawn_dislikes: rows that a later unlike (undislike) withdraws.
     """
 
     unplayed_listens: int = 0
@@ -53,7 +53,7 @@ def temporal_weight(timestamp: np.ndarray, *, now: int, half_life_days: float | 
 
 
 def event_weight(events: Events, settings: GraphSettings, *, now: int) -> np.ndarray:
-    """Weight of each event, w(event) above; of a dislike |dislike_weight|, without the factors: float64 [E]."""
+    """w(event) of each event, and of a dislike |dislike_weight|: float64 [E]."""
     strength = np.minimum(events.played_pct / 100.0, 1.0)
     strength[events.kind == LIKE] = settings.like_weight
     organic = np.where(events.is_organic == 1, 1.0, settings.organic_factor)
@@ -65,7 +65,7 @@ def event_weight(events: Events, settings: GraphSettings, *, now: int) -> np.nda
 def chunk_edges(
     events: Events, withdrawals: Withdrawals, settings: GraphSettings, *, now: int, num_items: int
 ) -> tuple[Edges, Edges, EdgeCounts]:
-    """Edges and negative edges of a range of users, whole.
+    """Edges and negative edges of a range of users with all their events.
 
     Args:
       events: train events of these users, sorted by user, then timestamp.
@@ -74,7 +74,7 @@ def chunk_edges(
       now: timestamp of the last train event, seconds.
       num_items: number of songs.
     Returns:
-      edges, sorted by user, then song; negative edges, likewise; counts of the events that are neither.
+      edges and negative edges, each sorted by user, then song; counts of the events that are neither.
     """
     likes = standing(events, withdrawals, LIKE, num_items=num_items)
     dislikes = standing(events, withdrawals, DISLIKE, num_items=num_items)
@@ -85,7 +85,7 @@ def chunk_edges(
         withdrawn_dislikes=int((events.kind == DISLIKE).sum() - dislikes.sum()),
     )
     if settings.edges == "sum":
-        # A like made twice is one like; a dislike likewise: the latest row of the pair counts.
+        # A repeated like, or dislike, counts once: the latest row of the pair.
         likes = _last_of_pair(events, likes, num_items)
         dislikes = _last_of_pair(events, dislikes, num_items)
     weight = event_weight(events, settings, now=now)
@@ -97,7 +97,7 @@ def chunk_edges(
 
 
 def _by_pair(events: Events, chosen: np.ndarray, num_items: int) -> np.ndarray:
-    """The chosen rows, by user, then song, equal ones in order; the events are sorted by user."""
+    """The chosen rows in a stable order by user, then song; the events are sorted by user."""
     rows = np.flatnonzero(chosen)
     if len(rows) == 0:
         return rows
@@ -106,15 +106,15 @@ def _by_pair(events: Events, chosen: np.ndarray, num_items: int) -> np.ndarray:
     item_bits, row_bits = num_items.bit_length(), len(chosen).bit_length()
     if int(user[-1]).bit_length() + item_bits + row_bits > 63:
         return rows[np.lexsort((item, user))]
-    # User, song and row in one number: NumPy sorts those by vector instructions, 10 ns a row where a stable sort by two
-    # keys takes 48.
+    # User, song and row in one number: NumPy sorts it with vector instructions, in 10 ns a row; a stable sort by two
+    # keys takes 48 ns.
     key = ((user << item_bits | item) << row_bits) | rows
     key.sort()
     return key & ((1 << row_bits) - 1)
 
 
 def _last_of_pair(events: Events, chosen: np.ndarray, num_items: int) -> np.ndarray:
-    """Of the chosen rows with the same pair only the last: bool [E]."""
+    """The last of the chosen rows of each pair: bool [E]."""
     rows = np.flatnonzero(chosen)[::-1]
     _, first = np.unique(events.user[rows].astype(np.int64) * num_items + events.item[rows], return_index=True)
     last = np.zeros_like(chosen)
@@ -130,7 +130,7 @@ def _edges(events: Events, weight: np.ndarray, chosen: np.ndarray, settings: Gra
         user, item, weight = user[starts], item[starts], np.add.reduceat(weight, starts)
     if settings.log1p:
         weight = np.log1p(weight)
-    # A weight may be zero: organic_factor 0, or an age at which 2^-x leaves the range of float32. No edge then.
+    # A weight is 0 with organic_factor 0, or where 2^-x underflows float32: such edges are dropped.
     weight = weight.astype(np.float32)
     some = weight > 0
     return Edges(user[some], item[some], weight[some])

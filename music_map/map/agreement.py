@@ -1,4 +1,4 @@
-"""What quantisation costs: recommendations from quantised vectors beside those from the vectors themselves."""
+"""The cost of quantisation: recommendations from quantised vectors compared with those from exact ones."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from music_map.retrieval.recommender import Query, Recommender
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """Of recommendations for sample queries, half of them single songs, half playlists of five songs of one cluster.
+    """Comparison on sample queries: half are single songs, half playlists of five songs of one cluster.
 
     Attributes:
       num_queries: of the sample.
       same_top_10: share of the ten best by the vectors that are among the ten best by the quantised ones.
-      worst_score_error: greatest difference of a song's two scores, of songs in both lists.
-      worst_vector_error: greatest distance of a song's two vectors.
+      worst_score_error: greatest difference between the two scores of a song that is in both lists.
+      worst_vector_error: greatest distance between the two vectors of a song.
     """
 
     num_queries: int
@@ -34,7 +34,7 @@ class Agreement:
 def recommender_of(
     export: Export, vectors: np.ndarray, heads: Heads, filters: Filters, *, dislike_push: float
 ) -> Recommender:
-    """A recommender over vectors that are in the playlist space already, float32 [I, d]; it knows no users."""
+    """A recommender without users over vectors of the playlist space, float32 [I, d]."""
     bare = export._replace(
         item_embeddings=np.asarray(vectors, np.float32),
         user_ids=export.user_ids[:0],
@@ -56,7 +56,7 @@ def agreement(
     num_queries: int = 200,
     seed: int = 0,
 ) -> Agreement:
-    """Measures it; see Agreement and `music_map.map.quantise`.
+    """Measures the agreement, see Agreement and `music_map.map.quantise`.
 
     Args:
       export: of the songs.

@@ -1,4 +1,4 @@
-"""Groups of like songs, and colours that tell a group from those beside it on the map."""
+"""Clusters of similar songs, and colours that distinguish clusters next to each other on the map."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 # Okabe and Ito's palette has seven colours besides black.
 NUM_COLOURS = 7
 _FEWEST, _MOST = 6, 40
-# Steps of k-means, and songs that its centres are fitted on: more change them little.
+# Steps of k-means, and songs that its centres are fitted on; more of either change the centres little.
 _STEPS, _SAMPLE = 40, 50_000
 
 
@@ -26,7 +26,7 @@ def cluster(vectors: np.ndarray, num_clusters: int, *, seed: int = 0) -> np.ndar
 
     Args:
       vectors: float32 [I, d].
-      num_clusters: at least 1; fewer are found where songs are few or alike.
+      num_clusters: at least 1; the result has fewer if songs are few or alike.
       seed: of the first centres.
 
     Returns:
@@ -35,7 +35,7 @@ def cluster(vectors: np.ndarray, num_clusters: int, *, seed: int = 0) -> np.ndar
     rng = np.random.default_rng(seed)
     sample = vectors[np.sort(rng.permutation(len(vectors))[:_SAMPLE])]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of an empty cluster: it is left out below
+        warnings.simplefilter("ignore", UserWarning)  # about empty clusters, which are left out below
         centres, _ = vq.kmeans2(sample, min(num_clusters, len(sample)), iter=_STEPS, minit="++", rng=rng)
     found = np.empty(len(vectors), np.int64)
     half = np.square(centres).sum(axis=1) / 2
@@ -49,7 +49,7 @@ def cluster(vectors: np.ndarray, num_clusters: int, *, seed: int = 0) -> np.ndar
 
 
 def renumber_like(clusters: np.ndarray, previous: np.ndarray) -> np.ndarray:
-    """Clusters under the numbers of those of an older map that they share most songs with.
+    """Renumbers clusters: each takes the number of the older map's cluster with which it shares most songs.
 
     Args:
       clusters: int32 [I].
@@ -71,19 +71,19 @@ def renumber_like(clusters: np.ndarray, previous: np.ndarray) -> np.ndarray:
 
 
 def centres_of(position: np.ndarray, clusters: np.ndarray) -> dict[int, int]:
-    """For each cluster the song to write its name at: the one nearest to the median of its positions."""
+    """For each cluster the song where its name is written: the one nearest to the median position."""
     found = {}
     for number in np.unique(clusters):
         rows = np.flatnonzero(clusters == number)
-        away = np.square(position[rows] - np.median(position[rows], axis=0)).sum(axis=1)
-        found[int(number)] = int(rows[np.argmin(away)])
+        distance = np.square(position[rows] - np.median(position[rows], axis=0)).sum(axis=1)
+        found[int(number)] = int(rows[np.argmin(distance)])
     return found
 
 
 def colours_of(position: np.ndarray, clusters: np.ndarray, *, previous: dict[int, int] | None = None) -> dict[int, int]:
-    """A colour for each cluster, 0 to 6, so that clusters that touch on the map differ where seven colours allow.
+    """A colour for each cluster, 0 to 6; clusters that touch on the map differ where seven colours allow it.
 
-    Greedy: the cluster with most coloured neighbours first, the colour whose users share the shortest border with it.
+    Greedy: the cluster with most coloured neighbours is next; it gets the colour with which it shares least border.
 
     Args:
       position: float32 [I, 2].

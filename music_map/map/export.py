@@ -23,7 +23,7 @@ from music_map.retrieval.recommender import Recommender
 
 
 class Page(NamedTuple):
-    """A map: its HTML, whole, and how much is on it."""
+    """A map: its HTML, and the numbers of its songs and clusters."""
 
     html: str
     num_songs: int
@@ -49,16 +49,17 @@ def make_map(
 
     Args:
       recommender: the model.
-      title, source: of the page: its name, and the folder of the run.
+      title: of the page.
+      source: folder of the run, shown on the page.
       metadata: file of names (item_id, title, artist, ...).
       previous: an older map to stay close to: its page or its positions.
       positions: Parquet file to write: item_id, x, y, cluster of every song.
       method: "umap" or "pca".
       num_clusters: groups to colour; 0: by the number of songs.
-      bits: of a number of the page's vectors, 8 or 16.
-      max_songs: the most listened songs, at most this many.
+      bits: per number of the page's vectors, 8 or 16.
+      max_songs: songs on the map, the most listened ones.
       seed: of the projection and the clusters.
-      reporter: what is told on the way.
+      reporter: shows progress.
 
     Raises:
       UserError: a file that cannot be used.

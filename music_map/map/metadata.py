@@ -34,7 +34,7 @@ class Column(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """Columns in the file's order, and how many of its rows name a song of the model."""
+    """Columns in the file's order, the number of its rows, and of those with a song of the model."""
 
     columns: list[Column]
     num_rows: int
@@ -45,8 +45,8 @@ def read_metadata(path: Path, item_ids: np.ndarray) -> Metadata:
     """Reads a file of songs' names.
 
     Args:
-      path: its ending says what it is, see SUFFIXES; JSON is a list of objects.
-      item_ids: uint32 [I], ascending. Rows of other songs are passed over; of a song's rows the first counts.
+      path: with one of SUFFIXES; JSON is a list of objects.
+      item_ids: uint32 [I], ascending. Rows of other songs are skipped; of several rows of a song the first counts.
 
     Raises:
       UserError: no such file, another format, no column item_id, or an id that is no whole number.

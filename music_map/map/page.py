@@ -1,8 +1,8 @@
-"""The page of a map: one HTML file with styles, scripts, libraries and data inside, and no request to anywhere.
+"""The page of a map: one HTML file with its styles, scripts, libraries and data; it makes no requests.
 
 page/page.html     the template: {{title}}, {{style}}, {{scripts}} and {{data}} are filled in
 page/*.css, *.js   in the order of STYLES and SCRIPTS
-page/vendor/       libraries of others, with their licences; see README.md there
+page/vendor/       third-party libraries with their licences; see README.md there
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _BLOCK = re.compile(r'<script id="map-data" type="application/octet-stream;base6
 
 
 class Previous(NamedTuple):
-    """An older map, for the songs of a new one.
+    """An older map, in the order of the new map's songs.
 
     Attributes:
-      position: float32 [I, 2], NaN for songs that it did not have.
-      clusters: int32 [I], -1 likewise.
-      colours: of its clusters.
+      position: float32 [I, 2], NaN for songs that the older map lacks.
+      clusters: int32 [I], -1 for these.
+      colours: by cluster.
     """
 
     position: np.ndarray
@@ -84,7 +84,7 @@ def read_previous(path: Path, item_ids: np.ndarray) -> Previous:
       item_ids: uint32 [I], of the new map.
 
     Raises:
-      UserError: no such file, or something else in it.
+      UserError: there is no such file, or it is not a map.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; give the page or the positions that launch/export_map.py wrote")

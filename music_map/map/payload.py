@@ -1,4 +1,4 @@
-"""What a map's page carries: arrays and JSON-able values in one compressed block.
+"""The data of a map's page: arrays and JSON-able values in one compressed block.
 
     gzip( uint32 length of the head | head, JSON | zeros up to a multiple of 8 | arrays, each at a multiple of 8 )
 
@@ -25,7 +25,7 @@ from music_map.retrieval.filters import Filters, allowed_songs
 from music_map.rows import select
 
 FORMAT_VERSION = 1
-# Of the byte "flags".
+# Bits of "flags".
 ALLOWED, HAS_AUDIO, KNOWN = 1, 2, 4
 
 
@@ -45,7 +45,7 @@ def pack(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> bytes:
 
 
 def unpack(block: bytes, *, source: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The inverse of `pack`. Raises DamagedFileError, naming `source`, where it is something else."""
+    """The inverse of `pack`. Raises DamagedFileError, which names `source`, for any other content."""
     damaged = f"{source}: holds no map of this version; export it again with launch/export_map.py"
     try:
         data = gzip.decompress(block)
@@ -89,13 +89,13 @@ def groups_of(export: Export, metadata: Metadata | None, name: str) -> Column | 
 
 
 def names_of(clusters: np.ndarray, groups: Column | None, weight: np.ndarray, *, most: int = 2) -> dict[int, str]:
-    """What is typical of each cluster: the values with the most p(value | cluster) log(p(value | cluster) / p(value)).
+    """Names of clusters: the values with the largest p(value | cluster) log(p(value | cluster) / p(value)).
 
     Args:
       clusters: int32 [I].
       groups: genres or artists of the songs, or None.
-      weight: float [I], what a song counts.
-      most: values to name.
+      weight: float [I], of each song.
+      most: values in a name.
     """
     numbers = np.unique(clusters)
     if groups is None or not groups.values:
@@ -135,11 +135,11 @@ def map_payload(
       position: float32 [I, 2].
       clusters: int32 [I].
       colours: of the clusters, 0 to 6.
-      heads: of the playlist attention; its space is in `codes` already.
+      heads: of the playlist attention; `codes` are in its space.
       filters: of the page's recommendations.
       dislike_push: see `music_map.playlist.attention.push_away`.
       metadata: names, or None.
-      facts: what else the page tells, JSON-able.
+      facts: other values that the page shows, JSON-able.
     """
     artists, genres = (groups_of(export, metadata, name) for name in ("artist", "genre"))
     weight = np.log1p(export.listeners) + 0.1

@@ -20,20 +20,20 @@ from music_map.reporter import Progress, silent
 from music_map.retrieval.index import build_index
 
 METHODS = ("umap", "pca")
-# Nearest songs that pull at a song, itself among them: UMAP's own default.
+# Nearest songs that attract a song, including itself: UMAP's default.
 NUM_NEIGHBOURS = 15
-# Room between songs, of UMAP's 0 to 1: its default of 0.1 packs them into specks that no pointer tells apart.
+# UMAP's least distance between songs, 0 to 1; its default of 0.1 packs them too densely for a pointer.
 _MIN_DIST = 0.5
-# Passes over the edges. A start from an older map only has to settle what has changed, in smaller steps.
+# Passes over the edges. From an older map fewer and smaller steps suffice.
 _EPOCHS, _EPOCHS_SMALL, _SMALL = 200, 300, 10_000
 _WARM_EPOCHS, _WARM_RATE = 100, 0.05
 _BATCH = 8_192
-# Fewer songs than this have no neighbourhoods to speak of.
+# Fewer songs than this have no useful neighbourhoods.
 _FEWEST = 32
 
 
 def installed() -> bool:
-    """Whether UMAP is there: it comes with the extra "map"."""
+    """Whether UMAP, which comes with the extra "map", is installed."""
     return importlib.util.find_spec("umap") is not None
 
 
@@ -43,7 +43,7 @@ def nearest_songs(vectors: np.ndarray, k: int, *, progress: Progress = silent) -
     Args:
       vectors: float32 [I, d], unit rows.
       k: at most I.
-      progress: told of the songs done.
+      progress: reports songs.
 
     Returns:
       (songs int32 [I, k], cosine distances float32 [I, k], ascending and 0 for the song itself).
@@ -55,7 +55,7 @@ def nearest_songs(vectors: np.ndarray, k: int, *, progress: Progress = silent) -
         for start in range(0, len(vectors), _BATCH):
             rows = np.arange(start, min(start + _BATCH, len(vectors)), dtype=np.int32)
             found, scores = index.search(vectors[rows], k)
-            # The song itself goes first; where copies of it crowded it out, the last of them makes room.
+            # The song itself goes first. Where equal songs left it out, it replaces the last of them.
             own = found == rows[:, None]
             own[~own.any(axis=1), -1] = True
             others = ~own
@@ -63,7 +63,7 @@ def nearest_songs(vectors: np.ndarray, k: int, *, progress: Progress = silent) -
             songs[rows, 1:] = found[others].reshape(len(rows), k - 1)
             distances[rows, 1:] = np.maximum(1.0 - scores[others].reshape(len(rows), k - 1), 0.0)
             advance(len(rows))
-    # An approximate search may come up short: the song itself, at the far end, adds no edge.
+    # An approximate search may find fewer: the song itself, at distance 1, adds no edge.
     missing = songs < 0
     songs[missing], distances[missing] = np.nonzero(missing)[0], 1.0
     return songs, distances
@@ -89,16 +89,16 @@ def project(
 ) -> np.ndarray:
     """Positions of songs on a plane, the same for the same arguments.
 
-    Without `previous` the map is centred and its farthest coordinate is 1. With it, songs start where they were, new
-    ones among their nearest songs, and the result is turned, mirrored, scaled and moved as a whole to fit the old map
-    best: what still moved is what the model changed.
+    Without `previous` the map is centred and its farthest coordinate is 1. With it, songs start at their old positions
+    and new songs at the mean of their nearest ones; then the whole map is rotated, mirrored, scaled and shifted to fit
+    the old one best. Remaining movement is due to the model.
 
     Args:
-      vectors: float32 [I, d], unit rows; rows of 0, of which nothing is known, go to a disc of their own below the map.
+      vectors: float32 [I, d], unit rows; rows of 0 (songs without any information) go to a disc below the map.
       method: of METHODS.
       previous: float32 [I, 2], NaN for songs that the old map did not have; None: there is none.
       seed: of UMAP's draws.
-      progress: told of the songs and epochs done.
+      progress: reports songs and epochs.
 
     Returns:
       float32 [I, 2].
@@ -114,7 +114,7 @@ def project(
     position = np.zeros((len(vectors), 2), np.float32)
     old = None if previous is None else previous[known]
     shared = np.zeros(len(known), bool) if old is None else np.isfinite(old).all(axis=1)
-    if shared.sum() < 3:  # too few to tell a rotation from
+    if shared.sum() < 3:  # too few to determine a rotation
         old = None
     rows = np.ascontiguousarray(vectors[known])
     if method == "pca" or len(known) < _FEWEST:
@@ -122,8 +122,8 @@ def project(
     else:
         found = _umap(rows, old, seed, progress)
     position[known] = _framed(found) if old is None else _fitted(found, old, shared)
-    lost = np.flatnonzero(np.abs(vectors).max(axis=1, initial=0.0) == 0)
-    position[lost] = _disc(len(lost), position[known])
+    unknown = np.flatnonzero(np.abs(vectors).max(axis=1, initial=0.0) == 0)
+    position[unknown] = _disc(len(unknown), position[known])
     return position
 
 
@@ -152,12 +152,12 @@ def _umap(vectors: np.ndarray, old: np.ndarray | None, seed: int, progress: Prog
             tqdm_kwds={"disable": False, "file": _Epochs(advance), "bar_format": "{n}", "mininterval": 0.5},
         )
         found = np.asarray(reducer.fit_transform(vectors), np.float32)
-    # UMAP stretches a start to a square box: the old map's sides are given back.
+    # UMAP stretches the start to a square; this restores the old map's sides.
     return found if old is None else found * np.ptp(start, axis=0)
 
 
 class _Epochs(io.StringIO):
-    """The file that UMAP's progress bar writes the number of its epoch to."""
+    """A file for UMAP's progress bar, which writes the number of the epoch."""
 
     def __init__(self, advance: Callable[[int], object]):
         super().__init__()
@@ -171,18 +171,18 @@ class _Epochs(io.StringIO):
 
 
 def _among_neighbours(old: np.ndarray, songs: np.ndarray, fallback: np.ndarray) -> np.ndarray:
-    """Where each song starts: its old position; a new one's is the mean of its old neighbours', or of all."""
+    """The start of each song: its old position, or for a new song the mean of its old neighbours' (or of all)."""
     start = old.copy()
     for row in np.flatnonzero(~np.isfinite(old).all(axis=1)):
         near = old[songs[row]]
         near = near[np.isfinite(near).all(axis=1)]
         start[row] = near.mean(axis=0) if len(near) else np.nanmean(old, axis=0)
-    # Songs that start at one point would stay together: a thousandth of the plane's spread apart.
+    # Songs that start at the same point would stay together, so each is moved by a thousandth of the map's spread.
     return (start + 1e-3 * np.nanstd(old) * fallback / max(float(np.abs(fallback).max()), 1e-9)).astype(np.float32)
 
 
 def _framed(position: np.ndarray) -> np.ndarray:
-    """Turned so that it is widest from left to right, centred between its extremes, the farthest coordinate 1."""
+    """Rotated so that it is widest from left to right, centred, and scaled to a farthest coordinate of 1."""
     if not len(position):
         return position
     position = principal_plane(position)
@@ -191,7 +191,7 @@ def _framed(position: np.ndarray) -> np.ndarray:
 
 
 def _fitted(position: np.ndarray, old: np.ndarray, shared: np.ndarray) -> np.ndarray:
-    """`position` under the similarity transform that brings the shared songs nearest to where they were."""
+    """`position` after the similarity transform that brings the shared songs nearest to their old positions."""
     ours, theirs = position[shared].astype(np.float64), old[shared].astype(np.float64)
     middle, target = ours.mean(axis=0), theirs.mean(axis=0)
     turn, scale = orthogonal_procrustes(ours - middle, theirs - target)
@@ -200,7 +200,7 @@ def _fitted(position: np.ndarray, old: np.ndarray, shared: np.ndarray) -> np.nda
 
 
 def _disc(count: int, others: np.ndarray) -> np.ndarray:
-    """A small sunflower of `count` points below the others."""
+    """`count` points in a small disc (a sunflower pattern) below the others."""
     order = np.arange(count)
     radius, angle = 0.15 * np.sqrt((order + 0.5) / max(count, 1)), order * np.pi * (3 - np.sqrt(5))
     low = float(others[:, 1].min()) if len(others) else 0.2
@@ -209,13 +209,12 @@ def _disc(count: int, others: np.ndarray) -> np.ndarray:
 
 
 def kept_neighbours(position: np.ndarray, vectors: np.ndarray, *, near: int = 10, within: int = 50) -> float:
-    """Share of songs' nearest songs that are still near on the map, over a sample of 2,000 songs.
+    """Share of songs' `near` nearest songs that are among the `within` nearest on the map, for a sample of 2,000 songs.
 
     Args:
       position: float32 [I, 2].
       vectors: float32 [I, d], unit rows.
-      near: nearest songs of each that count.
-      within: nearest on the map that they have to be among.
+      near, within: numbers of songs.
     """
     near, within = min(near, len(vectors) - 1), min(within, len(vectors) - 1)
     if near < 1:

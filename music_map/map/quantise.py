@@ -1,8 +1,8 @@
-"""Song vectors in one or two bytes a number, so that a page can carry a quarter of a million of them.
+"""Song vectors with one or two bytes per number, so that a page can hold 250,000 of them.
 
     c_i = round(m z_i / max_j |z_ij|),  m = 127 or 32,767;  z'_i = c_i / ||c_i||
 
-No scale is stored: vectors are of unit length, before and after.
+No scale is stored, since vectors have unit length.
 """
 
 from __future__ import annotations

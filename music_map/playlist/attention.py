@@ -1,4 +1,4 @@
-"""From one song or a playlist to one query vector, by attention over the songs' embeddings."""
+"""The query vector of a song or a playlist: attention over the songs' embeddings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POSITIONS = 8
 
 
 class Head(NamedTuple):
-    """What the attention logits weigh; rotation of the embedding space changes none of it.
+    """The weights of the attention logits; a rotation of the embedding space does not change them.
 
     Attributes:
       position: float32 [POSITIONS], by log2 of the place from the end.
@@ -36,9 +36,8 @@ def attend(songs: jax.Array, where: jax.Array, popularity: jax.Array, head: Head
         m = unit(sum_i e_i),  l_i = position[bucket_i] + centre e_i . m + latest e_i . e_last + popularity p_i
         a = softmax(l),  q = unit(sum_i a_i e_i)
 
-    with bucket_i = floor(log2(place of song i from the end, 1 for the last)). With `position` and `latest` 0 the query
-    is invariant under permutation of the songs and the weights permute with them; else the order counts. A single
-    song is its own query. Padding may stand anywhere and changes nothing.
+    with bucket_i = floor(log2(place of song i from the end, 1 for the last)). If `position` and `latest` are 0, the
+    order of the songs does not matter. A single song is its own query. Padding may be anywhere and has no effect.
 
     Args:
       songs: float32 [..., n, d], unit rows.
@@ -47,8 +46,8 @@ def attend(songs: jax.Array, where: jax.Array, popularity: jax.Array, head: Head
       head: the weights.
 
     Returns:
-      (query float32 [..., d] of unit length, zero where no song is there; weights float32 [..., n] that sum to 1 and
-      are 0 on padding).
+      query float32 [..., d] of unit length, 0 for a playlist without songs; weights float32 [..., n] that sum to 1 and
+      are 0 on padding.
     """
     masked = jnp.where(where[..., None], songs, 0.0)
     centre = unit(jnp.sum(masked, axis=-2))
@@ -67,12 +66,12 @@ def attend(songs: jax.Array, where: jax.Array, popularity: jax.Array, head: Head
 
 
 def push_away(query: jax.Array, disliked: jax.Array, where: jax.Array, *, strength: jax.Array) -> jax.Array:
-    """Turns queries away from disliked songs.
+    """Moves queries away from disliked songs.
 
         w = softmax(4 d . q),  q' = unit(q - s sum_j w_j max(0, d_j . q) d_j)
 
-    A lone disliked song loses the share s of its part in the query: s = 1 makes the query orthogonal to it. Songs that
-    point elsewhere change nothing.
+    With one disliked song, the share s of its component is removed: s = 1 makes the query orthogonal to it. A song with
+    a negative cosine has no effect.
 
     Args:
       query: float32 [..., d], unit.

@@ -4,9 +4,8 @@ For a session cut after n songs, with query q of those, targets T the rest and z
 
     loss = -1/|T| sum_{t in T} log(exp(s q . z_t) / sum_i exp(s q . z_i)),   s the learned sharpness,
 
-plus strength/2 ||w - w_0||^2, w what is learned besides s and w_0 that of the plain mean. The sum over songs is that
-over the targets plus that over uniform samples of the others, weighted to stand for all; the songs of the playlist
-itself are left out.
+plus strength/2 ||w - w_0||^2 with w the learned weights without s, and w_0 those of the plain mean. The sum over songs
+is estimated by the targets and a weighted uniform sample of the others, without the playlist's own songs.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from music_map.playlist.attention import attend
 from music_map.playlist.heads import Heads, untrained
 from music_map.playlist.space import Moments, Space, embed, moments_of
 
-# Songs of a session that a query is made of, at most; targets of one example; candidates of one window.
+# At most: songs in a query, targets of an example, candidates of a window.
 _MOST_SONGS, _MOST_TARGETS, _MOST_CANDIDATES = 128, 32, 8_192
-# What the space starts from, so that its gradient says which way to go: (centring, whitening); and its pull to there.
+# Start of the space (centring, whitening), where its gradient is not 0, and the strength of the pull towards it.
 _START, _SPACE_STRENGTH = (0.5, 0.0), 1.0
-# Strengths that are tried: a weight of 1 costs half as much loss as so many sessions have, in nats.
+# Strengths that are tried: with strength s, a weight of 1 costs a loss of s / 2 nats, summed over sessions.
 STRENGTHS = (1.0, 10.0, 100.0)
 _ITERATIONS = 50
 _AT = 20  # of NDCG
-_OUT = -1e9  # the score of songs that are out; finite, for the gradient of what multiplies it
+_OUT = -1e9  # score of left-out songs; finite, because gradients multiply it
 
 
 class Examples(NamedTuple):
@@ -42,13 +41,13 @@ class Examples(NamedTuple):
     Attributes:
       songs: int32 [N, n], the first songs in the order they were played, padded at the end.
       where: bool [N, n].
-      own: int32 [N, n], positions of the songs in `candidates`, C where they are none of them.
+      own: int32 [N, n], positions of the songs in `candidates`, C for songs that are not there.
       targets: int32 [N, T], positions in `candidates`, padded.
       target_weight: float32 [N, T], 1 / |T|, 0 on padding.
       candidates: int32 [C].
-      log_weight: float32 [C], log of how many songs the candidate stands for.
-      items: float32 [I, d], embeddings of an encoder that knows no event of the window.
-      moments: of the songs that are known before the window.
+      log_weight: float32 [C], log of the number of songs that a candidate represents.
+      items: float32 [I, d], embeddings of an encoder trained before the window.
+      moments: of the songs known before the window.
       popularity: float32 [I], log(1 + listeners).
     """
 
@@ -67,7 +66,7 @@ class Examples(NamedTuple):
 def examples_of(
     sessions: Sessions, items: np.ndarray, popularity: np.ndarray, known: np.ndarray, *, most: int, seed: int
 ) -> Examples | None:
-    """Cuts sessions at random, log-uniformly; songs that train does not know are left out.
+    """Cuts sessions at random, log-uniformly; songs without an edge before the window are left out.
 
     Args:
       sessions: of a window.
@@ -78,7 +77,7 @@ def examples_of(
       seed: of all draws.
 
     Returns:
-      None where no session has two known songs and one more to find.
+      None if no session has three known songs.
     """
     rng = np.random.default_rng(seed)
     lists = (sessions.items[a:b] for a, b in zip(sessions.offsets[:-1], sessions.offsets[1:], strict=True))
@@ -86,7 +85,7 @@ def examples_of(
     if not lists:
         return None
     chosen = rng.permutation(len(lists))[:most]
-    # A single song is its own query: nothing to learn from a cut after it.
+    # A cut after one song teaches nothing: a single song is its own query.
     cuts = [int(np.exp(rng.uniform(np.log(2), np.log(len(lists[s]))))) for s in chosen]
     width = 1 << (min(max(cuts), _MOST_SONGS) - 1).bit_length()
     songs = np.zeros((len(chosen), width), np.int32)
@@ -120,14 +119,14 @@ def examples_of(
 
 
 def continuation_loss(heads: Heads, sharpness: jax.Array, examples: Examples, *, ordered: bool) -> jax.Array:
-    """The sum over examples of the loss above, float []; by the ordered or the unordered attention."""
+    """The loss above, summed over examples, float []; of the ordered or the unordered attention."""
     score, found = _scores(heads, examples, ordered=ordered)
     total = jax.nn.logsumexp(sharpness * score + examples.log_weight[None, :], axis=1)
     return jnp.sum(total - jnp.sum(examples.target_weight * sharpness * found, axis=1))
 
 
 def continuation_ndcg(heads: Heads, examples: Examples, *, ordered: bool) -> np.ndarray:
-    """NDCG@20 of each example, float64 [N]: its targets ranked among the candidates, of which each stands for many.
+    """NDCG@20 of each example, float64 [N]: its targets ranked among the weighted candidates.
 
     rank_t = 1 + sum_c weight_c [s_c > s_t],  DCG = sum_{t: rank_t <= 20} 1 / log2(1 + rank_t)
     """
@@ -135,11 +134,11 @@ def continuation_ndcg(heads: Heads, examples: Examples, *, ordered: bool) -> np.
     weight, there = np.exp(examples.log_weight, dtype=np.float64), examples.target_weight > 0
     discount = 1.0 / np.log2(2.0 + np.arange(_AT))
     values = np.zeros(len(score))
-    for row, (mine, targets) in enumerate(zip(score, found, strict=True)):
+    for row, (of_candidates, targets) in enumerate(zip(score, found, strict=True)):
         targets = targets[there[row]]
-        order = np.argsort(-mine)
+        order = np.argsort(-of_candidates)
         above = np.concatenate([[0.0], np.cumsum(weight[order])])
-        rank = 1.0 + above[np.searchsorted(-mine[order], -targets, side="left")]
+        rank = 1.0 + above[np.searchsorted(-of_candidates[order], -targets, side="left")]
         ideal = discount[: min(len(targets), _AT)].sum()
         values[row] = np.sum(1.0 / np.log2(1.0 + rank[rank <= _AT])) / ideal
     return values
@@ -147,7 +146,7 @@ def continuation_ndcg(heads: Heads, examples: Examples, *, ordered: bool) -> np.
 
 @functools.partial(jax.jit, static_argnames="ordered")
 def _scores(heads: Heads, examples: Examples, *, ordered: bool) -> tuple[jax.Array, jax.Array]:
-    """Of the candidates float32 [N, C], the playlist's own _OUT, and of the targets float32 [N, T]."""
+    """Scores of the candidates float32 [N, C], where own songs have _OUT, and of the targets float32 [N, T]."""
     songs = jnp.asarray(examples.songs)
     items = embed(jnp.asarray(examples.items), examples.moments, heads.space)
     head = heads.ordered if ordered else heads.unordered
@@ -161,11 +160,11 @@ def _scores(heads: Heads, examples: Examples, *, ordered: bool) -> tuple[jax.Arr
 def fit_heads(
     windows: Sequence[Examples], *, strengths: Sequence[float] = STRENGTHS, seed: int = 0
 ) -> tuple[Heads, dict[str, float]]:
-    """The space in which the plain mean of a playlist does best, then the attention in it.
+    """Fits the space in which the plain mean of a playlist does best, then the attention in it.
 
-    Each half of the examples fits the attention with each of the strengths and the other half measures it by NDCG@20,
-    which the loss is but a stand-in for; all examples choose: the plain mean stays unless an attention is better by
-    more than a standard error of the difference. The chosen one is fitted again on all.
+    The attention is fitted with each strength on each half of the examples and measured by NDCG@20, for which the loss
+    is a proxy, on the other half. The plain mean stays unless the best attention gains more than a standard error of
+    the difference. The chosen attention is fitted again on all examples.
 
     Args:
       windows: at least one.
@@ -173,7 +172,7 @@ def fit_heads(
       seed: of the halves.
 
     Returns:
-      the heads, and the strength chosen for "ordered" and "unordered", infinite where the plain mean stays.
+      the heads, and the strengths chosen for "ordered" and "unordered"; infinite if the plain mean stays.
     """
     heads = untrained(np.inf)
     heads = heads._replace(space=Space(*map(np.float32, _START)))

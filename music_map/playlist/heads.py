@@ -1,4 +1,4 @@
-"""What the training of the playlist query learns, and its form on disk."""
+"""The trained parts of the playlist query, and their form on disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Heads(NamedTuple):
 
 
 def untrained(temperature: float) -> Heads:
-    """Attention to the centre alone, softmax(e . m / t): what there is without sessions to train on."""
+    """Attention to the centre alone, softmax(e . m / t), as used without sessions to train on."""
     head = Head(np.zeros(POSITIONS, np.float32), *map(np.float32, (1.0 / temperature, 0.0, 0.0)))
     return Heads(PLAIN, head, head)
 
@@ -40,7 +40,7 @@ def to_json(heads: Heads) -> dict[str, dict[str, Any]]:
 
 
 def from_json(value: Any, *, source: str) -> Heads:
-    """The inverse of `to_json`. Raises DamagedFileError, naming `source`, where it is something else."""
+    """The inverse of `to_json`. Raises DamagedFileError, which names `source`, for any other content."""
     like = untrained(1.0)
     try:
         heads = Heads(

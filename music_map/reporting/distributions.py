@@ -19,7 +19,7 @@ def data_facts(dataset: Dataset, graph: BipartiteGraph, graph_stats: dict[str, A
     """Counts and distributions, as JSON-able values; events are read a shard at a time.
 
     Args:
-      dataset: of all splits. Whatever is learned from it is learned elsewhere, from train.
+      dataset: all splits are described; nothing is fitted here.
       graph: of train.
       graph_stats: content of graph_stats.json.
 
@@ -58,7 +58,7 @@ def data_facts(dataset: Dataset, graph: BipartiteGraph, graph_stats: dict[str, A
 
 
 def tail(degree: np.ndarray) -> dict[str, Any]:
-    """The distribution of degrees: the share of nodes with at least x edges, at (at most 200 of) the x that occur.
+    """The distribution of degrees: the share of nodes with at least x edges, for at most 200 values of x.
 
     Args:
       degree: integers [N].
@@ -70,7 +70,7 @@ def tail(degree: np.ndarray) -> dict[str, Any]:
     share = np.cumsum(counts[::-1])[::-1] / len(degree)
     values, share = values[values > 0], share[values > 0]
     if len(values) > 200:
-        # Evenly in the logarithm, as it is drawn.
+        # Evenly spaced on the logarithmic axis of the chart.
         chosen = np.unique(np.searchsorted(values, np.geomspace(values[0], values[-1], 200)))
         values, share = values[chosen], share[chosen]
     quantiles = np.quantile(degree, [0.1, 0.5, 0.9, 0.99, 1.0])
@@ -83,7 +83,7 @@ def tail(degree: np.ndarray) -> dict[str, Any]:
 
 
 def funnel(stats: dict[str, Any], graph_stats: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is left after each stage: rows {"stage", "events", "users", "songs"}; None where that is not known."""
+    """What is left after each stage: rows {"stage", "events", "users", "songs"}; None where unknown."""
     rows = []
     if "raw_rows" in stats:
         raw = sum(stats["raw_rows"].get(name, 0) for name in _KINDS)

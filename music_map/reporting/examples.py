@@ -21,7 +21,7 @@ class Chosen(NamedTuple):
 
     Attributes:
       rows: positions among the task's users.
-      titles: what each stands for.
+      titles: what each is an example of.
       values: the metric of each.
       history: the latest distinct songs of each, song indices, the latest last.
     """
@@ -33,14 +33,14 @@ class Chosen(NamedTuple):
 
 
 def choose(dataset: Dataset, task: RankingTask, found: Evaluation, *, metric: str) -> Chosen:
-    """Users nearest to the 90th, 70th and 10th percentile of the metric; of equal ones the one with most targets."""
+    """The users nearest to the 90th, 70th and 10th percentile of the metric; of equal ones, that with most targets."""
     values = per_user_metric(metric, found.topk, task.targets)
     sizes = task.targets.sizes
     rows: list[int] = []
     for percentile in _PERCENTILES.values():
-        away = np.abs(values - np.percentile(values, percentile))
-        away[rows] = np.inf
-        rows.append(int(np.lexsort((-sizes, away))[0]))
+        distance = np.abs(values - np.percentile(values, percentile))
+        distance[rows] = np.inf
+        rows.append(int(np.lexsort((-sizes, distance))[0]))
     latest = [_latest(dataset, task, int(task.users[row])) for row in rows]
     return Chosen(rows, list(_PERCENTILES), values[rows].tolist(), latest)
 
@@ -61,12 +61,12 @@ def of_run(
 ) -> dict[str, Any]:
     """{"examples", "playlist"} of a run, as JSON-able values; see the template for the fields."""
     users, label = recommender.ids.users, recommender.ids.songs.label
-    told = []
+    examples = []
     for row, title, value, history in zip(*chosen, strict=True):
         targets = set(task.targets.select(np.array([row])).items.tolist())
         songs = [label(song) for song in history]
         listed = [song for song in found.topk[row, :_LISTED].tolist() if song >= 0]
-        told.append(
+        examples.append(
             {
                 "user": users.label(task.users[row]),
                 "title": title,
@@ -84,11 +84,11 @@ def of_run(
                 ],
             }
         )
-    typical = told[1]
+    typical = examples[1]
     playlist = [song["item_id"] for song in typical["history"]]
     answers = recommender.recommend(playlist, k=_LISTED).recommendations
     return {
-        "examples": told,
+        "examples": examples,
         "playlist": {
             "user": typical["user"],
             "songs": playlist,

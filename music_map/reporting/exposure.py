@@ -10,7 +10,7 @@ _TENTHS = 10
 
 
 def gini(counts: np.ndarray) -> float:
-    """Concentration of exposure: 0 where every song is shown equally often, towards 1 where one song has it all.
+    """Concentration of exposure: 0 if every song is shown equally often, near 1 if one song alone is shown.
 
     With x_1 <= ... <= x_n: G = sum_i (2 i - n - 1) x_i / (n sum_i x_i).
 
@@ -43,13 +43,13 @@ def exposure(shown: np.ndarray, listeners: np.ndarray, candidates: np.ndarray) -
     """Popularity, concentration and coverage of shown songs, as JSON-able values.
 
     Args:
-      shown: int [N], songs, as often as they are shown; negative ones are padding.
+      shown: int [N], a song for each time that it is shown; negative ones are padding.
       listeners: int [I], users of train with an edge.
-      candidates: bool [I]; shown songs that are none (targets may be) are left out.
+      candidates: bool [I]; other songs are left out (a target need not be a candidate).
 
     Returns:
-      {"median_listeners", "mean_listeners", "gini", "coverage": share of the candidates that is shown at all,
-      "tenths": share of what is shown by tenth of the candidates, the most heard first}.
+      {"median_listeners", "mean_listeners", "gini", "coverage": share of the candidates that is ever shown,
+      "tenths": share of what is shown, by tenth of the candidates, the most heard first}.
     """
     shown = np.asarray(shown).ravel()
     shown = shown[shown >= 0]

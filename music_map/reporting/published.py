@@ -8,7 +8,7 @@ from typing import Any
 from music_map.preprocess.dataset import Dataset
 from music_map.reporter import Reporter
 
-# arXiv 2505.22238's 50m log as filtered once at 10 interactions; the row count tells that log from others of its size.
+# arXiv 2505.22238's 50m log, filtered once at 10 interactions. The number of rows identifies the log.
 LISTEN_ROWS = 46_467_212
 DATASET = {
     "total_interactions": 45_881_950,
@@ -32,7 +32,7 @@ GRAPH = {
 
 
 def is_yambda_50m(dataset_stats: Mapping[str, Any]) -> bool:
-    """Whether the data set was made from Yambda-50M, told by the rows of its listens."""
+    """Whether the data set was made from Yambda-50M, by its number of listens."""
     return dataset_stats.get("raw_rows", {}).get("listens") == LISTEN_ROWS
 
 
@@ -69,7 +69,7 @@ def say_graph(stats: Mapping[str, Any], settings: Mapping[str, Any], compare: bo
 
 
 def dataset_notes(stats: Mapping[str, Any], settings: Mapping[str, Any], *, compare: bool) -> list[str]:
-    """What a reader of the table must know: ties moved, and settings other than those of the published numbers."""
+    """Notes to the table: events moved by ties, and settings that differ from those of the published numbers."""
     notes = []
     if settings["format"] == "text":
         return notes
@@ -95,7 +95,7 @@ def dataset_notes(stats: Mapping[str, Any], settings: Mapping[str, Any], *, comp
 
 
 def graph_notes(stats: Mapping[str, Any], settings: Mapping[str, Any], *, compare: bool) -> list[str]:
-    """What became no edge, and settings other than those of the published numbers."""
+    """Notes to the table: events without an edge, and settings that differ from those of the published numbers."""
     notes = [
         f"no edge: {stats['unplayed_listens']:,} listens of 0 %, {stats['withdrawn_likes']:,} likes and "
         f"{stats['withdrawn_dislikes']:,} dislikes withdrawn later in train"
@@ -110,7 +110,7 @@ def graph_notes(stats: Mapping[str, Any], settings: Mapping[str, Any], *, compar
 
 
 def _differences(settings: Mapping[str, Any], reading: Mapping[str, Any], section: str) -> list[str]:
-    # "inf" is how a command line says that there is no half-life.
+    # On the command line "inf" means no half-life.
     different = [
         f"{name}={'inf' if value is None else value}" for name, value in reading.items() if settings[name] != value
     ]

@@ -1,10 +1,10 @@
-"""How good a scorer is for parts of the users and of the targets, with intervals.
+"""Metrics on slices of the users and of the targets, with intervals.
 
-Of a part of the users a metric is its mean over them. Of a part of the targets it is the pooled recall
+A slice of the users has the mean of the metric over them. A slice of the targets has the pooled recall,
 
-    recall@k = (targets of the part among the users' first k) / (targets of the part)
+    recall@k = (targets of the slice among the users' first k) / (targets of the slice)
 
-since NDCG of a part would count songs of the other parts as misses.
+because NDCG would count targets of other slices as misses.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _HEAD, _MIDDLE = 0.1, 0.5
 _ACTIVITY = ("least active quarter", "second quarter", "third quarter", "most active quarter")
 
 
-class Part(NamedTuple):
+class Slice(NamedTuple):
     """Some users, or some targets.
 
     Attributes:
-      group: what the parts of one group differ in.
-      name: of this part.
+      group: the property by which slices are made.
+      name: of this slice.
       chosen: bool [U], of the task's users, or bool [P], of its targets.
       of: "users" or "targets".
     """
@@ -42,10 +42,10 @@ class Part(NamedTuple):
     of: str
 
 
-def parts_of(dataset: Dataset, task: RankingTask, listeners: np.ndarray, *, min_played_pct: int) -> list[Part]:
-    """The parts of a task: users by activity; targets by popularity, by who played them, warm or cold.
+def slices_of(dataset: Dataset, task: RankingTask, listeners: np.ndarray, *, min_played_pct: int) -> list[Slice]:
+    """The slices of a task: users by activity; targets by popularity, by who played them, and by warm or cold.
 
-    A group in which a single part has anything is left out.
+    A group with a single slice that is not empty is left out.
 
     Args:
       dataset: the task's.
@@ -59,11 +59,11 @@ def parts_of(dataset: Dataset, task: RankingTask, listeners: np.ndarray, *, min_
     active = events[task.users]
     bounds = np.quantile(active, [0.25, 0.5, 0.75])
     quarter = np.searchsorted(bounds, active, side="left")
-    parts = []
+    slices = []
     for number, name in enumerate(_ACTIVITY):
         chosen = quarter == number
         span = f"{active[chosen].min():,} to {active[chosen].max():,} train events" if chosen.any() else ""
-        parts.append(Part("users by activity", f"{name}: {span}", chosen, "users"))
+        slices.append(Slice("users by activity", f"{name}: {span}", chosen, "users"))
 
     song = task.targets.items
     of_song = listeners[song]
@@ -71,25 +71,24 @@ def parts_of(dataset: Dataset, task: RankingTask, listeners: np.ndarray, *, min_
     head, middle = (int(heard[min(int(len(heard) * share), len(heard) - 1)]) for share in (_HEAD, _MIDDLE))
     popular, rare = of_song > head, (of_song <= middle) & (of_song > 0)
     group = "targets by popularity of the song"
-    parts += [
-        Part(group, f"most heard tenth of songs: over {head:,} listeners", popular, "targets"),
-        Part(group, f"next four tenths: {middle + 1:,} to {head:,}", (of_song > middle) & ~popular, "targets"),
-        Part(group, f"other half: 1 to {middle:,}", rare, "targets"),
+    slices += [
+        Slice(group, f"most heard tenth of songs: over {head:,} listeners", popular, "targets"),
+        Slice(group, f"next four tenths: {middle + 1:,} to {head:,}", (of_song > middle) & ~popular, "targets"),
+        Slice(group, f"other half: 1 to {middle:,}", rare, "targets"),
     ]
     warm = of_song > 0
-    parts += [
-        Part("targets with and without a listener in train", "warm: heard in train", warm, "targets"),
-        Part("targets with and without a listener in train", "cold: nobody heard it in train", ~warm, "targets"),
+    slices += [
+        Slice("targets with and without a listener in train", "warm: heard in train", warm, "targets"),
+        Slice("targets with and without a listener in train", "cold: nobody heard it in train", ~warm, "targets"),
     ]
     organic = organic_targets(dataset, task, min_played_pct=min_played_pct)
-    parts += [
-        Part("targets by who played them first", "organic: the user chose it", organic, "targets"),
-        Part("targets by who played them first", "played by the recommender", ~organic, "targets"),
+    slices += [
+        Slice("targets by who played them first", "organic: the user chose it", organic, "targets"),
+        Slice("targets by who played them first", "played by the recommender", ~organic, "targets"),
     ]
-    some = {part.group: 0 for part in parts}
-    for part in parts:
-        some[part.group] += bool(part.chosen.any())
-    return [part for part in parts if some[part.group] > 1 and part.chosen.any()]
+    filled = [each for each in slices if each.chosen.any()]
+    groups = [each.group for each in filled]
+    return [each for each in filled if groups.count(each.group) > 1]
 
 
 def organic_targets(dataset: Dataset, task: RankingTask, *, min_played_pct: int) -> np.ndarray:
@@ -105,7 +104,7 @@ def organic_targets(dataset: Dataset, task: RankingTask, *, min_played_pct: int)
     else:
         events = dataset.events(task.split)
     rows = np.flatnonzero(relevant(events, task.protocol.relevance, min_played_pct=min_played_pct))
-    # Sorted by user, then time: the first of a pair is its first in time.
+    # Events are sorted by user, then time: the first of a pair is its earliest.
     pair = events.user[rows].astype(np.int64) * dataset.num_items + events.item[rows]
     known, first = np.unique(pair, return_index=True)
     wanted = task.users[task.targets.rows].astype(np.int64) * dataset.num_items + task.targets.items
@@ -113,15 +112,15 @@ def organic_targets(dataset: Dataset, task: RankingTask, *, min_played_pct: int)
 
 
 def measure(
-    parts: Sequence[Part], scorers: Mapping[str, Evaluation], task: RankingTask, *, metric: str, seed: int
+    slices: Sequence[Slice], scorers: Mapping[str, Evaluation], task: RankingTask, *, metric: str, seed: int
 ) -> list[dict[str, Any]]:
-    """Each scorer on each part, as JSON-able values.
+    """Each scorer on each slice, as JSON-able values.
 
     Args:
-      parts: from `parts_of`.
+      slices: from `slices_of`.
       scorers: evaluations on the task by name.
       task: over users.
-      metric: for parts of users, e.g. "ndcg@20"; parts of targets have recall at its cut-off.
+      metric: for slices of users, e.g. "ndcg@20"; slices of targets have recall at its cut-off.
       seed: of the bootstrap over users.
 
     Returns:
@@ -130,29 +129,29 @@ def measure(
     k = int(metric.partition("@")[2])
     of_users = {name: per_user_metric(metric, found.topk, task.targets) for name, found in scorers.items()}
     rows = task.targets.rows
-    found_targets = {name: _found(each.topk[:, :k], task.targets) for name, each in scorers.items()}
+    found_targets = {name: _found(found.topk[:, :k], task.targets) for name, found in scorers.items()}
     measured = []
-    for part in parts:
-        if part.of == "users":
-            above = {name: values[part.chosen] for name, values in of_users.items()}
-            below = np.ones(int(part.chosen.sum()))
+    for each in slices:
+        if each.of == "users":
+            above = {name: values[each.chosen] for name, values in of_users.items()}
+            below = np.ones(int(each.chosen.sum()))
         else:
-            of_part = part.chosen.astype(np.float64)
-            everyone = np.bincount(rows, weights=of_part, minlength=len(task.users))
-            with_any = everyone > 0
-            below = everyone[with_any]
+            in_slice = each.chosen.astype(np.float64)
+            counts = np.bincount(rows, weights=in_slice, minlength=len(task.users))
+            with_any = counts > 0
+            below = counts[with_any]
             above = {
-                name: np.bincount(rows, weights=of_part * hit, minlength=len(task.users))[with_any]
+                name: np.bincount(rows, weights=in_slice * hit, minlength=len(task.users))[with_any]
                 for name, hit in found_targets.items()
             }
         samples = resample({name: v[:, None] for name, v in above.items()}, below[:, None], seed=seed)
         measured.append(
             {
-                "group": part.group,
-                "name": part.name,
-                "of": part.of,
-                "size": int(part.chosen.sum()),
-                "metric": metric if part.of == "users" else f"recall@{k}",
+                "group": each.group,
+                "name": each.name,
+                "of": each.of,
+                "size": int(each.chosen.sum()),
+                "metric": metric if each.of == "users" else f"recall@{k}",
                 "values": {name: float(values.sum() / below.sum()) for name, values in above.items()},
                 "intervals": {name: interval(values)[0].tolist() for name, values in samples.items()},
             }

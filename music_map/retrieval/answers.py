@@ -12,11 +12,11 @@ Id = str | int
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """What to recommend for. Ids are those of the logs, numbers or texts; unknown ones may be of any type.
+    """A question for recommendations. Ids are those of the logs, numbers or texts; unknown ones may be of any type.
 
     Attributes:
       songs: in the order of listening, the latest last; duplicates count once, at their last place.
-      user: its taste is mixed in, its dislikes are out; None: nobody.
+      user: its taste is mixed in, its dislikes are left out; None: no user.
       dislikes: songs to stay away from.
       ordered: whether the order of `songs` means something.
     """
@@ -29,7 +29,7 @@ class Query:
 
 @dataclasses.dataclass(frozen=True)
 class Reason:
-    """How one song of the query speaks for a recommendation.
+    """The contribution of one song of the query to a recommendation.
 
     Attributes:
       item_id: the query's song.
@@ -49,10 +49,10 @@ class Recommendation:
     Attributes:
       rank: from 1.
       item_id: the song.
-      score: what it was ranked by.
+      score: by which it is ranked.
       artist_ids, album_ids: of the song.
       why: the query's songs by weight times similarity, the strongest ten first; empty for a user alone.
-      name: "Artist - Title"; None where the logs did not tell.
+      name: "Artist - Title"; None if the logs have no names.
     """
 
     rank: int
@@ -66,7 +66,7 @@ class Recommendation:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """Recommendations and what was noticed on the way (unknown songs, say)."""
+    """Recommendations, and warnings such as unknown songs."""
 
     recommendations: list[Recommendation]
     warnings: list[str]

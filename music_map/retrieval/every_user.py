@@ -1,4 +1,4 @@
-"""Recommendations for every user into one Parquet file, block by block, going on after a stop."""
+"""Recommendations for every user in one Parquet file, written block by block; continues after a stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from music_map.retrieval.filters import Filters
 from music_map.retrieval.recommender import Query, Recommender
 from music_map.storage import fingerprint, read_json, write_json
 
-# Users of one part: what a stop costs at most.
+# Users of one part; a stop loses one part at most.
 _BLOCK = 512
 
 
@@ -30,13 +30,13 @@ def write_every_user(
     should_stop: Callable[[], bool] = lambda: False,
     progress: Progress = silent,
 ) -> str:
-    """Writes `output` through OUTPUT.parts/, which holds what an earlier, stopped call has done.
+    """Writes `output`. OUTPUT.parts/ keeps finished blocks, from which a call after a stop continues.
 
     Args:
-      recommender: its users are asked for, in the order of their ids.
+      recommender: of the users, in the order of their ids.
       output: the Parquet file: uid, rank, item_id, score; ids as the logs have them, numbers or texts.
       k, filters: of all queries.
-      should_stop: asked between parts.
+      should_stop: called between parts.
       progress: shows the users.
 
     Returns:
@@ -93,7 +93,7 @@ def write_every_user(
 
 
 def plan_every_user(recommender: Recommender, output: Path, *, k: int) -> str:
-    """What `write_every_user` would do, and what of it an earlier, stopped call has done: a line for the user."""
+    """What `write_every_user` would do, and what an earlier call has done of it: one line for the user."""
     users = len(recommender.ids.users)
     done = len(list(output.with_name(output.name + ".parts").glob("[0-9]*.parquet")))
     blocks = -(-users // _BLOCK)

@@ -1,4 +1,4 @@
-"""The id tables of launch/convert.py beside a run that knows its ids already: the same conversion, or refused."""
+"""Checks that id tables of launch/convert.py are those of a run, which has ids of its own."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from music_map.retrieval.export import IdTables
 
 
 def same_conversion(folder: Path, ids: IdTables) -> IdTables:
-    """The ids of a run, checked against the tables of a folder.
-
-    A run that was trained before runs kept their ids gets them from the tables.
+    """The ids of a run, checked against the tables of a folder; a run without ids gets them from the tables.
 
     Raises:
-      UserError: there are no tables, or they are those of another conversion than the run's logs.
+      UserError: there are no tables, or they belong to another conversion than the run's logs.
     """
     tables = {kind: folder / f"{ID_TABLES[kind]}.parquet" for kind in ("user", "item")}
     if not any(path.is_file() for path in tables.values()):

@@ -35,12 +35,12 @@ FORMAT_VERSION = 1
 SCANN_FROM = 20_000
 # Songs scored at once by exact search: 16,384 x 64 floats are 4 MiB, which a core's cache holds.
 _BLOCK = 16_384
-# The recall that the target is about: of the first 100.
+# The recall target is for the first 100.
 _RECALL_AT = 100
-# Standard errors that the measured recall stays above the target: the least parameters that reach it on a sample by
-# chance miss it on other queries about half of the time, with two standard errors one time in forty.
+# The measured recall must exceed the target by this many standard errors. The cheapest parameters that reach the target
+# on a sample miss it on other queries half of the time; with two standard errors, one time in forty.
 _MARGIN = 2.0
-# Songs that ScaNN re-scores: the ones tried, by what they cost.
+# Numbers of songs that ScaNN re-scores: those tried, from the cheapest.
 _REORDER = (150, 200, 300, 500, 1_000)
 _MOST_REORDER = 4_000
 _FACTS = {"num_leaves": int, "leaves_to_search": int, "reorder": int}
@@ -73,17 +73,17 @@ class Index(Protocol):
 def _top_k(
     blocks: jax.Array, queries: jax.Array, allowed: jax.Array | None, num_items: jax.Array, k: int
 ) -> tuple[jax.Array, jax.Array]:
-    """The k best of all blocks, keeping the best so far: [B, k + block] scores at a time and never [B, I]."""
+    """The k best of all blocks, one block after the other: memory holds [B, k + block] scores, never [B, I]."""
     block = blocks.shape[1]
 
     def step(best: tuple[jax.Array, jax.Array], at: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
         songs = at * block + jnp.arange(block, dtype=jnp.int32)
         scores = jnp.matmul(queries, blocks[at].T, precision=jax.lax.Precision.HIGHEST)
-        there = songs < num_items
+        valid = songs < num_items
         if allowed is not None:
-            there &= allowed[at]
-        found, place = top_k(jnp.where(there[None, :], scores, -jnp.inf), min(k, block))
-        # Of equal scores the earlier song stays ahead: those found so far come first.
+            valid &= allowed[at]
+        found, place = top_k(jnp.where(valid[None, :], scores, -jnp.inf), min(k, block))
+        # Best so far first: of equal scores the earlier song stays ahead.
         joined = jnp.concatenate([best[0], found], axis=1), jnp.concatenate([best[1], songs[place]], axis=1)
         score, place = jax.lax.top_k(joined[0], k)
         return (score, jnp.take_along_axis(joined[1], place, axis=1)), None
@@ -105,15 +105,15 @@ def _pad(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.
 
 @functools.cache
 def _sharded_top_k(mesh: Mesh) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """`_top_k` with the blocks cut over devices: each finds its k best, and the k best of those are found."""
+    """`_top_k` with the blocks distributed over devices: the k best of each device's k best."""
 
-    def here(
+    def on_one_device(
         blocks: jax.Array, queries: jax.Array, allowed: jax.Array | None, num_items: jax.Array, k: int
     ) -> tuple[jax.Array, jax.Array]:
         first = jax.lax.axis_index(NAME) * (blocks.shape[0] * blocks.shape[1])
         songs, scores = _top_k(blocks, queries, allowed, num_items - first, k)
         songs = jnp.where(songs < 0, -1, songs + first)
-        # Devices in the order of their songs: of equal scores the earlier song stays ahead.
+        # Devices are in the order of their songs: of equal scores the earlier song stays ahead.
         songs = jax.lax.all_gather(songs, NAME, axis=1, tiled=True)
         scores = jax.lax.all_gather(scores, NAME, axis=1, tiled=True)
         scores, place = jax.lax.top_k(scores, k)
@@ -122,7 +122,7 @@ def _sharded_top_k(mesh: Mesh) -> Callable[..., tuple[jax.Array, jax.Array]]:
     @functools.partial(jax.jit, static_argnames="k")
     def found(blocks: jax.Array, queries: jax.Array, allowed: jax.Array | None, num_items: jax.Array, k: int):
         specs = (P(NAME), P(), None if allowed is None else P(NAME), P())
-        mapped = functools.partial(here, k=k)
+        mapped = functools.partial(on_one_device, k=k)
         return jax.shard_map(mapped, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)(
             blocks, queries, allowed, num_items
         )
@@ -160,8 +160,8 @@ class ExactIndex:
     def search(
         self, queries: np.ndarray, k: int, *, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As Index.search; with `allowed` (bool [I]) only those songs are found."""
-        # Shapes are rounded up to powers of two: a growing k or batch compiles a handful of programs.
+        """See Index.search; with `allowed`, bool [I], only among these songs."""
+        # Shapes are rounded up to powers of two, so that few programs are compiled.
         width = min(1 << (k - 1).bit_length(), self.num_items)
         rows = 1 << (len(queries) - 1).bit_length()
         padded = np.zeros((rows, queries.shape[1]), np.float32)
@@ -195,7 +195,7 @@ class ScannIndex:
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         found = min(k, self.num_items)
-        # Measured at k = 100; a longer list needs proportionally more of everything, a shorter one no less.
+        # The parameters were measured at k = 100; longer lists need more, shorter ones the same.
         more = max(1.0, found / _RECALL_AT)
         options = {
             "final_num_neighbors": found,
@@ -212,12 +212,12 @@ class ScannIndex:
             items, scores = self._searcher.search_batched(queries, **options)
         # ScaNN fills short answers with NaN scores.
         missing = ~np.isfinite(scores)
-        # Signed before -1 goes in: ScaNN's indices are unsigned.
+        # ScaNN's indices are unsigned and must be signed to hold -1.
         return _pad(np.where(missing, -1, items.astype(np.int32)), np.where(missing, -np.inf, scores), k)
 
 
 def installed() -> bool:
-    """Whether ScaNN is there: its only wheels are for Linux on x86-64."""
+    """Whether ScaNN is installed; it has wheels for Linux on x86-64 only."""
     return importlib.util.find_spec("scann") is not None
 
 
@@ -240,10 +240,10 @@ def build_index(
     queries: np.ndarray | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Index:
-    """Builds an index; ScaNN's parameters follow from the catalogue's size and the measured recall.
+    """Builds an index. ScaNN's parameters are chosen by the catalogue's size and the measured recall.
 
-    The tree has about sqrt(I) leaves. The least number of leaves to search, and of songs to re-score, is taken whose
-    recall on the sample queries is at least two standard errors above the target, so that other queries reach it too.
+    The tree has about sqrt(I) leaves. Of the numbers of leaves to search and of songs to re-score, the cheapest are
+    chosen whose recall on the sample queries is at least two standard errors above the target.
 
     Args:
       vectors: float32 [I, d].
@@ -275,7 +275,7 @@ def build_index(
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Keeps the process's stderr from what ScaNN's native code logs there: it offers no level to set."""
+    """Hides what ScaNN's native code writes to stderr; it has no log level."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:
@@ -296,7 +296,7 @@ def _build_scann(vectors: np.ndarray) -> tuple[Any, int, dict[str, Any]]:
 
 
 def recalls_of(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Share of the wanted songs that were found, by query, float [Q]; int [Q, k] each, -1 for none."""
+    """Share of the wanted songs that were found by each query, float [Q]; both int [Q, k], padded with -1."""
     shares = [
         len(np.intersect1d(f[f >= 0], w[w >= 0])) / max(1, (w >= 0).sum()) for f, w in zip(found, wanted, strict=True)
     ]
@@ -309,14 +309,14 @@ def recall_of(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def sample_queries(users: np.ndarray, songs: np.ndarray, *, count: int = 1_000, seed: int = 0) -> np.ndarray:
-    """Queries as they come, to measure recall on: half of them songs, half of them users, float32 [count, d]."""
+    """Queries to measure recall on: half of them songs, half users, float32 [count, d]."""
     rng = np.random.default_rng(seed)
     rows = [x[rng.permutation(len(x))[: -(-count // 2)]] for x in (songs, users)]
     return np.concatenate(rows)
 
 
 def _tune(index: ScannIndex, exact: ExactIndex, vectors: np.ndarray, queries: np.ndarray, target: float) -> None:
-    """Sets the least leaves_to_search and reorder that reach the target with its margin, and what they reached."""
+    """Sets the cheapest leaves_to_search and reorder that reach the target and its margin; stores their recall."""
     k = min(_RECALL_AT, len(vectors))
     wanted, _ = exact.search(queries, k)
     leaves = index.facts["num_leaves"]
@@ -327,7 +327,7 @@ def _tune(index: ScannIndex, exact: ExactIndex, vectors: np.ndarray, queries: np
         return float(shares.mean()), float(shares.mean() - _MARGIN * shares.std() / math.sqrt(len(shares)))
 
     best = None
-    # Re-scoring 100 more songs costs about as much as searching a leaf of 1,000: cheapest of the pairs that reach it.
+    # Cost: re-scoring 100 songs takes about as long as searching a leaf of 1,000.
     for reorder in _REORDER:
         low, high = 1, leaves
         if recall(high, reorder)[1] < target:
@@ -360,7 +360,7 @@ def write_index(index: Index, vectors: np.ndarray, item_ids: np.ndarray, folder:
       index: over `vectors`.
       vectors: float32 [I, d].
       item_ids: uint32 [I].
-      folder: of the index; it is there already.
+      folder: of the index; it exists.
       fingerprint: of the embeddings it was built from.
     """
     writer = ArrayWriter(folder)

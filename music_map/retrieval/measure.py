@@ -30,9 +30,9 @@ def measure_indexes(
     Args:
       songs, users: float32 [I, d] and [U, d]; half of the queries are songs, half users.
       k: songs of a query.
-      recall_targets: of recall@100; an index each.
+      recall_targets: of recall@100, one index for each.
       num_queries: to measure with.
-      reporter: is told where there is no ScaNN.
+      reporter: warns if ScaNN is not installed.
 
     Returns:
       {"num_songs", "num_queries", "peak_mib", "rows": an index each}, JSON-able; a row has "index", recall@k against

@@ -1,4 +1,4 @@
-"""The recency head as it serves: what users play now, as of the present of the logs.
+"""The recency head in use: what users will play now, at the present of the logs.
 
 Arrays of an export: moment/* (all songs as of the present), histories/* (the events of all users); its meta has the
 weights of both heads and the length of the attention.
@@ -19,7 +19,7 @@ from music_map.recency.moment import Moment
 from music_map.recency.scores import FEATURES, Embeddings, RecencyScorer, Weights
 from music_map.storage import ArrayFolder, ArrayWriter, check_form
 
-# Users ranked for by one program: a batch is filled up to one of these, so that few programs are compiled.
+# Batches are padded to one of these numbers of users, so that few programs are compiled.
 _SIZES = (1, 8, 64, 512)
 # Songs ranked by one program at least.
 _LEAST_K = 16
@@ -29,13 +29,13 @@ _FORM = {"latest_length": int, "heard": {str: float}, "unheard": {str: float}}
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """What the recency head reads besides embeddings.
+    """The data of the recency head besides embeddings.
 
     Attributes:
-      heard, unheard: weights where heard songs may be recommended, and where they may not.
+      heard, unheard: weights for use with and without heard songs among the recommended.
       moment: of all songs.
       histories: of all users.
-      latest_length: songs that the attention sees.
+      latest_length: number of songs that the attention reads.
     """
 
     heard: Weights
@@ -52,7 +52,7 @@ class Head:
 
     @classmethod
     def load(cls, store: ArrayFolder) -> Head | None:
-        """What `save` wrote; None where the run has no head. Raises DamagedFileError."""
+        """Reads what `save` wrote; None if the run has no head. Raises DamagedFileError."""
         meta = store.meta.get(_META)
         if meta is None:
             return None
@@ -111,5 +111,5 @@ class PresentScorer:
         return items, scores
 
     def contributions(self, user: int, songs: np.ndarray, *, heard: bool) -> dict[str, np.ndarray]:
-        """What each part of the head adds to the scores of songs: float32 [n] each."""
+        """The contribution of each part of the head to the scores of songs: float32 [n] each."""
         return self._scorers[heard].contributions(user, songs)

@@ -1,4 +1,4 @@
-"""Ids and queries as people write them: on a command line, one a line in a file, as JSON.
+"""Ids and queries in text: on a command line, in the lines of a file, as JSON.
 
 Lines of a file end at "\\n" only: an id may hold any other character, such as U+2028.
 """
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from music_map.errors import UserError
 from music_map.ids import Ids
 
-# An id with more commas than this is taken for several ids, unless it is all there is.
+# An id with more commas than this is read as several ids, unless it is the whole text.
 _MOST_COMMAS = 16
 
 
@@ -34,9 +34,9 @@ class WrittenQuery(NamedTuple):
 def parse_ids(text: str, ids: Ids) -> list[str]:
     """The ids in a text, separated by commas.
 
-    An id may hold a comma itself. From the left, the longest stretch up to a comma that is a known id is one: as it
-    stands, without spaces around it, or as a quoted field of CSV ('"12"" mix"' is 12" mix). What is in quotes and no
-    known id is one unknown id; of all else each piece between two commas is one; empty ones are left out.
+    An id may contain commas. From left to right, the longest stretch up to a comma that is a known id is taken: as
+    written, without spaces around it, or as a quoted field of CSV ('"12"" mix"' is 12" mix). Else a quoted field is one
+    unknown id, and otherwise the piece up to the next comma is. Empty pieces are left out.
 
     Args:
       text: e.g. "1,2,3" or "Hello, Goodbye,song 030".
@@ -61,14 +61,14 @@ def parse_ids(text: str, ids: Ids) -> list[str]:
 
 
 def as_known(text: str, ids: Ids) -> str | None:
-    """The known id that a text stands for: itself, without spaces around it, or without quotes; None: there is none."""
+    """The known id that a text is: as written, without spaces around it, or without quotes; None if there is none."""
     stripped = text.strip()
     forms = (text, stripped, _unquoted(stripped))
     return next((form for form in forms if form and ids.index_of(form) >= 0), None)
 
 
 def _unquoted(text: str) -> str | None:
-    """The content of a quoted field of CSV; None where the text is none."""
+    """The content of a quoted field of CSV; None for other texts."""
     inner = text[1:-1]
     if len(text) < 2 or text[0] != '"' or text[-1] != '"' or '"' in inner.replace('""', ""):
         return None
@@ -79,7 +79,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a UTF-8 text file that are not blank, with their numbers from 1.
 
     Raises:
-      UserError: the file cannot be read, or is no UTF-8.
+      UserError: the file cannot be read, or is not UTF-8.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -108,7 +108,8 @@ def parse_query_line(line: str, songs: Ids) -> WrittenQuery:
       songs: the known songs, see `parse_ids`.
 
     Raises:
-      UserError: the line starts with "{" and is no such object (and no known song); the message does not say where.
+      UserError: the line starts with "{", but is neither such an object nor a known song. The message does not name
+        the line.
     """
     if not line.lstrip().startswith("{") or as_known(line, songs) is not None:
         return WrittenQuery(tuple(parse_ids(line, songs)))

@@ -1,10 +1,10 @@
-"""Recommendations for one song, a playlist or a user, with the reasons: the one scorer that every door asks.
+"""Recommendations for one song, a playlist or a user, with reasons: the scorer behind Python, commands and service.
 
     recommender = Recommender.load("checkpoints/demo")
     recommender.recommend(songs=[123, 456], k=10)
 
-Songs, with or without a user, are searched for by the playlist query. A user alone is ranked for by the recency head
-where the run has one: what fits now, of all songs.
+Queries with songs, with or without a user, use the playlist query. For a user alone, the recency head (if the run has
+one) ranks all songs by what fits now.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from music_map.settings import from_stored
 from music_map.storage import fingerprint
 from music_map.unit import unit
 
-# Most songs of a playlist, and most disliked songs that push a query: the programs compiled are of these widths.
+# Most songs of a playlist, and most disliked songs that push a query. Programs are compiled for these widths.
 MAX_SONGS = 1024
 _WIDTHS = (16, 128, MAX_SONGS)
 _MOST_DISLIKES = 128
 _BATCHES = (1, 8, 64, 512)
-# Candidates, in multiples of k, that caps and diversity choose a user's songs from at first.
+# First number of candidates, in multiples of k, from which caps and orders choose a user's songs.
 _POOL = 20
-# Songs of a playlist that a recommendation names as its reasons.
+# Most songs of a playlist that a recommendation names as reasons.
 MOST_REASONS = 10
 
 
@@ -69,7 +69,7 @@ class _Resolved:
 
 
 class UserScorer(Protocol):
-    """What ranks all songs for users, such as the recency head."""
+    """Ranks all songs for users, such as the recency head."""
 
     def rank(
         self, users: np.ndarray, k: int, *, allowed: np.ndarray, out: Sequence[np.ndarray], heard: bool
@@ -79,9 +79,9 @@ class UserScorer(Protocol):
         Args:
           users: int32 [B], user indices.
           k: songs wanted.
-          allowed: bool [I], what may be ranked for all.
-          out: for each user the songs that are out besides, int [n].
-          heard: whether heard songs may be ranked: they have weights of their own.
+          allowed: bool [I], songs that may be ranked for any user.
+          out: for each user the songs left out, int [n].
+          heard: whether heard songs may be ranked; the weights depend on it.
 
         Returns:
           songs int32 [B, k], -1 beyond the last, and scores float32 [B, k].
@@ -124,10 +124,10 @@ class Recommender:
       heads: of the playlist attention; None: untrained.
       attention_temperature: of untrained heads.
       user_songs: what users heard and dislike; None: nothing is known.
-      filters: of queries that bring none.
-      dislike_push: share of disliked songs' directions that is taken out of a query, 0 to 1.
+      filters: of queries without filters.
+      dislike_push: share of disliked songs' directions that is removed from a query, 0 to 1.
       ids: the logs' own ids and names; None: ids are the numbers.
-      user_scorer: ranks for users who bring no songs; None: the similarity to their embedding.
+      user_scorer: ranks for users without songs; None: by the similarity to their embedding.
       identity: fingerprint of what an index is built from.
       step: of the checkpoint.
     """
@@ -165,14 +165,14 @@ class Recommender:
         self._push = jnp.float32(dislike_push)
         self._device_vectors = jnp.asarray(self.vectors)
         self._popularity = jnp.asarray(popularity_of(export.listeners))
-        # Sets of filters repeat: what they leave of the catalogue is kept for the last few.
+        # Filters repeat: the songs that they leave are cached.
         self._allowed = functools.lru_cache(maxsize=32)(
             lambda chosen: (allowed_songs(chosen, export, self.ids.songs), unknown_in(chosen, self.ids.songs))
         )
 
     @classmethod
     def load(cls, workdir: str | Path, *, index: str | None = None, now: int | None = None) -> Recommender:
-        """The recommender of a trained run: what it exported, and its index (built in memory where none is saved).
+        """The recommender of a trained run, from its export and its index (built in memory if none is saved).
 
         Needs neither logs nor training code. `music_map.Recommender` also loads runs whose export is missing or of an
         older version.
@@ -180,7 +180,7 @@ class Recommender:
         Args:
           workdir: folder of a run of launch/train.py.
           index: backend, in place of the saved index and the configuration's choice.
-          now: the present, seconds, not before that of the logs, which it is by default.
+          now: the present, in seconds, not before that of the logs; None: that of the logs.
 
         Raises:
           UserError: the run is not trained yet, or its index is another checkpoint's.
@@ -205,7 +205,7 @@ class Recommender:
             saved, vectors, ids = load_index(workdir / FOLDER, fingerprint=index_identity)
             if vectors.shape[0] != len(export.item_ids) or not np.array_equal(ids, export.item_ids):
                 raise DamagedFileError(f"{workdir / FOLDER}: of other songs; build it again with launch/build_index.py")
-            # What was saved on purpose is used, whatever "auto" would build.
+            # A saved index is used even where "auto" would build another one.
             if settings.index in ("auto", saved.backend):
                 found = saved
         if isinstance(found, str):
@@ -241,12 +241,12 @@ class Recommender:
         Args:
           songs, user, dislikes, ordered: see Query; unknown ids are named in the warnings.
           k: songs wanted.
-          exclude: songs never to recommend; the query's own songs and disliked ones are left out anyway.
+          exclude: songs not to recommend; the query's own songs and disliked ones are always left out.
           filters: in place of the recommender's.
           user_share: 0..1: with songs the query is (1 - user_share) of the playlist and user_share of the user.
 
         Returns:
-          Fewer than k recommendations only where the catalogue has no more.
+          Fewer than k recommendations if the catalogue has no more.
 
         Raises:
           UserError: nothing to start from (no known song and no known user), too many songs, or k below 1.
@@ -268,13 +268,13 @@ class Recommender:
         explain: bool = True,
         reasons: int = MOST_REASONS,
     ) -> list[Answer | UserError]:
-        """`recommend` for many queries at once; a query that cannot be answered gives the error in its place.
+        """`recommend` for many queries at once; for a query that cannot be answered, the list holds its error.
 
         Args:
           queries: any number.
           k, exclude, filters, user_share: as for `recommend`.
-          explain: whether recommendations say why; without it artists, albums and reasons are empty.
-          reasons: songs of the query that a recommendation names, at most.
+          explain: whether to give reasons; without, artists, albums and reasons are empty.
+          reasons: most songs of the query that a recommendation names.
 
         Raises:
           UserError: k below 1, or filters that leave no song.
@@ -351,7 +351,7 @@ class Recommender:
         return self.recommend([song], k=k, filters=filters)
 
     def explain(self, song: Any, *, songs: Sequence[Any] = (), user: Any = None) -> Recommendation:
-        """How a query speaks for one song, by all its songs, recommended or not; the rank is that among all songs.
+        """Why a query would recommend a song, with all the query's songs as reasons; the rank is among all songs.
 
         Raises:
           UserError: an unknown song, or nothing to start from.
@@ -368,7 +368,7 @@ class Recommender:
         return dataclasses.replace(found, rank=1 + int((scores > scores[at]).sum()))
 
     def warm(self, *, k: int = 10) -> None:
-        """Compiles what single queries and small batches need, so that the first ones do not wait for it."""
+        """Compiles the programs of single queries and small batches."""
         for width in _WIDTHS:
             songs = tuple(self.export.item_ids[: width // 2 + 1].tolist())
             for batch in _BATCHES[:3]:
@@ -388,7 +388,7 @@ class Recommender:
         if len(query.songs) > MAX_SONGS:
             return UserError(f"a playlist of {len(query.songs)} songs: at most {MAX_SONGS}; give the latest of them")
         playlist, unknown = songs.resolve(query.songs)
-        # The last place of a duplicate counts: it was played last there.
+        # A duplicate counts at its last place.
         playlist = np.array(list(dict.fromkeys(playlist[::-1].tolist()))[::-1], np.int64)
         pushed, unknown_dislikes = songs.resolve(query.dislikes)
         user = -1 if query.user is None else users.index_of(query.user)
@@ -460,7 +460,7 @@ class Recommender:
         similarity = self.vectors[items] @ self.vectors[playlist].T
         order = np.argsort(-weights * similarity, axis=1, kind="stable")[:, :most]
         query = songs.labels(playlist.tolist())
-        # Whole arrays become lists at once: an element at a time costs several times as much.
+        # Converting whole arrays to lists is several times faster than element by element.
         reasons = zip(
             order.tolist(),
             weights[order].tolist(),

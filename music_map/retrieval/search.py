@@ -1,4 +1,4 @@
-"""Filtered top-k: over-fetches from the index until k songs survive, and scores all where a filter is selective."""
+"""Filtered top-k: fetches more than k songs from the index; where filters leave few of them, scores all songs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from music_map.retrieval.index import ExactIndex, Index
 
 # Candidates that an order, such as diversity, chooses from, in multiples of k.
 _POOL = 5
-# A search for more than this share of the catalogue costs the index about as much as scoring everything.
+# Fetching more than 1 / _SCAN_SHARE of the catalogue from the index costs about as much as scoring every song.
 _SCAN_SHARE = 8
 
 
@@ -28,7 +28,7 @@ def rank_all(vectors: np.ndarray, query: np.ndarray, n: int, allowed: np.ndarray
     songs = np.flatnonzero(allowed).astype(np.int32)
     scores = (vectors if len(songs) == len(vectors) else vectors[songs]) @ query
     if n < len(songs):
-        # Everything at least as good as the n-th, so that ties go to the earlier song.
+        # All songs as good as the n-th, so that ties go to the earlier song.
         bound = np.partition(scores, len(scores) - n)[len(scores) - n]
         best = np.flatnonzero(scores >= bound)
         songs, scores = songs[best], scores[best]
@@ -47,10 +47,10 @@ def search_filtered(
     filters: Filters,
     export: Export,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The k best songs of each query under its filters; fewer only where the catalogue has no more.
+    """The k best songs of each query under its filters; fewer if the catalogue has no more.
 
-    Without caps and orders these are the k best allowed songs; with them, songs are chosen one by one from a pool of
-    the best allowed ones (k, with an order 5 k), which doubles until k are chosen.
+    Without caps and orders these are the k best allowed songs. With them, songs are chosen one by one from a pool of
+    the best allowed songs (2 k, with an order 5 k), which doubles until k are chosen.
 
     Args:
       index: over `vectors`.
@@ -58,42 +58,42 @@ def search_filtered(
       queries: float32 [B, d].
       k: songs wanted, at least 1.
       allowed: bool [I], what the filters leave to all queries.
-      out: for each query the songs that are out for it alone, int [n], in any order, with duplicates or without.
-      filters: caps and orders; what is out altogether is in `allowed` and `out`.
+      out: for each query the songs left out for it alone, int [n], in any order, duplicates allowed.
+      filters: caps and orders; other filters are in `allowed` and `out` already.
       export: artists and albums.
 
     Returns:
       for each query songs int32 [n] and scores float32 [n], in the order of the recommendations.
     """
-    # One mask for all queries: what a query alone leaves out is taken from it and put back.
+    # One mask for all queries: each query removes its own songs from it and puts them back.
     mask = allowed.copy()
-    gone = [np.unique(songs) for songs in out]
-    gone = [songs[allowed[songs]] for songs in gone]
+    own_out = [np.unique(songs) for songs in out]
+    own_out = [songs[allowed[songs]] for songs in own_out]
     total = int(np.count_nonzero(allowed))
-    counts = [total - len(songs) for songs in gone]
+    counts = [total - len(songs) for songs in own_out]
     pool = k if filters.by_score_alone else _POOL * k if filters.reorders else 2 * k
     first: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(queries)
     useful, fetch, options = [], 0, {}
     if not isinstance(index, ExactIndex):
-        # Queries whose filter leaves less than what survives of a fetch go straight to scoring all.
+        # The index is of use where a fetch is expected to leave enough songs; other queries score all songs.
         fetch = min(index.num_items, 2 * pool + 32)
         useful = [row for row, n in enumerate(counts) if n * fetch >= pool * index.num_items]
     elif len(queries) > 1:
-        # A batch is one matrix product; what is out for a query alone costs so many songs more.
-        fetch, options = pool + max(map(len, gone)), {"allowed": allowed}
+        # A batch is one matrix product; it fetches more songs to make up for those left out of a single query.
+        fetch, options = pool + max(map(len, own_out)), {"allowed": allowed}
         useful = list(range(len(queries)))
     if useful and fetch * _SCAN_SHARE <= index.num_items:
         items, scores = index.search(queries[useful], fetch, **options)
         for row, found, score in zip(useful, items, scores, strict=True):
-            mask[gone[row]] = False
+            mask[own_out[row]] = False
             keep = (found >= 0) & mask[found]
-            mask[gone[row]] = True
+            mask[own_out[row]] = True
             first[row] = found[keep], score[keep]
     results = []
     for row, query in enumerate(queries):
-        mask[gone[row]] = False
+        mask[own_out[row]] = False
         results.append(_best(vectors, query, k, mask, first[row], min(pool, counts[row]), counts[row], filters, export))
-        mask[gone[row]] = True
+        mask[own_out[row]] = True
     return results
 
 
@@ -108,7 +108,7 @@ def _best(
     filters: Filters,
     export: Export,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k best songs of one query from a pool of `size`, which doubles up to the `count` that are allowed.
+    """The k best songs of one query from a pool of `size`, which doubles up to all `count` allowed songs.
 
     Args:
       found: what an index found, or None.

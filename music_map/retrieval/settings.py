@@ -1,4 +1,4 @@
-"""How a trained model answers, checked."""
+"""Settings of retrieval."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from music_map import processes
 from music_map.errors import UserError
 
-# Exit status where the run was cut short by the loss of another process: what a scheduler may start again.
+# Exit status after the loss of another process; a scheduler may start the command again.
 LOST = 3
 USER_ERROR = 2
 
@@ -23,7 +23,7 @@ def wanted(distributed: bool | None, explicit: Mapping[str, object]) -> bool:
 
     Args:
       distributed: the flag, None where it was not given.
-      explicit: flags that say where the others are, by name; None where not given.
+      explicit: flags with the addresses of the others, by name; None if not given.
 
     Raises:
       UserError: the flags contradict each other, or a Slurm step of several tasks runs this without --distributed.
@@ -53,7 +53,7 @@ def joined(
     heartbeat_timeout: int,
     silence: Callable[[], object],
 ) -> Iterator[None]:
-    """Within, the processes are one run: the first alone speaks, and an error ends this process at once.
+    """Within, the processes are one run: only the first prints, and an error ends the process at once.
 
     Args:
       active: from `wanted`; False: this is the only process.
@@ -74,7 +74,7 @@ def joined(
         silence()
     try:
         yield
-    # Whoever waits for the others' end would wait for a process that is gone, or that waits for this one.
+    # An orderly exit would wait for a process that is lost, or that waits for this one.
     except UserError as e:
         _end(str(e), USER_ERROR)
     except Exception as e:
@@ -87,7 +87,7 @@ def joined(
 
 @contextlib.contextmanager
 def watched(ask: Callable[[], bool], seconds: float) -> Iterator[Callable[[], bool]]:
-    """`ask`; within, this process ends where it has not been called for so many seconds (0: for ever)."""
+    """`ask`; within, this process ends if `ask` is not called for so many seconds (0: no limit)."""
     if processes.count() == 1 or not seconds:
         yield ask
         return

@@ -21,7 +21,7 @@ TEST = f"paired randomization test over users, two-sided, {NUM_PERMUTATIONS:,} r
 
 
 class _Task(NamedTuple):
-    """The task that both runs answer: `sessions` is None where it is one over users."""
+    """The task of both runs; `sessions` is None for a task over users."""
 
     ranking: RankingTask
     sessions: PlaylistTask | None
@@ -37,7 +37,7 @@ def compare_runs(
       protocol: of the task, by name.
       split: "val" or "test".
       max_sessions: protocol playlist: sessions drawn of a number of seeds.
-      reporter: what is told of slow stages.
+      reporter: shows slow stages.
 
     Returns:
       {"protocol", "split", "a" and "b": {"workdir", "step", "metrics", "intervals"}, "differences", "test",

@@ -1,4 +1,4 @@
-"""A trained run beside the baselines, by any protocol, and how that prints."""
+"""Evaluates a trained run and the baselines, by any protocol; the result as text."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def evaluate(
       protocol: by name; None: config.eval.protocol.
       split: "val" or "test".
       baselines: names, or ("all",); None: those of the configuration that apply.
-      settings: of the baselines, by name; the defaults where a name is not there.
+      settings: of the baselines, by name; a baseline without them has the defaults.
       max_sessions: protocol playlist: sessions drawn of a number of seeds.
 
     Returns:

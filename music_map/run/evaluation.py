@@ -27,7 +27,7 @@ from music_map.storage import read_json, write_json
 
 
 def encoder_metrics(run: Run, task: RankingTask, params: Params) -> dict[str, float]:
-    """The metrics of the encoder alone on a task: what chooses its checkpoint."""
+    """The metrics of the encoder alone on a task, by which its checkpoint is chosen."""
     scores = run.encoder_scores(params)
     return evaluate_scores(scores, task, ks=run.config.eval.ks, shared=processes.count() > 1).metrics
 
@@ -49,9 +49,9 @@ def report(
 
     Args:
       past: of the run.
-      task: what is asked.
+      task: to evaluate on.
       baselines: names; None: those of the configuration.
-      settings: of the baselines, by name; the defaults where a name is not there.
+      settings: of the baselines, by name; a baseline without them has the defaults.
     """
     run, config = past.run, past.run.config
     names = baseline_names(config, task.protocol.name) if baselines is None else tuple(baselines)
@@ -85,7 +85,7 @@ def baseline_names(config: Config, protocol: str, given: Sequence[str] | None = 
 
     Args:
       config: eval.baselines, where none are given.
-      protocol: its name. One that ranks held-out songs has its own baselines: the others know nothing of such songs.
+      protocol: its name. A protocol over held-out songs has its own baselines, which can rank such songs.
       given: names, or ("all",).
     """
     cold = find_protocol(protocol).candidates == "held_out"
@@ -118,8 +118,8 @@ def tuned_baselines(run: Run, validation: RankingTask, path: Path, *, names: Seq
     Args:
       run: its train events are fitted on, its config.eval.metric chooses.
       validation: the validation task of the protocol at hand.
-      path: the file; what it has already for this data, protocol and metric is not tuned again.
-      names: baselines; those without settings are passed over.
+      path: the file; baselines that it has for this data, protocol and metric are not tuned again.
+      names: baselines; those without settings are skipped.
     """
     metric = run.config.eval.metric
     identity = {"dataset": run.dataset.fingerprint, "protocol": validation.protocol.name, "metric": metric}
@@ -143,7 +143,7 @@ def tuned_baselines(run: Run, validation: RankingTask, path: Path, *, names: Seq
         kept["trials"][name] = [
             settings_to_json({name: settings})[name] | {metric: value} for settings, value in tuned.trials
         ]
-        # After each baseline: some take minutes, and a stop should cost no more than the one at hand.
+        # Written after each baseline, so that a stop loses one at most; some take minutes.
         write_json(path, identity | {"settings": settings_to_json(found), "trials": kept["trials"]})
         run.reporter.note(f"{name}: validation {metric} {tuned.value:.4f} with {tuned.settings}")
     return found
@@ -158,7 +158,7 @@ def report_table(result: dict[str, Any], *, metric: str) -> str:
     intervals = result["intervals"]
     if metric in intervals["model"]:
         width = max(map(len, rows))
-        lines.append(f"95 % intervals over users of {metric}, and of the model's minus the row's:")
+        lines.append(f"95 % intervals over users of {metric}, and of the difference model - row:")
         for name in rows:
             low, high = (intervals.get(name) or intervals["baselines"][name])[metric]
             line = f"{name:<{width}}" + f"[{low:.4f}, {high:.4f}]".rjust(20)

@@ -1,4 +1,4 @@
-"""The trained model as one scorer on disk: what every door loads, made from the best checkpoint.
+"""Stores the trained model as one scorer, made from the best checkpoint.
 
 WORKDIR/embeddings    see music_map.retrieval.export
 """
@@ -50,7 +50,7 @@ def export_model(past: Past) -> Export:
 
 
 def _head_of(past: Past, heads: dict[str, Weights]) -> Head:
-    """The head as of the present of the logs: all splits count."""
+    """The head at the present of the logs, from all splits."""
     run, num_users = past.run, past.run.dataset.num_users
     splits = [run.events(split) for split in SPLITS]
     moment = past.moment(all_events(splits), now=run.dataset.present)

@@ -1,4 +1,4 @@
-"""The folder of a run: what it remembers of its configuration and data, and whether a run may go on there."""
+"""The folder of a run: its configuration and data, and whether a run may continue there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from music_map.runfiles import RunFiles
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What config.json of a run's folder says.
+    """The content of config.json in a run's folder.
 
     Attributes:
       config: the configuration.
@@ -36,21 +36,21 @@ class Record:
 
 
 def config_file(workdir: Path) -> Path:
-    """Where a run remembers its configuration."""
+    """The file of a run's configuration."""
     return workdir / "config.json"
 
 
 def files_of(workdir: Path, reporter: Reporter = SILENT) -> RunFiles:
-    """The files of a run; that they are not verified is told of runs of earlier versions."""
+    """The files of a run; warns about runs of earlier versions, whose files are not verified."""
     return RunFiles(workdir, warn=None if reporter is SILENT else reporter.warn)
 
 
 def read_record(workdir: Path, *, reporter: Reporter = SILENT) -> Record:
-    """What a run's folder remembers, whatever version of this project made it.
+    """The record of a run, made by any version of this project.
 
     Raises:
       UserError: there is no run.
-      DamagedFileError: config.json is no configuration.
+      DamagedFileError: config.json is not a configuration.
     """
     path, files = config_file(workdir), files_of(workdir, reporter)
     if not files.has(path.name):
@@ -88,7 +88,7 @@ def claim(config: Config, dataset: str, workdir: Path) -> None:
 
 
 def check_folder(config: Config, dataset: str, workdir: Path) -> None:
-    """Raises UserError where a used folder is another configuration's, or other data's; `dataset` is a fingerprint."""
+    """Raises UserError if the folder is of a run with another configuration or data; `dataset` is a fingerprint."""
     if not files_of(workdir).has(config_file(workdir).name):
         return
     before = read_record(workdir)
@@ -100,7 +100,7 @@ def check_folder(config: Config, dataset: str, workdir: Path) -> None:
 
 
 def first_difference(old: dict[str, Any], new: Config, *, but: frozenset[str]) -> str | None:
-    """The first field, those of `but` aside, that differs from a described configuration: "config.F=OLD, not NEW"."""
+    """The first field, except those in `but`, that differs between configurations: "config.F=OLD, not NEW"."""
     for name, before, now in differences(old, described(new)):
         if name not in but:
             return f"config.{name}={before!r}, not {now!r}"
@@ -108,7 +108,7 @@ def first_difference(old: dict[str, Any], new: Config, *, but: frozenset[str]) -
 
 
 def check_same_data(workdirs: Sequence[Path], records: Sequence[Record]) -> None:
-    """Raises UserError where a run has other users, songs or events than the first."""
+    """Raises UserError if a run was trained on other data than the first."""
     for workdir, record in zip(workdirs[1:], records[1:], strict=True):
         if record.dataset == records[0].dataset:
             continue

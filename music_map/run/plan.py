@@ -1,6 +1,6 @@
-"""What --dry_run says: which stages are done, what the others would read and write, and how large it is.
+"""The output of --dry_run: which stages are done, what the others would read and write, and the sizes.
 
-Nothing is written and no input is hashed: inputs that were never hashed are said to be new.
+Nothing is written and no input is hashed; inputs that were never hashed count as new.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from music_map.training.loop import epochs_of
 
 
 class Prepared(NamedTuple):
-    """The stages before training, as far as they are done: None where one is not."""
+    """Results of the stages before training; None for a stage that is not done."""
 
     dataset: Dataset | None
     num_edges: int | None
@@ -43,7 +43,7 @@ def say_stages(config: Config, reporter: Reporter, *, force: bool = False) -> Pr
 
 
 def say_dataset(config: Config, reporter: Reporter, *, force: bool = False) -> Dataset | None:
-    """Says whether preprocess is done for a configuration. Returns the data set where it is, and is not done again."""
+    """Says whether preprocess is done for a configuration. Returns the data set if so, unless it would be repeated."""
     settings, source = config.data.preprocess(), config.data.source
     plan, sizes = remembered_plan(settings, source=source, processed_dir=config.data.processed)
     dataset = find_dataset(plan) if plan is not None else None
@@ -73,7 +73,7 @@ def _say_graph(config: Config, dataset: Dataset | None, reporter: Reporter, *, f
     identity = graph_fingerprint(dataset, settings)
     folder = graph_folder(config.data.processed, identity)
     if not (folder / MANIFEST).is_file() or (stored := ArrayFolder.open(folder)).fingerprint != identity:
-        # An edge is stored with its user, song, weight and place in the songs' order: 16 bytes.
+        # An edge has a user, a song, a weight and a position in the songs' order: 16 bytes.
         most = dataset.stats["train_size"]
         reporter.say(f"build_graph: to do: {most:,} events of train -> {folder}, at most {size_text(16 * most)}")
         return None
@@ -95,13 +95,13 @@ def checkpoint_steps(workdir: Path) -> list[int]:
 def say_training(
     config: Config, workdir: Path, dataset: Dataset | None, steps_per_epoch: int | None, reporter: Reporter
 ) -> None:
-    """Says what training would do in a workdir, and where it would go on.
+    """Says what training would do in a workdir, and from which step.
 
     Args:
       config: the configuration.
       workdir: of the run.
-      dataset: where it is made already.
-      steps_per_epoch: where the graph is there already.
+      dataset: None if it is not made yet.
+      steps_per_epoch: None if the graph is not built yet.
     """
     train, model = config.train, config.model
     if steps_per_epoch is None:
@@ -133,21 +133,21 @@ def say_training(
 
 
 def settings_from(path: str | None) -> str:
-    """Where baselines that are not tuned take their settings from."""
+    """The source of the settings of baselines that are not tuned, in words."""
     return "their settings are the defaults" if path is None else f"their settings are those of {path}"
 
 
 def say_evaluation(
     workdirs: Sequence[Path], protocol: str, split: str, baselines: Sequence[str], how: str, reporter: Reporter
 ) -> None:
-    """Says what would be evaluated, and beside what.
+    """Says what would be evaluated, and with which baselines.
 
     Args:
       workdirs: runs of launch/train.py.
       protocol: by name.
       split: "val" or "test".
       baselines: by name.
-      how: where the baselines' settings come from.
+      how: the source of the baselines' settings, in words.
 
     Raises:
       UserError: a run has no checkpoint yet.

@@ -1,4 +1,4 @@
-"""The playlist query of a run: trained on sessions of past windows, with an encoder that knows none of them.
+"""The playlist query of a run: trained on sessions of past windows, with an encoder trained before them.
 
 WORKDIR/playlist.json    the heads; fitted with the encoder of WORKDIR/recency
 """
@@ -20,12 +20,12 @@ from music_map.run.recency import Past
 from music_map.run.run import Run, keep, read_kept
 from music_map.storage import fingerprint
 
-# Raised when the attention or its fit change their meaning: heads of an older version are then fitted anew.
+# Raise it when the attention or its fit change: heads of an older version are then fitted again.
 FORMAT_VERSION = 5
 
 
 def heads_for(past: Past) -> Heads:
-    """The run's heads, fitted now where that has not been done; untrained ones where no window has a session."""
+    """The run's heads, fitted now unless they are stored; untrained ones if no window has a session."""
     run, retrieval = past.run, past.run.config.retrieval
     start = untrained(retrieval.attention_temperature)
     if not retrieval.learned_attention or not past:
@@ -51,7 +51,7 @@ def heads_for(past: Past) -> Heads:
         heads, strengths = fit_heads(examples, seed=run.config.train.seed)
         count = sum(len(e.songs) for e in examples)
         how = {name: "the plain mean" if np.isinf(x) else f"weights, strength {x:g}" for name, x in strengths.items()}
-        chosen = "; ".join(f"{name}: {told}" for name, told in how.items())
+        chosen = "; ".join(f"{name}: {text}" for name, text in how.items())
         run.reporter.note(f"playlist query: fitted on {count} sessions of {len(examples)} past windows; {chosen}")
     else:
         run.reporter.warn("no past window has a session of three songs; the playlist query stays untrained")
@@ -61,7 +61,7 @@ def heads_for(past: Past) -> Heads:
 
 
 def _kept_heads(run: Run, identity: str) -> dict | None:
-    """The heads in a file of `heads_for`, as JSON; None where it is missing, damaged or another model's."""
+    """The heads in a file of `heads_for`, as JSON; None if it is missing, damaged or another model's."""
     stored = read_kept(run, HEADS_FILE, {"fingerprint": str, "heads": dict})
     return stored["heads"] if stored and stored["fingerprint"] == identity else None
 

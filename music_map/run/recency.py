@@ -1,6 +1,6 @@
-"""The recency head of a run: fitted on past windows of train, with an encoder that knows none of them.
+"""The recency head of a run: fitted on past windows of train, with an encoder trained before them.
 
-WORKDIR/recency/checkpoints      the encoder that was trained up to the earliest window
+WORKDIR/recency/checkpoints      the encoder, trained on the events before the earliest window
 WORKDIR/recency/PROTOCOL.json    the head's weights for a protocol
 """
 
@@ -27,23 +27,23 @@ from music_map.storage import fingerprint
 from music_map.training.loop import fit
 from music_map.training.metrics_log import MetricsLog
 
-# Raised when features or fit change their meaning: heads of an older version are then fitted anew.
+# Raise it when features or fit change: heads of an older version are then fitted again.
 FORMAT_VERSION = 1
-# Protocols whose heads rank for use: songs that were heard may come back, or not.
+# Protocols of the heads in use: with heard songs among the recommended, and without.
 HEARD, UNHEARD = "temporal_repeats", "temporal"
 
 
 def folder_of(run: Run) -> Path:
-    """Where a run keeps its head."""
+    """The folder of a run's head."""
     return run.workdir / "recency"
 
 
 class Past:
-    """The past windows of a run, and the encoder as it was at each; made once for all heads and queries.
+    """The past windows of a run, with the encoder at each; shared by heads and queries.
 
     Attributes:
       run: the run.
-      windows: the latest first; none where recency is off, times are unknown or train is too short.
+      windows: the latest first; none if recency is off, times are unknown or train is too short.
     """
 
     def __init__(self, run: Run):
@@ -53,7 +53,7 @@ class Past:
         self._moments: dict[tuple[int, int], Moment] = {}
 
     def __bool__(self) -> bool:
-        """Whether there is a window, and an encoder that was trained up to it."""
+        """Whether there is a window with an encoder trained before it."""
         return bool(self.windows) and (folder_of(self.run) / "checkpoints").is_dir()
 
     def encoder(self, now: int) -> Run:
@@ -64,7 +64,7 @@ class Past:
 
     @functools.cached_property
     def trained(self) -> Trained:
-        """The encoder that knows nothing of the windows."""
+        """The encoder trained before the windows."""
         return best_checkpoint(self.encoder(self.windows[-1].now), folder_of(self.run))
 
     @functools.cache  # noqa: B019  lives as long as the run
@@ -73,7 +73,7 @@ class Past:
         return self.encoder(now).encode(self.trained.params)
 
     def moment(self, events: Events, *, now: int) -> Moment:
-        """All songs as of the second `now`, made once."""
+        """All songs as of the second `now`; cached."""
         key, dataset = (len(events.user), now), self.run.dataset
         if key not in self._moments:
             sizes = {"num_users": dataset.num_users, "num_items": dataset.num_items}
@@ -81,10 +81,7 @@ class Past:
         return self._moments[key]
 
     def scorer(self, embeddings: Embeddings, weights: Weights, events: Events, *, now: int) -> RecencyScorer:
-        """The scorer of all users as of the second `now`; later ones of `events` are not read.
-
-        Protocols and windows of the same moment share it.
-        """
+        """The scorer of all users as of the second `now`; later events are not read."""
         run = self.run
         return RecencyScorer(
             embeddings,
@@ -97,11 +94,11 @@ class Past:
 
 
 def windows_of(run: Run) -> list[Window]:
-    """The past windows to fit on; none where recency is off, times are unknown or train is too short."""
+    """The past windows to fit on; see Past."""
     config, data = run.config, run.config.data
     if not config.recency.enabled or data.format == "text":
         return []
-    # train_on_val moves val into train; a window is as long as what is held out either way.
+    # A window is as long as the held-out split: the test split if train_on_val has moved val into train.
     held_out = 1 - data.train_fraction - data.val_fraction if data.train_on_val else data.val_fraction
     known = data.train_fraction + data.val_fraction * data.train_on_val
     return choose_windows(
@@ -115,15 +112,15 @@ def windows_of(run: Run) -> list[Window]:
 def train_past(past: Past, *, should_stop: Callable[[], bool]) -> bool:
     """Trains the encoder that the head is fitted with, on the events before the earliest window alone.
 
-    For as many epochs as the run's best checkpoint had, and at most config.recency.max_epochs: the weights hardly
-    depend on them (docs/benchmarks.md). Does nothing where that has been done, or where there is no window.
+    It trains for as many epochs as the run's best checkpoint, at most config.recency.max_epochs; the head's weights
+    hardly depend on the number (docs/benchmarks.md). Does nothing if it is trained already or there is no window.
 
     Args:
       past: of the run.
-      should_stop: asked between dispatches.
+      should_stop: called between dispatches.
 
     Returns:
-      Whether it came to the end; False after a stop, from which the same call goes on.
+      False after a stop, from which the same call continues; else True.
     """
     if not past.windows:
         return True
@@ -145,7 +142,7 @@ def train_past(past: Past, *, should_stop: Callable[[], bool]) -> bool:
 
 
 def examples_of(past: Past, protocol: str) -> list[Examples]:
-    """The fit's examples of each window that has a user with targets."""
+    """The examples of the fit, for each window in which a user has targets."""
     run = past.run
     dataset, train = run.dataset, run.events("train")
     found = []
@@ -162,7 +159,7 @@ def examples_of(past: Past, protocol: str) -> list[Examples]:
                 num_items=dataset.num_items,
                 min_played_pct=run.config.eval.min_played_pct,
             )
-        except UserError:  # nobody of the window has a target that the protocol counts
+        except UserError:  # no user of the window has a target
             continue
         scorer = past.scorer(past.embeddings(window.now), {}, train, now=window.now)
         seed = run.config.train.seed + number
@@ -171,8 +168,8 @@ def examples_of(past: Past, protocol: str) -> list[Examples]:
 
 
 def weights_for(past: Past, protocol: str) -> Weights | None:
-    """The head's weights for a protocol, fitted now where that has not been done; None for a run without recency."""
-    # Nothing recent is known of held-out songs.
+    """The head's weights for a protocol, fitted now unless they are stored; None for a run without recency."""
+    # Held-out songs have no recent events.
     if find_protocol(protocol).candidates == "held_out" or not past:
         return None
     run = past.run
@@ -212,24 +209,24 @@ def weights_for(past: Past, protocol: str) -> Weights | None:
 
 
 def _kept_weights(run: Run, name: str, identity: str) -> Weights | None:
-    """The weights in a file of `weights_for`; None where it is missing, damaged or another model's."""
+    """The weights in a file of `weights_for`; None if it is missing, damaged or another model's."""
     stored = read_kept(run, name, {"fingerprint": str, "weights": dict.fromkeys(FEATURES, float)})
     return stored["weights"] if stored and stored["fingerprint"] == identity else None
 
 
 def fit_weights(run: Run, examples: Examples, *, used: Sequence[str] = FEATURES) -> Weights:
-    """The weights of the features in `used`, drawn to the score that the encoder was trained for."""
+    """The weights of the features in `used`, with the encoder's own score as their prior."""
     loss = run.config.loss
     prior = {"user": 1.0 if loss.name in ("bpr", "sampled_bpr") else 1.0 / loss.temperature}
     return fit_head(examples, strength=run.config.recency.strength, prior=prior, used=used)
 
 
 def ablations(past: Past, task: RankingTask, parts: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ScoreBlock]]:
-    """The scores of heads that were fitted on some of the features only.
+    """Scores of heads fitted on some of the features.
 
     Args:
       past: of a run with recency.
-      task: whose users are scored.
+      task: of the users to score.
       parts: features by name.
     """
     run = past.run
@@ -240,7 +237,7 @@ def ablations(past: Past, task: RankingTask, parts: Mapping[str, Sequence[str]])
 
 
 def scores_for(past: Past, task: RankingTask) -> ScoreBlock | None:
-    """The model's scores with recency for the users of a task, as of the end of train; None without recency."""
+    """The model's scores with recency for a task, at the end of train; None without recency."""
     weights = weights_for(past, task.protocol.name)
     if weights is None:
         return None
@@ -249,7 +246,7 @@ def scores_for(past: Past, task: RankingTask) -> ScoreBlock | None:
 
 
 def heads_for_use(past: Past) -> dict[str, Weights] | None:
-    """The weights that recommend: by HEARD and UNHEARD. None for a run without recency."""
+    """The weights in use, by HEARD and UNHEARD; None for a run without recency."""
     heard = weights_for(past, HEARD)
-    # Nobody may have met new songs in the past windows: then the other head is the best that is known.
+    # If no past window has new songs as targets, the other head is used for both.
     return None if heard is None else {HEARD: heard, UNHEARD: weights_for(past, UNHEARD) or heard}

@@ -1,4 +1,4 @@
-"""The recommender of a run, whatever version of this project trained it."""
+"""The recommender of a run that any version of this project trained."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Recommender(recommender.Recommender):
     ) -> Recommender:
         """The recommender of a trained run.
 
-        Where the run was exported by this version, neither logs nor training code are needed. Where the export is
-        missing, damaged or of an older version, it is made anew from the best checkpoint and the run's data.
+        With an export of this version, neither logs nor training code are needed. A missing, damaged or older export is
+        made again from the best checkpoint and the run's data.
 
         Args:
           workdir: folder of a run of launch/train.py.
           index: "exact" or "scann", in place of the saved index and the configuration's choice.
-          now: the present, seconds, not before that of the logs, which it is by default.
-          reporter: what is told of a new export.
+          now: the present, in seconds, not before that of the logs; None: that of the logs.
+          reporter: shows a new export.
 
         Raises:
           UserError: the run is not trained yet, its data is gone, or its index is another checkpoint's.

@@ -39,12 +39,12 @@ class Report(NamedTuple):
 
 
 class _Measured(NamedTuple):
-    """What the runs share: the task, its baselines, and what is said of the data."""
+    """What the runs share: the task, its baselines, its slices, and facts on the data."""
 
     task: RankingTask
     baselines: dict[str, Evaluation]
     listeners: np.ndarray
-    parts: list[Any]
+    slices: list[slices.Slice]
     data: dict[str, Any]
 
 
@@ -67,7 +67,7 @@ def make_report(
       baselines: by name.
       settings: of the baselines.
       commands: shown at the end of the page.
-      reporter: what is told of slow stages.
+      reporter: shows slow stages.
     """
     records = [read_record(workdir) for workdir in workdirs]
     check_same_data(workdirs, records)
@@ -123,7 +123,7 @@ def _measure(
     fitted = fitted_baselines(run, task, baselines, settings)
     evaluated = {name: evaluate_scores(scores, task, **options) for name, scores in fitted}
     listeners = listeners_of(run.graph)
-    parts = slices.parts_of(run.dataset, task, listeners, min_played_pct=config.eval.min_played_pct)
+    parts = slices.slices_of(run.dataset, task, listeners, min_played_pct=config.eval.min_played_pct)
     data = distributions.data_facts(run.dataset, run.graph, _graph_stats(run))
     return _Measured(task, evaluated, listeners, parts, data)
 
@@ -134,7 +134,7 @@ def _figures(
     task, scorers = shared.task, found | shared.baselines
     return {
         "report": summary(found, shared.baselines, task, ks=ks, seed=seed),
-        "slices": slices.measure(shared.parts, scorers, task, metric=metric, seed=seed),
+        "slices": slices.measure(shared.slices, scorers, task, metric=metric, seed=seed),
         "exposure": {
             name: exposure.exposure(each.topk[:, : _cutoff(metric)], shared.listeners, task.candidates)
             for name, each in scorers.items()
@@ -166,7 +166,7 @@ def _progress(workdir: Path, reporter: Reporter) -> dict[str, Any]:
 
 
 def _configurations(configs: Sequence[Config]) -> list[dict[str, Any]]:
-    """A row a field: its value in each run, and by default; places of the data are left out."""
+    """One row per field: its value in each run, and its default; folders of the data are left out."""
     default = flat(to_dict(Config()))
     each = [flat(to_dict(config)) for config in configs]
     rows = []

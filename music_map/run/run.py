@@ -57,14 +57,14 @@ class Run:
 
     Attributes:
       config: the configuration.
-      workdir: the run's folder; None for an encoder that is part of another run.
+      workdir: the run's folder; None for an encoder within another run.
       dataset: processed events and features.
       graph: the bipartite graph, NumPy.
       inputs: what the encoder reads, on the device; in the host's memory where config.parallel is not "none".
-      settings: what a training step is compiled for.
-      nearest: songs without train edges, to be placed by what they sound like, or None.
-      parts: where several processes read their edges from; the graph is then mapped, and inputs has no edges.
-      reporter: what is told of slow stages goes there.
+      settings: of the training step.
+      nearest: songs without train edges, which are placed by their sound, or None.
+      parts: stored edges, read by several processes; the graph is then mapped, and `inputs` has no edges.
+      reporter: shows slow stages.
     """
 
     config: Config
@@ -174,7 +174,7 @@ class Run:
         return embedding_scores(*embeddings, devices=self.devices)
 
     def as_of(self, now: int) -> Run:
-        """The run as it was at the end of the second `now`: graph and data end there; it has no folder."""
+        """The run with data and graph up to and including the second `now`; it has no folder."""
         dataset = self.dataset.as_of(now + 1)
         if processes.count() > 1:
             return assemble(self.config, dataset, *graph_of(self.config, dataset, past=True), reporter=self.reporter)
@@ -193,7 +193,7 @@ def prepare(
       config: the configuration.
       workdir: of the run.
       trained_on: fingerprint of the data of an earlier run, whose data is then used; None for a new run.
-      reporter: what is told of the stages.
+      reporter: shows the stages.
 
     Raises:
       UserError: a field of the configuration has no meaning here, or the data is wrong.
@@ -217,7 +217,7 @@ def open_run(workdir: str | Path, *, reporter: Reporter = SILENT) -> Run:
 
     Args:
       workdir: its folder.
-      reporter: what is told of the stages that have to be done again.
+      reporter: shows stages that are repeated.
 
     Raises:
       UserError: there is none, or its data is gone.
@@ -235,7 +235,7 @@ def open_graph(workdir: Path) -> tuple[Dataset, BipartiteGraph]:
 
 
 def check(config: Config) -> None:
-    """Raises UserError for what only this machine or another field makes wrong, before any data is read."""
+    """Checks fields against the machine and each other before data is read. Raises UserError."""
     with about("config.eval.protocol"):
         check_protocol(config, config.eval.protocol)
     with about("config.eval.baselines"):
@@ -277,7 +277,7 @@ def assemble(
     workdir: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> Run:
-    """Puts graph and features on the device; with the host where many devices share them."""
+    """Puts graph and features on the device, or in the host's memory if several devices share them."""
     memory = contextlib.nullcontext() if config.parallel == "none" else meshes.host_memory()
     backend = choose_backend(config.model.backend, num_edges=len(graph.item))
     model = dataclasses.replace(config.model, backend=backend)
@@ -291,14 +291,14 @@ def assemble(
         inputs = EncoderInputs(adjacent, fusion.features(raw, item_degree, audio=model.audio, metadata=model.metadata))
         kept = Kept(dataset.store.folder.parent, dataset.store.fingerprint)
         nearest = cold.nearest(raw, item_degree, count=model.cold_neighbours, kept=kept) if model.audio else None
-        if config.train.mode == "subgraph":  # the whole graph stays in the host's memory, where it is encoded too
+        if config.train.mode == "subgraph":  # the whole graph stays in the host's memory and is encoded there
             inputs, nearest = jax.device_put((inputs, nearest), jax.devices("cpu")[0])
     settings = step_settings(config, model, num_edges=len(graph.item))
     return Run(config, workdir, dataset, graph, inputs, settings, nearest, parts, reporter)
 
 
 def step_settings(config: Config, model: ModelSettings, *, num_edges: int) -> StepSettings:
-    """What a training step is compiled for; the schedule is as long as the training on `num_edges` edges."""
+    """The settings of a training step; the schedule's length follows from `num_edges`."""
     train = config.train
     epoch = steps_per_epoch(num_edges, train.batch_size)
     optimizer = OptimizerSettings(
@@ -314,7 +314,7 @@ def step_settings(config: Config, model: ModelSettings, *, num_edges: int) -> St
 
 
 def ranking_devices(config: Config) -> list[jax.Device] | None:
-    """Devices of this process that share the work of ranking; None: one, where config.parallel is "none"."""
+    """Devices of this process that share ranking; None (one device) if config.parallel is "none"."""
     return None if config.parallel == "none" else jax.local_devices()
 
 
@@ -345,7 +345,7 @@ def best_checkpoint(run: Run, folder: Path) -> Trained:
 
 
 def read_kept(run: Run, name: str, form: Any) -> Any:
-    """What `keep` stored under a name; None where it is missing or damaged, which is told: it is fitted anew."""
+    """What `keep` stored under a name; None if it is missing or, with a warning, damaged."""
     files = files_of(run.workdir)
     try:
         return files.read_json(name, form) if files.has(name) else None
@@ -355,7 +355,7 @@ def read_kept(run: Run, name: str, form: Any) -> Any:
 
 
 def keep(run: Run, name: str, value: Any) -> None:
-    """Stores what was fitted in the run's folder, unless another process writes there, which is told."""
+    """Stores fitted values in the run's folder; a warning if another process writes there."""
     try:
         files_of(run.workdir).write_json({name: value})
     except UserError as e:

@@ -35,7 +35,7 @@ from music_map.run.evaluation import baseline_inputs, metrics_table
 from music_map.run.evaluation import report_table as table_of_one
 from music_map.run.run import Run
 
-# What of the baselines has a meaning without a user.
+# Baselines that need no user.
 BASELINES = ("random", "most_pop", "decay_pop", "item_knn")
 
 
@@ -71,7 +71,7 @@ def tasks_for(run: Run, split: str, *, max_sessions: int) -> dict[int, PlaylistT
 
 
 def query_of(head: Head) -> Query:
-    """The query of a head, of blocks of playlists."""
+    """The query function of a head, for blocks of playlists."""
     return lambda songs, where, popularity: attend(songs, where, popularity, head)[0]
 
 
@@ -96,15 +96,15 @@ def report(
       run: of the model.
       tasks: by number of seeds.
       heads: of the playlist attention; the ordered one is "model".
-      baselines: of BASELINES. Simpler queries are always there: "mean_of_seeds", "last_seed" and "untrained_attention"
-        over the embeddings, "mean_in_space" and "last_in_space" over them in the learned space, and
-        "unordered_attention", which is told nothing of the order.
+      baselines: of BASELINES. Simpler queries are always included: "mean_of_seeds", "last_seed" and
+        "untrained_attention" over the embeddings, "mean_in_space" and "last_in_space" over them in the learned space,
+        and "unordered_attention", which ignores the order.
       settings: of the baselines, by name.
 
     Returns:
-      What `evaluate_beside_baselines` gives for the default number of seeds, with "num_seeds", "num_queries" and
-      "num_sessions" (those long enough); under "seeds" the same for every number. "num_users" counts users, whose
-      queries the intervals draw together.
+      The report of `evaluate_beside_baselines` for the default number of seeds, with "num_seeds", "num_queries" and
+      "num_sessions" (sessions that are long enough); under "seeds" the same for every number. Intervals are over
+      users, whose number is "num_users".
     """
     config = run.config
     inputs = baseline_inputs(run)

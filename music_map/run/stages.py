@@ -1,4 +1,4 @@
-"""The stages before training: each runs only where its result is not there yet for the configuration."""
+"""The stages before training; each runs unless its result for the configuration exists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def dataset_plan(config: Config, *, reporter: Reporter = SILENT) -> DatasetPlan:
-    """What the configuration's logs become, and where; says which optional files are absent."""
+    """The plan of preprocessing; warns about absent optional files."""
     settings, source = config.data.preprocess(), config.data.source
     plan = plan_dataset(settings, source=source, processed_dir=config.data.processed, progress=reporter.bar)
     for text in plan.warnings:
@@ -32,12 +32,12 @@ def dataset_plan(config: Config, *, reporter: Reporter = SILENT) -> DatasetPlan:
 
 
 def ensure_dataset(config: Config, *, force: bool = False, check: bool = False, reporter: Reporter = SILENT) -> Dataset:
-    """The data set of this configuration: preprocessed now where that has not been done, or where `force` is set.
+    """The data set of this configuration, preprocessed now unless that has been done; always with `force`.
 
     Args:
       config: the configuration.
       force: preprocess again.
-      check: where it is there already, compare every checksum now and not when an array is loaded.
+      check: compare every checksum of an existing data set now, not when an array is loaded.
     """
     plan = dataset_plan(config, reporter=reporter)
     dataset = None if force else find_dataset(plan)
@@ -62,7 +62,7 @@ def ensure_dataset(config: Config, *, force: bool = False, check: bool = False, 
 
 
 def _keep_stats(config: Config, name: str, stats: dict[str, Any], reporter: Reporter) -> None:
-    """Writes the statistics of this configuration into the processed folder, where others' or none are there."""
+    """Writes the statistics of this configuration into the processed folder, unless they are there already."""
     path, text = config.data.processed / name, json_text(stats)
     if not path.is_file() or path.read_bytes() != text.encode():
         with writing(config.data.processed, wait=reporter.note):
@@ -70,7 +70,7 @@ def _keep_stats(config: Config, name: str, stats: dict[str, Any], reporter: Repo
 
 
 def merged_dataset(config: Config, parts: int, *, reporter: Reporter = SILENT) -> Dataset:
-    """The data set of what so many parts have written, see `music_map.preprocess.parts`."""
+    """The data set merged from `parts` parts, see `music_map.preprocess.parts`."""
     plan = dataset_plan(config, reporter=reporter)
     with writing(config.data.processed, "preprocess", wait=reporter.note):
         dataset = merge_parts(plan, parts, progress=reporter.bar)
@@ -80,14 +80,14 @@ def merged_dataset(config: Config, parts: int, *, reporter: Reporter = SILENT) -
 
 
 def dataset_of_run(config: Config, identity: str) -> Dataset:
-    """The processed data that a run was trained on. Nothing is written: the configuration may be somebody else's.
+    """The processed data that a run was trained on; nothing is written.
 
     Args:
       config: of the run.
       identity: fingerprint of the run's data.
 
     Raises:
-      UserError: it is gone.
+      UserError: it does not exist any more.
     """
     folder = dataset_folder(config.data.processed, identity)
     if not folder.exists():
@@ -107,10 +107,10 @@ def ensure_graph(
     reading: bool = False,
     reporter: Reporter = SILENT,
 ) -> BipartiteGraph:
-    """The graph of a data set under this configuration: built now where that has not been done, or `force` is set.
+    """The graph of a data set under this configuration, built now unless that has been done; always with `force`.
 
-    With `past`, it is one of the past (Dataset.as_of), which leaves graph_stats.json alone. With `reading`, nothing is
-    written: a graph that is not there is built in memory.
+    With `past` it is a graph of the past (Dataset.as_of), and graph_stats.json is not written. With `reading` nothing
+    is written: a missing graph is built in memory.
     """
     settings = config.graph
     identity = graph_fingerprint(dataset, settings)
@@ -136,7 +136,7 @@ def ensure_graph(
 
 
 def shared_dataset(config: Config, *, reporter: Reporter = SILENT) -> Dataset:
-    """`ensure_dataset` by the first of several processes; the others open what it made, and need no raw logs."""
+    """`ensure_dataset` by the first of several processes; the others open its result and need no raw logs."""
     made = processes.once(lambda: ensure_dataset(config, reporter=reporter))
     identity = processes.from_first(made and made.fingerprint)
     folder = dataset_folder(config.data.processed, identity)
@@ -146,7 +146,7 @@ def shared_dataset(config: Config, *, reporter: Reporter = SILENT) -> Dataset:
 def shared_graph(
     config: Config, dataset: Dataset, *, past: bool = False, reporter: Reporter = SILENT
 ) -> BipartiteGraph:
-    """`ensure_graph` by the first of several processes; the others load what it made."""
+    """`ensure_graph` by the first of several processes; the others load its result."""
     identity = graph_fingerprint(dataset, config.graph)
     made = processes.once(lambda: ensure_graph(config, dataset, past=past, reporter=reporter))
     folder = graph_folder(config.data.processed, identity)
@@ -156,9 +156,9 @@ def shared_graph(
 def shared_parts(
     config: Config, dataset: Dataset, *, past: bool = False, reporter: Reporter = SILENT
 ) -> tuple[BipartiteGraph, StoredParts]:
-    """The graph, mapped from its files, and its parts, which all processes write where there are none yet.
+    """The graph, mapped from its files, and its stored parts, which all processes write together if there are none.
 
-    Of the edges nothing is read here unless there are no parts; see `ensure_graph`.
+    Edges are read only to write the parts; see `ensure_graph`.
     """
     identity = graph_fingerprint(dataset, config.graph)
     folder, parts = graph_folder(config.data.processed, identity), parts_folder(config.data.processed, identity)
@@ -180,7 +180,7 @@ def shared_parts(
 
 
 def _seen(open_: Callable[[], T | None], folder: Path) -> T:
-    """What the first process has written to a folder. Raises UserError where this process does not see it."""
+    """What the first process has written to a folder. Raises UserError if this process does not see it."""
     found = open_()
     if found is None:
         raise UserError(

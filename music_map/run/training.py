@@ -90,7 +90,7 @@ def train_run(
 
     Args:
       run: its folder is claimed already, see `music_map.run.folder.claim`.
-      should_stop: asked between dispatches; a checkpoint is saved then.
+      should_stop: called between dispatches; if true, a checkpoint is saved and training stops.
       profile, tensorboard: see `train_encoder`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a sweep found: a table, a CSV file and a picture of parallel coordinates."""
+"""The results of a sweep: a table, a CSV file and a plot of parallel coordinates."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def _height(axis: Axis, value: Value) -> float:
 
 
 def _spread(axis: Axis, result: Result) -> float:
-    """Height of a trial's line; trials of one category lie side by side, where they would cover each other."""
+    """Height of a trial's line; trials of one category are spread so that they do not cover each other."""
     height = _height(axis, result.values[axis.field])
-    # Multiples of the golden ratio, modulo 1, are spread evenly however many there are.
+    # Multiples of the golden ratio, modulo 1, are evenly spread for any number.
     return height + ((result.number * 0.618) % 1 - 0.5) * 0.3 / len(axis.choices) if axis.choices else height
 
 
@@ -93,7 +93,7 @@ def _ticks(axis: Axis) -> dict[float, str]:
     else:
         inner = MaxNLocator(nbins=6, integer=isinstance(axis.low, int)).tick_values(axis.low, axis.high)
     ticks = {0.0: axis.low, 1.0: axis.high}
-    # Labels closer than this would touch those of the ends.
+    # Closer labels would touch those of the ends.
     ticks |= {h: v for v in inner if axis.low < v < axis.high and 0.06 < (h := _height(axis, float(v))) < 0.94}
     return {height: f"{value:.6g}" for height, value in ticks.items()}
 
@@ -115,7 +115,7 @@ def figure(results: Sequence[Result], axes: Sequence[Axis], metric: str) -> Figu
     margin = (high - low) or 0.1 * abs(high) or 1.0
     ends = MaxNLocator(nbins=8).tick_values(low - 0.05 * margin, high + 0.05 * margin)
     last = Axis(metric, low=float(ends[0]), high=float(ends[-1]))
-    # A few bad trials would take most of the colours: the worst tenth shares one.
+    # The worst tenth of trials shares a colour, else a few bad ones would take most of the range.
     bottom = float(np.quantile(values, 0.1))
     colour = ScalarMappable(Normalize(bottom if bottom < high else last.low, high), colormaps["viridis"])
 
@@ -130,7 +130,7 @@ def figure(results: Sequence[Result], axes: Sequence[Axis], metric: str) -> Figu
         return heights
 
     for r in pruned:
-        # The best value before it was pruned may lie below the axis of those that came to their end.
+        # The value of a pruned trial may lie below the axis of complete ones.
         frame.plot(across[:-1], [_spread(axis, r) for axis in axes], color=_PRUNED, lw=0.8, ls="--")
     for r in complete[:0:-1]:
         line(r, color=colour.to_rgba(r.value), lw=1.6, alpha=0.9)
@@ -140,7 +140,7 @@ def figure(results: Sequence[Result], axes: Sequence[Axis], metric: str) -> Figu
     _draw_axes(frame, [*axes, last])
     for x, height, value in zip(across, heights, [*(best.values[a.field] for a in axes), best.value], strict=True):
         text = f"{value:.4f}" if x == columns - 1 else _text(value)
-        # Below the point where the axis' name is above it.
+        # Near the top the label goes below the point, since the axis' name is above.
         beside = (9, 9 if height < 0.93 else -16)
         frame.annotate(
             text, (x, height), xytext=beside, textcoords="offset points", color=_BEST, weight="bold", fontsize=10,

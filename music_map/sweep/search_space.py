@@ -20,14 +20,14 @@ from music_map.run.config import Config, field_kinds, with_values
 
 Value = str | float | int | bool
 
-# These sections say what is ranked and how: values of different trials could not be compared.
+# These sections define the measurement, so trials with different values could not be compared.
 _MEASURE = ("data", "eval")
-# These come after the training that a trial is measured by.
+# These have no effect on training, by which a trial is measured.
 _LATER = ("recency", "retrieval")
 
 
 class Trial(Protocol):
-    """What chooses values: an Optuna trial."""
+    """Chooses values: an Optuna trial."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Any: ...
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
@@ -42,8 +42,8 @@ class Axis:
       field: name in the configuration, e.g. "model.alpha".
       choices: the categories; () for a range of numbers.
       low, high: the ends of a range, both included: float or int, as the field is.
-      step: between neighbouring values; None: any value, for ints every one.
-      log: the logarithm is searched.
+      step: between neighbouring values; None: any value.
+      log: search the logarithm.
     """
 
     field: str
@@ -157,12 +157,12 @@ def parse_all(texts: Sequence[str]) -> tuple[Axis, ...]:
 
 
 def check_ends(axes: Sequence[Axis], config: Config) -> None:
-    """Raises UserError for a category or an end that no trial could use."""
+    """Raises UserError for a category or an end that is wrong in every trial."""
     for axis in axes:
         for value in axis.ends():
             try:
                 with_values(config, {axis.field: value})
             except UserError as e:
-                # What is wrong only beside another field's value may be right in a trial.
+                # A value that is wrong in combination with another field's may be right in a trial.
                 if str(e).startswith(f"config.{axis.field}="):
                     raise UserError(f"--search={axis.field}: {e}") from e

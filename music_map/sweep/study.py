@@ -1,12 +1,12 @@
-"""The trials of a sweep: an Optuna study in a folder, which any number of processes may work on and any may be killed.
+"""The trials of a sweep: an Optuna study in a folder. Several processes may work on it, and any may be killed.
 
 FOLDER/sweep.json         what is searched, on which configuration and data
 FOLDER/study.db           Optuna's study: SQLite
 FOLDER/trials/NNN/        a workdir of launch/train.py; sweep.lock is held by the process that trains in it
 
-A trial that is recorded as running and whose lock is free was left by a stopped or killed process: the next one goes on
-with it from its last checkpoint. What trial N draws follows from (seed, N, the trials before), so a sweep that was
-stopped draws what an uninterrupted one draws.
+A trial that is recorded as running but whose lock is free was left by a stopped or killed process; the next process
+continues it from its last checkpoint. The values of trial N depend on (seed, N, earlier trials), so a sweep that was
+stopped draws the same values as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from music_map.sweep.search_space import Axis, Value
 from music_map.training.loop import TrainProgress
 
 PRUNERS = ("none", "median", "hyperband")
-# Trials that are drawn at random before the sampler has something to go by, and that are never pruned by the median.
+# First trials, which are drawn at random, and first trials, which the median never prunes.
 _RANDOM_TRIALS = 10
 _UNPRUNED_TRIALS = 5
 
@@ -48,8 +48,8 @@ class Result:
 
     Attributes:
       number: of the trial; its folder's name.
-      state: "complete", "pruned", "failed", or "running" (also: stopped, to be gone on with).
-      value: best validation value of the metric, so far where it was pruned; None where it failed or runs.
+      state: "complete", "pruned", "failed", or "running" (also if it was stopped).
+      value: best validation value of the metric, up to its end if it was pruned; None if it failed or runs.
       values: the searched fields.
       epochs: trained; None until it ended.
       seconds: of training, evaluation and compilation; None until it ended.
@@ -76,8 +76,8 @@ class Sweep:
       dataset: processed events.
       seed: of the search.
       study: Optuna's.
-      keep_checkpoints: of trials that are not the best too.
-      reporter: is told of each trial.
+      keep_checkpoints: keep those of trials that are not the best.
+      reporter: shows each trial.
     """
 
     folder: Path
@@ -90,7 +90,7 @@ class Sweep:
     reporter: Reporter = SILENT
 
     def workdir(self, number: int) -> Path:
-        """Where a trial trains."""
+        """The folder of a trial."""
         return self.folder / "trials" / f"{number:03d}"
 
     def results(self) -> list[Result]:
@@ -98,7 +98,7 @@ class Sweep:
         return [_result(trial) for trial in self._trials() if trial.state != TrialState.WAITING]
 
     def best(self) -> Result | None:
-        """The complete trial of the highest value, the first of equal ones; None before there is one."""
+        """The complete trial with the highest value, the first of equal ones; None if there is none."""
         complete = [r for r in self.results() if r.state == "complete"]
         return max(complete, key=lambda r: (r.value, -r.number), default=None)
 
@@ -135,7 +135,7 @@ def open_sweep(
     keep_checkpoints: bool,
     reporter: Reporter = SILENT,
 ) -> Sweep:
-    """Makes the folder's study, or opens the one that is there.
+    """Opens the study of a folder, or makes it.
 
     Raises:
       UserError: the folder holds a sweep of another configuration, search, seed or data.
@@ -152,13 +152,13 @@ def open_sweep(
         )
         own = {axis.field: get(config, axis.field) for axis in axes}
         if not study.get_trials(deepcopy=False) and all(axis.holds(own[axis.field]) for axis in axes):
-            # What the search has to beat: the configuration as it is.
+            # The first trial is the configuration as it is.
             study.enqueue_trial(own)
     return Sweep(folder, config, tuple(axes), dataset, seed, study, keep_checkpoints, reporter)
 
 
 def _lock(folder: Path) -> filelock.FileLock:
-    """Held while a trial is chosen or its end is recorded: moments."""
+    """Held briefly, while a trial is chosen or its end is recorded."""
     folder.mkdir(parents=True, exist_ok=True)
     return filelock.FileLock(folder / "sweep.lock")
 
@@ -179,7 +179,7 @@ def _claim(folder: Path, config: Config, axes: Sequence[Axis], dataset: Dataset,
     if not (isinstance(stored, dict) and wanted.keys() <= stored.keys()):
         raise DamagedFileError(f"{path}: is no sweep; delete {folder} to start anew")
     remedy = "choose another --output, or delete this one to start anew"
-    # More patience or epochs would give later trials more than earlier ones had.
+    # More patience or epochs would favour later trials.
     free = free_fields(config) - {"train.patience", "train.num_epochs", "train.min_steps"} | {a.field for a in axes}
     if difference := run_folder.first_difference(described(from_stored(stored["config"])[0]), config, but=free):
         raise UserError(f"{folder}: is a sweep with {difference}; {remedy}")
@@ -202,15 +202,15 @@ def _pruner(name: str, config: Config) -> optuna.pruners.BasePruner:
 
 
 def run(sweep: Sweep, *, total: int, should_stop: Callable[[], bool]) -> None:
-    """Runs trials until the study has `total`, or is asked to stop.
+    """Runs trials until the study has `total`, or should stop.
 
     Args:
       sweep: the study.
-      total: trials of the study altogether, whatever became of them; those of other processes included.
-      should_stop: asked between dispatches; a trial in flight saves a checkpoint and stays unfinished.
+      total: trials of the study in any state, including those of other processes.
+      should_stop: called between dispatches; the current trial saves a checkpoint and stays unfinished.
 
     Raises:
-      UserError: the disk or the processed data fails; the trial in flight stays unfinished.
+      UserError: the disk or the processed data fails; the current trial stays unfinished.
     """
     while not should_stop():
         with _next_trial(sweep, total) as trial:
@@ -224,7 +224,7 @@ def run(sweep: Sweep, *, total: int, should_stop: Callable[[], bool]) -> None:
 
 @contextlib.contextmanager
 def _next_trial(sweep: Sweep, total: int) -> Iterator[Trial | None]:
-    """A trial whose lock this process holds: one that was left unfinished, else a new one, or None if all are taken."""
+    """A trial whose lock this process holds: an unfinished one, else a new one, or None if there are enough."""
     with contextlib.ExitStack() as held:
         with _lock(sweep.folder):
             trial = _choose(sweep, total, held)
@@ -247,7 +247,7 @@ def _choose(sweep: Sweep, total: int, held: contextlib.ExitStack) -> Trial | Non
 
 
 def _take(sweep: Sweep, number: int, held: contextlib.ExitStack) -> bool:
-    """Locks a trial until `held` ends; False where a process that runs has it. The lock of a killed process is free."""
+    """Locks a trial until `held` ends; False if another process holds it. The lock of a killed process is free."""
     workdir = sweep.workdir(number)
     workdir.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(workdir / "sweep.lock")
@@ -259,7 +259,7 @@ def _take(sweep: Sweep, number: int, held: contextlib.ExitStack) -> bool:
 
 
 def _sampler(sweep: Sweep, number: int) -> optuna.samplers.BaseSampler:
-    """Tree-structured Parzen estimators (Bergstra et al., NeurIPS 2011), with random numbers of the trial's own."""
+    """Tree-structured Parzen estimators (Bergstra et al., NeurIPS 2011), with a random seed for each trial."""
     seed = int(np.random.SeedSequence([sweep.seed, number]).generate_state(1)[0])
     return optuna.samplers.TPESampler(n_startup_trials=_RANDOM_TRIALS, seed=seed)
 
@@ -272,7 +272,7 @@ def _run_trial(sweep: Sweep, trial: Trial, should_stop: Callable[[], bool]) -> N
     except DamagedFileError:
         raise
     except UserError as e:
-        # One that was made from another error is the machine's (a full disk): no fault of the trial's values.
+        # A UserError with a cause comes from the machine (a full disk), not from the trial's values.
         if e.__cause__ is not None:
             raise
         ended = {"state": TrialState.FAIL, "error": str(e)}
@@ -283,7 +283,7 @@ def _run_trial(sweep: Sweep, trial: Trial, should_stop: Callable[[], bool]) -> N
 
 
 def _train(sweep: Sweep, trial: Trial, config: Config, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
-    """Trains to the end or until pruned: what to record; None where a signal stopped it."""
+    """Trains to the end or until pruned. Returns what to record; None if a signal stopped it."""
     run = prepare(config, sweep.workdir(trial.number), trained_on=sweep.dataset.fingerprint)
     run_folder.claim(config, run.dataset.fingerprint, run.workdir)
     pruned = False
@@ -303,7 +303,7 @@ def _train(sweep: Sweep, trial: Trial, config: Config, should_stop: Callable[[],
 
 
 def _record(sweep: Sweep, trial: Trial, *, state: TrialState, value: float | None = None, **noted: Any) -> None:
-    """Tells the study how a trial ended, says so, and drops checkpoints that are not the best's."""
+    """Records and reports the end of a trial, and deletes checkpoints of trials that are not the best."""
     for name, what in noted.items():
         trial.set_user_attr(name, what)
     with _lock(sweep.folder):
@@ -325,9 +325,9 @@ def _record(sweep: Sweep, trial: Trial, *, state: TrialState, value: float | Non
 
 
 def importances(sweep: Sweep) -> dict[str, float]:
-    """How much each field decides whether a trial is among the best, in shares that sum to 1; {} with too few trials.
+    """The importance of each field for a trial to be among the best, in shares that sum to 1; {} with too few trials.
 
-    PED-ANOVA (Watanabe et al., IJCAI 2023).
+    Reference: PED-ANOVA (Watanabe et al., IJCAI 2023).
     """
     complete = [r for r in sweep.results() if r.state == "complete"]
     if len(complete) < _RANDOM_TRIALS or len({r.value for r in complete}) < 2:

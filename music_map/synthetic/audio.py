@@ -1,4 +1,4 @@
-"""Audio embeddings: a noisy linear view of where a song's artist lies in the latent space of tastes."""
+"""Audio embeddings: a noisy linear projection of the artist's position in the latent space of tastes."""
 
 from __future__ import annotations
 

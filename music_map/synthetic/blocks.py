@@ -19,7 +19,7 @@ BLOCK_LISTENS = 1_000_000
 
 
 class World(NamedTuple):
-    """What all blocks share. Its memory grows with songs and users, not with events.
+    """Data shared by all blocks; its memory grows with songs and users, not with events.
 
     Attributes:
       settings: what is generated.

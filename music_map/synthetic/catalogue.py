@@ -1,7 +1,7 @@
 """The songs that can be played: niches of similar artists, their albums and songs, popularity and releases.
 
-Songs are numbered so that those of an album, an artist and a niche are contiguous. Anything a user may draw from
-is then a range of songs, and one draw is one binary search in a cumulative sum of weights.
+Songs of an album, an artist and a niche have consecutive numbers. Whatever a user draws from is then a range of songs,
+and a draw is one binary search in a cumulative sum of weights.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ NEW_FOR_DAYS = 30  # how long a release counts as new
 
 _SONGS_PER_ARTIST = 7.3
 _SONGS_PER_ALBUM = 2.8
-_RELEASED_DURING = 0.25  # share of albums that come out within the logs: the songs of a cold start
-_RECOMMENDER_BIAS = 1.25  # the recommender draws by weight ** this, so hits get more than their share
-_NEW_FLATTENING = 0.7  # new releases are drawn by weight ** this: what is new is tried out, popular or not
-# To size the catalogue: the share of listens that draw a song rather than repeat one, and among them of new releases.
+_RELEASED_DURING = 0.25  # share of albums that are released within the logs: cold-start songs
+_RECOMMENDER_BIAS = 1.25  # the recommender draws by weight ** this: more hits
+_NEW_FLATTENING = 0.7  # new releases are drawn by weight ** this: popularity matters less
+# To size the catalogue: share of listens that draw a song, and share of new releases among these.
 _FRESH_SHARE, _NEW_SHARE = 0.41, 0.13
 
 # Weight by popularity rank, read between the points on logarithmic scales. Fitted so that generated logs have
@@ -43,7 +43,7 @@ class Catalogue(NamedTuple):
     Attributes:
       niche_vector: float32 [M, 16], unit rows; near niches share listeners.
       niche_share: float64 [M], share of all song weight.
-      niche_pull: float64 [M], log-odds beside likeness that a user takes up the niche, see `_pull`.
+      niche_pull: float64 [M], log-odds, besides likeness, that a user takes up the niche; see `_pull`.
       niche_songs, niche_artists: int64 [M + 1]; niche m holds songs niche_songs[m]:niche_songs[m + 1].
       neighbours: int64 [M, 4], nearest other niches.
       anthem: int64 [M], the heaviest song of each niche that is out from the start.
@@ -97,21 +97,21 @@ def popularity(ranks: np.ndarray, num_items: int, skew: float) -> np.ndarray:
 
 
 def catalogue_size(settings: Settings) -> int:
-    """How many songs there must be so that about `num_items` of them are ever drawn.
+    """The number of songs of which about `num_items` are ever drawn.
 
-    A song that d draws are expected to hit is hit at least once with probability 1 - exp(-d).
+    A song with d expected draws is drawn at least once with probability 1 - exp(-d).
     """
     draws = _FRESH_SHARE * settings.num_listens
     low, high = settings.num_items, 4 * settings.num_items
     while high - low > 1:
         size = (low + high) // 2
-        # Midpoints of logarithmically spaced rank ranges stand for all their songs.
+        # The midpoint of each (logarithmically spaced) range of ranks represents its songs.
         edges = np.unique(np.geomspace(1, size + 1, 4_000).astype(np.int64))
         weight = popularity((edges[:-1] + edges[1:] - 1) / 2, settings.num_items, settings.popularity_skew)
         songs = np.diff(edges)
         biased = weight**_RECOMMENDER_BIAS
         by_user, by_recommender = weight / np.sum(songs * weight), biased / np.sum(songs * biased)
-        # Six draws in ten are the recommender's, but its bias works within niches only, where weights differ less.
+        # The recommender makes six draws in ten, but its bias acts within niches, where weights differ less.
         old = draws * (1 - _NEW_SHARE) * (0.72 * by_user + 0.28 * by_recommender)
         boost = weight**_NEW_FLATTENING
         new = old / 2 + draws * _NEW_SHARE * boost / (np.sum(songs * boost) * _RELEASED_DURING)
@@ -121,7 +121,7 @@ def catalogue_size(settings: Settings) -> int:
 
 
 def _partition(rng: np.random.Generator, total: int, weight: np.ndarray) -> np.ndarray:
-    """Offsets [len(weight) + 1] that split `total` things into parts of at least one, in proportion to `weight`."""
+    """Offsets [len(weight) + 1] of `total` things split into parts of at least one, in proportion to `weight`."""
     counts = 1 + rng.multinomial(total - len(weight), weight / weight.sum())
     return np.concatenate([[0], np.cumsum(counts)])
 
@@ -131,11 +131,11 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _pull(vector: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Log-odds [M] with which niches get listeners in proportion to their songs' weight.
+    """Log-odds [M] that give niches listeners in proportion to their songs' weight.
 
-    Users live near a niche h with probability share_h and take up niche m with odds exp(LIKENESS cos(h, m) + pull_m).
-    With pull = log share, niches with many like them would lose to lonely ones; so pull is moved until the expected
-    demand sum_h share_h P(m | h) equals share_m (iterative proportional fitting).
+    A user is near niche h with probability share_h and takes up niche m with odds exp(LIKENESS cos(h, m) + pull_m).
+    With pull = log share, niches with many similar ones would get too few listeners. So pull is adjusted until the
+    expected demand sum_h share_h P(m | h) equals share_m (iterative proportional fitting).
     """
     likeness = LIKENESS * np.einsum("hd,nd->hn", vector, vector)
     pull = np.log(share)
@@ -179,7 +179,7 @@ def build_catalogue(settings: Settings) -> Catalogue:
     num_albums = int(album[-1]) + 1
     day = rng.integers(1, NUM_DAYS, num_albums).astype(np.uint16)
     day[rng.random(num_albums) >= _RELEASED_DURING] = 0
-    # So that every niche can be listened to on the first day.
+    # Every niche has songs on the first day.
     day[album[niche_songs[:-1]]] = 0
     release_day = day[album]
 

@@ -1,8 +1,8 @@
 """Listens of a block of users: sessions, played shares, times, and the songs.
 
-A listen either repeats an earlier listen of its user or draws a song. What repeats holds the position of the listen
-it repeats, and chains of such pointers are followed to the listen that drew (pointer doubling), so that a whole block
-is computed by array operations and leaves in the order of the file: by user, then time.
+A listen either draws a song or repeats an earlier listen of its user. A repeat stores the position of the listen that
+it repeats. Chains of these pointers are resolved by pointer doubling, so a whole block is computed by array operations,
+in the order of the file: by user, then time.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Kind(enum.IntEnum):
 _BY_USER = np.cumsum([0.25, 0.19, 0.30, 0.14, 0.12, 0.0])
 _BY_RECOMMENDER = np.cumsum([0.06, 0.10, 0.34, 0.12, 0.24, 0.14])
 _REPEATS_BY_USER, _REPEATS_BY_RECOMMENDER = 0.68, 0.50
-# Relative to each other: how likely a listen of each kind is to be skipped at once.
+# By kind: relative probability that a listen is skipped at once, and probability that it is played to the end.
 _SKIPPED = np.array([0.8, 0.6, 0.7, 1.0, 1.2, 2.0, 2.6])
 _FULL = np.array([0.60, 0.60, 0.56, 0.50, 0.46, 0.36, 0.32])
 _FAVOURITE_SHARES = np.cumsum([0.34, 0.24, 0.18, 0.14, 0.10])
 _RETRIES = 3
-_CELL = 256  # at most one burst begins in so many consecutive listens
+_CELL = 256  # of this many consecutive listens, at most one starts a burst
 _BURSTS_PER_CELL = 0.04
 
 
@@ -59,7 +59,7 @@ class Listens(NamedTuple):
       is_organic: uint8 [E].
       played_pct: uint16 [E].
       kind: uint8 [E], Kind.
-      root: int64 [E], position of the listen that drew the song: its own, unless it repeats.
+      root: int64 [E], position of the listen that drew the song; its own for a draw.
     """
 
     user: np.ndarray
@@ -72,7 +72,7 @@ class Listens(NamedTuple):
 
 
 class _Sessions(NamedTuple):
-    """Attributes of S sessions, and of E listens the session that they are in."""
+    """Attributes of S sessions; `of_listen` is the session of each of E listens."""
 
     of_listen: np.ndarray
     slot: np.ndarray
@@ -103,7 +103,7 @@ def _sessions(
     slot = pick(np.cumsum(weight, axis=1), rng.random(len(first)))
     favourite = np.searchsorted(_FAVOURITE_SHARES[:-1], rng.random(len(first)), "right")
     reliance = rng.beta(2, 2, num_users)
-    # Users differ in activity by orders of magnitude: the share is that of the block's listens, not of its users.
+    # The share is taken over listens, not users, whose activity differs by orders of magnitude.
     for _ in range(3):
         reliance = np.minimum(reliance * (RECOMMENDED_SHARE / reliance[user].mean()), 0.98)
     return _Sessions(
@@ -117,7 +117,7 @@ def _sessions(
 
 
 def _kinds(sessions: _Sessions, nth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Kind per listen, uint8 [E]: repeats become usual once there is something to repeat."""
+    """Kind of each listen, uint8 [E]; repeats grow more frequent with the number of earlier listens."""
     recommended = sessions.recommended[sessions.of_listen]
     most = np.where(recommended, np.float32(_REPEATS_BY_RECOMMENDER), np.float32(_REPEATS_BY_USER))
     known = (nth / (nth + 25.0)).astype(np.float32)
@@ -138,7 +138,7 @@ def _played(kind: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     uniform = rng.random(len(kind), np.float32)
     part = rng.random(len(kind), np.float32)
     zero = skipped.astype(np.float32)[kind]
-    # Few listens stop in the middle: most that are not whole stop early.
+    # Most listens that are not played to the end stop early.
     played = (1 + 99 * part**1.7).astype(np.uint16)
     played[uniform < zero + _FULL.astype(np.float32)[kind]] = 100
     played[uniform < zero] = 0
@@ -156,11 +156,11 @@ def _timestamps(
     end: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Times from gaps: what was played within a session, heavy-tailed pauses between sessions; uint32 [E].
+    """Times from gaps: the played time within a session, heavy-tailed pauses between sessions; uint32 [E].
 
     Args:
       user: int32 [E], ascending.
-      first: int64 [B'], position of the first listen of every user in the block that has any.
+      first: int64 [B'], position of the first listen of each user with listens.
       begins: bool [E], whether a session begins.
       played: uint16 [E].
       start, end: float64 [B], the user's span: the first listen is at its start, the last at its end.
@@ -186,7 +186,7 @@ def _timestamps(
     pause[tied] = 0
     gap[first] = pause[first] = 0
 
-    # Per user: pauses fill the span; where the listening alone is longer than 70 % of it, it is told faster.
+    # Pauses fill a user's span. Listening time is compressed to at most 70 % of it.
     present = user[first]
     span = (end - start)[present]
     inside, outside = np.add.reduceat(gap, first), np.add.reduceat(pause, first)
@@ -226,7 +226,7 @@ def _ranges(
     first = catalogue.new_offsets[niche[new], np.maximum(today - NEW_FOR_DAYS, 0)]
     last = catalogue.new_offsets[niche[new], today + 1]
     some = first < last
-    # A niche with no release lately: what else it has.
+    # A niche without recent releases keeps its whole range.
     low[new[some]] = 2 * songs + first[some]
     high[new[some]] = 2 * songs + last[some]
     return low, high
@@ -243,9 +243,9 @@ def _song_of_row(catalogue: Catalogue, row: np.ndarray) -> np.ndarray:
 def _repeated(sessions: _Sessions, nth: np.ndarray, repeats: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """How many listens back each repeat points, int64 [len(repeats)], in 1..nth.
 
-    The distance is exp(sqrt(uniform) * log(nth + 1)): recent listens are likelier, none is too old. A session that
-    replays uses one distance throughout, so it runs along an earlier stretch of listening; elsewhere the second of two
-    draws is taken where it alone is of the session's niche.
+    The distance is exp(sqrt(uniform) * log(nth + 1)): recent listens are likelier, but any can be repeated. A session
+    that replays has one distance for all its listens, so it repeats an earlier stretch of listening. Other sessions
+    make two draws and take the second if only that one is of the session's niche.
     """
     session = sessions.of_listen[repeats]
     n = nth[repeats]
@@ -335,7 +335,7 @@ def listens_of_block(
         song[todo] = _song_of_row(catalogue, draw_rows(catalogue.draw_cdf, low, high, rng.random(len(todo))))
         unreleased = catalogue.release_day[song[todo]] > day
         todo, low, high, day, niche = (x[unreleased] for x in (todo, low, high, day, niche))
-    # No luck with songs that are not out yet: the listen before is repeated, and without one the niche's best-known.
+    # Where all draws were unreleased songs, the previous listen is repeated, or else the niche's anthem is played.
     song[todo] = catalogue.anthem[niche]
     again = todo[nth[todo] > 0]
     root[again] = again - 1

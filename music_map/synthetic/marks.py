@@ -1,4 +1,4 @@
-"""Likes and dislikes of a block of users, and the unlikes and undislikes that withdraw some of them."""
+"""Likes and dislikes of a block of users, and unlikes and undislikes that withdraw some of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Marks(NamedTuple):
 
 
 class Quota(NamedTuple):
-    """Rows that a block may have of each kind; shelf likes and relikes come on top of `likes`."""
+    """Numbers of rows of each kind in a block; shelf likes and relikes are added to `likes`."""
 
     likes: int
     dislikes: int
@@ -46,7 +46,7 @@ class Quota(NamedTuple):
 
 
 def quotas(settings: Settings, num_listens: np.ndarray) -> list[Quota]:
-    """Shares the rows of a file out to blocks in proportion to their listens, exact in sum.
+    """Distributes the rows of a file over blocks in proportion to their listens; the sums are exact.
 
     Args:
       settings: the totals.
@@ -61,7 +61,7 @@ def quotas(settings: Settings, num_listens: np.ndarray) -> list[Quota]:
 
 
 def _later(rng: np.random.Generator, timestamp: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Times `seconds` after `timestamp`, a tick at least, and within the logs: uint32."""
+    """Times `seconds` after `timestamp`, at least one tick later and within the logs: uint32."""
     left = DURATION - timestamp.astype(np.float64)
     lag = np.where(seconds < left, seconds, rng.random(len(seconds)) * left)
     ticks = np.clip((lag / TICK).astype(np.int64), 1, np.maximum(left / TICK, 1).astype(np.int64))
@@ -69,14 +69,14 @@ def _later(rng: np.random.Generator, timestamp: np.ndarray, seconds: np.ndarray)
 
 
 def _lag(rng: np.random.Generator, count: int, near: float, far: float, far_share: float) -> np.ndarray:
-    """Exponential lags in seconds: most of mean `near`, a share of mean `far`."""
+    """Exponential lags in seconds with mean `near`, or for a share `far_share` with mean `far`."""
     return rng.standard_exponential(count) * np.where(rng.random(count) < far_share, far, near)
 
 
 def _choose(chance: np.ndarray, quota: int, rng: np.random.Generator) -> np.ndarray:
-    """Chooses `quota` positions (fewer where too few have a chance) without replacement, with odds ~ chance, ascending.
+    """Draws `quota` positions (or all with a chance above 0) without replacement, weighted by chance; ascending.
 
-    The positions of the smallest exponential(1) / chance (Efraimidis and Spirakis, 2006).
+    These have the smallest exponential(1) / chance (Efraimidis and Spirakis, 2006).
     """
     able = np.flatnonzero(chance > 0)
     if quota >= len(able):
@@ -101,7 +101,7 @@ def _after(listens: Listens, chosen: np.ndarray, lag: np.ndarray, rng: np.random
 
 
 def _withdrawn(marks: Marks, quota: int, mean_days: float, rng: np.random.Generator) -> Marks:
-    """Withdraws `quota` of `marks` some time later; those of the last moment stay."""
+    """Withdraws `quota` of `marks` some time later; marks at the very end of the logs stay."""
     able = np.flatnonzero(marks.timestamp < DURATION)
     chosen = rng.permutation(able)[:quota]
     lag = _lag(rng, len(chosen), 300, mean_days * DAY, 0.7)
@@ -119,14 +119,14 @@ def _shelf_likes(
     end: np.ndarray,
     rng: np.random.Generator,
 ) -> Marks:
-    """Likes of songs that the user never plays: any song of the user's niches but the `heard` pairs."""
+    """Likes of songs that the user never plays: songs of the user's niches without the `heard` pairs."""
     user = np.repeat(np.arange(len(count)), count)
     slot = pick(np.cumsum(tastes.weight_start + tastes.weight_end, axis=1)[user], rng.random(len(user)))
     niche = tastes.niche[user, slot]
     low, high = catalogue.niche_songs[niche], catalogue.niche_songs[niche + 1]
     song = low + (rng.random(len(user)) * (high - low)).astype(np.int64)
     at = start[user] + rng.random(len(user)) * (end - start)[user]
-    # A song liked before it came out would give its release away.
+    # No song is liked before its release.
     at = np.clip(at, catalogue.release_day[song] * float(DAY), DURATION)
     timestamp = (at / TICK).astype(np.uint32) * np.uint32(TICK)
     organic = (rng.random(len(user)) >= RECOMMENDED_LIKES).astype(np.uint8)
@@ -166,7 +166,7 @@ def marks_of_block(
     num_users = len(shelf_likes)
     plays = np.bincount(listens.root, minlength=len(listens.root))
     roots = np.flatnonzero(plays)
-    # A user may draw a song several times: only the first listen of a pair can be marked.
+    # A user may draw a song several times; a mark follows the first listen.
     heard, first, pair_of_root = np.unique(
         _pair(listens.user[roots], listens.song[roots]), return_index=True, return_inverse=True
     )
@@ -177,7 +177,7 @@ def marks_of_block(
 
     eager = rng.lognormal(0, 1.2, num_users)[listens.user[roots]]
     chance = _LIKED[kind] * np.log1p(plays) * eager * np.where(skipped, 0.05, 1.0)
-    # Shelf likes of songs that were played after all were dropped: others take their place.
+    # Shelf likes of songs that the user does play were dropped; other likes replace them.
     wanted = quota.likes + int(shelf_likes.sum()) - len(shelf.user)
     recommended = _choose(chance * by_recommender, round(wanted * RECOMMENDED_LIKES), rng)
     organic = _choose(chance * ~by_recommender, wanted - len(recommended), rng)

@@ -1,4 +1,4 @@
-"""Who listens: activity and span of every user, and the tastes of a block of users."""
+"""Users: activity and span of each, and the tastes of a block of them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Tastes(NamedTuple):
       niche: int64 [B, 8].
       weight_start, weight_end: float64 [B, 8], the share of each niche at the first and the last second of the logs;
         linear in between.
-      favourites: int64 [B, 8, 5], artists, the dearest first.
+      favourites: int64 [B, 8, 5], artists, the most liked first.
     """
 
     niche: np.ndarray
@@ -61,7 +61,7 @@ def listens_per_user(num_listeners: int, num_listens: int) -> np.ndarray:
         total = np.sum(np.maximum(curve * factor, MIN_LISTENS).astype(np.int64))
         low, high = (factor, high) if total < num_listens else (low, factor)
     counts = np.maximum(curve * low, MIN_LISTENS).astype(np.int64)
-    # A few are missing from rounding down; the middle of the curve takes them, which keeps both ends as they are.
+    # Rounding down loses a few listens; users in the middle of the curve get them, so that both ends keep theirs.
     missing = num_listens - int(counts.sum())
     first, last = num_listeners // 4, max(num_listeners // 4 + 1, num_listeners * 3 // 4)
     counts[first:last] += np.diff(np.linspace(0, missing, last - first + 1).astype(np.int64))
@@ -69,13 +69,13 @@ def listens_per_user(num_listeners: int, num_listens: int) -> np.ndarray:
 
 
 def build_users(settings: Settings) -> Users:
-    """Draws activity and spans. The first listener starts at second 0; the logs end with another's last listen."""
+    """Draws activity and spans. The last user starts at second 0 and listens until the end of the logs."""
     rng = generator(settings.seed, Stream.USERS)
     total, listeners = settings.num_users, settings.num_listeners
     counts = np.zeros(total, np.int64)
     counts[total - listeners :] = listens_per_user(listeners, settings.num_listens)
 
-    # Active users tend to be there throughout; the others come late, leave early or both.
+    # Active users tend to be present throughout; the others come late, leave early or both.
     quantile = np.clip((np.arange(total) - (total - listeners)) / listeners, 0, 1)
     throughout = rng.random(total) < 0.5 + 0.45 * quantile
     length = np.minimum(DURATION, np.maximum(DAY, counts * 400.0))
@@ -112,7 +112,7 @@ def draw_tastes(catalogue: Catalogue, num_users: int, rng: np.random.Generator) 
     second = first + rng.normal(0, 0.9 / np.sqrt(dim), (num_users, dim))
 
     def odds(point: np.ndarray) -> np.ndarray:
-        # einsum, not BLAS: its rounding, and with it the rows of a seed, does not depend on the number of threads.
+        # einsum, not BLAS, whose rounding (and so the rows of a seed) depends on the number of threads.
         likeness = LIKENESS * np.einsum("ud,nd->un", point, niches)
         return likeness + catalogue.niche_pull + rng.gumbel(size=likeness.shape)
 
@@ -122,7 +122,7 @@ def draw_tastes(catalogue: Catalogue, num_users: int, rng: np.random.Generator) 
     later = odds(second)
     later[np.isinf(score)] = -np.inf
     late = np.argpartition(-later, NUM_SLOTS - half, axis=1)[:, : NUM_SLOTS - half]
-    # Fewer niches than slots: some slots then share one.
+    # With fewer niches than slots, some slots share a niche.
     niche = np.concatenate([early, late], axis=1)
 
     mass = rng.gamma(0.7, 1.0, (num_users, NUM_SLOTS)) + 0.02

@@ -59,7 +59,7 @@ def read_record(raw_dir: Path, settings: Settings) -> dict[str, Any] | None:
 
 
 def require_free(raw_dir: Path, settings: Settings) -> None:
-    """Raises a UserError that names a file in the way, or the missing space on the disk."""
+    """Raises a UserError that names a file that exists already."""
     for name in pipeline_files(settings.size):
         path = raw_dir / name
         if path.exists():
@@ -90,10 +90,7 @@ def _require_space(raw_dir: Path, settings: Settings) -> None:
 
 
 class RowGroupWriter:
-    """Appends columns to a Parquet file, in row groups of at least `rows` rows but for the last.
-
-    What the file holds does not depend on `rows`; the memory used does.
-    """
+    """Appends columns to a Parquet file, in row groups of at least `rows` rows (the last may be smaller)."""
 
     def __init__(self, path: Path, schema: pa.Schema, rows: int):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +145,7 @@ def write_events(folder: Path, world: World, *, row_group: int = ROW_GROUP, prog
     """Streams the five event files into the hub's layout below `folder`.
 
     Args:
-      folder: stands for the raw folder.
+      folder: in place of the raw folder.
       world: what to write.
       row_group: rows to gather before they are written.
       progress: counts events.
@@ -182,9 +179,9 @@ def write_items(folder: Path, world: World, seen: np.ndarray, *, progress: Progr
     """Streams the audio embeddings and writes the two mappings below `folder`.
 
     Args:
-      folder: stands for the raw folder.
+      folder: in place of the raw folder.
       world: what to write.
-      seen: bool [N], the songs of any event. Of the others a few are listed too, as the published files list songs
+      seen: bool [N], songs with an event. A few others are listed too, as in the published files, which list songs
         that the smaller sizes lack.
       progress: counts songs.
     """
@@ -210,9 +207,9 @@ def write_items(folder: Path, world: World, seen: np.ndarray, *, progress: Progr
 
 
 def generate(raw_dir: Path, settings: Settings, *, overwrite: bool = False, progress: Progress = silent) -> dict:
-    """Generates a set of logs: whole or not at all.
+    """Generates a set of logs, whole or not at all.
 
-    All files are in the folder of the log, which appears whole, by one rename; links at the hub's places follow.
+    All files lie in the folder of the log, which appears by one rename; then links are made at the hub's places.
 
     Args:
       raw_dir: the hub's layout begins here.

@@ -9,7 +9,7 @@ from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.protocols import RankingTask, find_protocol
 from music_map.reporting.distributions import funnel, tail
 from music_map.reporting.exposure import exposure, gini, tenths
-from music_map.reporting.slices import Part, measure
+from music_map.reporting.slices import Slice, measure
 
 
 def test_gini_of_equal_and_of_one_sided_exposure():
@@ -68,11 +68,11 @@ def test_slices_by_hand():
     topk = np.array([[0, 4, -1], [4, 2, 3], [1, 2, 4]], np.int32)
     evaluation = Evaluation(ranking_metrics(topk, task.targets, catalogue=5, ks=(1, 2)), topk)
     parts = [
-        Part("users", "first two", np.array([True, True, False]), "users"),
-        Part("users", "everyone", np.array([True, True, True]), "users"),
-        Part("songs", "song 0", task.targets.items == 0, "targets"),
-        Part("songs", "others", task.targets.items != 0, "targets"),
-        Part("songs", "all", np.ones(5, bool), "targets"),
+        Slice("users", "first two", np.array([True, True, False]), "users"),
+        Slice("users", "everyone", np.array([True, True, True]), "users"),
+        Slice("songs", "song 0", task.targets.items == 0, "targets"),
+        Slice("songs", "others", task.targets.items != 0, "targets"),
+        Slice("songs", "all", np.ones(5, bool), "targets"),
     ]
     found = measure(parts, {"model": evaluation}, task, metric="recall@2", seed=0)
     values = [each["values"]["model"] for each in found]

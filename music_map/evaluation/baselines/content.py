@@ -1,4 +1,4 @@
-"""Baselines that know songs by their features, and so can rank songs that nobody has played."""
+"""Baselines that use the songs' features; they can rank songs without plays."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from music_map.rows import row_of_each
 
 
 def artist_popularity(history: History) -> ScoreBlock:
-    """Popularity that a song without plays can have: that of the other songs of its artists and albums.
+    """Popularity of a song's artists and albums, which a song without plays has too.
 
         score(u, i) = mean over the artists and albums g of song i of (mean over the played songs j of g of n_j)
 
-    with n_j the number of distinct users of song j in train. A song of none, or of such that have no played song,
-    gets the mean over all played songs.
+    with n_j the number of distinct users of song j in train. A song whose artists and albums have no played song, or
+    that has neither, gets the mean over all played songs.
     """
     users = np.bincount(history.pairs.items, minlength=history.num_items).astype(np.float64)
     played = users > 0
@@ -56,7 +56,7 @@ def audio_knn(history: History, settings: AudioKnnSettings, *, progress: Progres
     features = history.features()
     if len(features.audio) == 0:
         raise UserError("baseline 'audio_knn' needs audio embeddings, and this data set has none; leave it out")
-    # Row -1 is that of the songs without audio.
+    # Row -1 belongs to songs without audio.
     audio = np.concatenate([features.audio, np.zeros((1, features.audio.shape[1]), np.float32)])[features.audio_row]
     weights = _recency(history, settings.half_life_days)
     if settings.num_neighbours == 0:
@@ -74,7 +74,7 @@ def audio_knn(history: History, settings: AudioKnnSettings, *, progress: Progres
 def _recency(history: History, half_life_days: float) -> sparse.csr_array:
     """Weight of each song of each user by the user's last event on it, float32 [U, I]."""
     pair = history.users.astype(np.int64) * history.num_items + history.items
-    # Of equal pairs the last of a stable sort by time is the latest event.
+    # In a stable sort by time, the last of equal pairs is the latest event.
     order = np.lexsort((history.timestamps, pair))
     last = order[np.append(pair[order][1:] != pair[order][:-1], True)] if len(order) else order
     latest = np.zeros(history.num_users, np.int64)

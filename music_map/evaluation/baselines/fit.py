@@ -20,15 +20,15 @@ from music_map.reporter import Progress, silent
 
 BASELINES = ("random", "most_pop", "decay_pop", "item_knn", "item_knn_decay", "ials", "bpr_mf", "sasrec")
 
-# Those that can rank songs without a train event, for protocols that do.
+# Baselines that can rank songs without a train event.
 COLD_START = ("random", "artist_pop", "audio_knn")
 
-# Trained by epochs: `training` gives a score block every so many.
+# Baselines trained by epochs; `training` gives a score block every `every` epochs.
 TRAINED = ("ials", "bpr_mf", "sasrec")
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises UserError for a name that is no baseline, and for one whose library is not installed."""
+    """Raises UserError for an unknown baseline, and for one whose library is not installed."""
     known = tuple(dict.fromkeys((*BASELINES, *COLD_START)))
     for name in names:
         if name not in known:
@@ -53,7 +53,7 @@ def fit_baselines(
     settings: Mapping[str, Settings] | None = None,
     progress: Progress = silent,
 ) -> Iterator[tuple[str, ScoreBlock]]:
-    """Fits baselines by name, each when the iterator reaches it, on the train events that the protocol counts.
+    """Fits baselines by name on the train events that the protocol counts; each when the iterator reaches it.
 
     Args:
       names: of BASELINES or COLD_START.
@@ -61,10 +61,10 @@ def fit_baselines(
       protocol: its `history` says which of them count.
       num_users, num_items: of the data set.
       train_end: seconds, the last train event.
-      seed: of those with randomness.
+      seed: of baselines with randomness.
       min_played_pct: share of the track, in percent, from which a listen is relevant.
-      features: loads the songs' audio, artists and albums, which the baselines of COLD_START need.
-      settings: by name, as `tuning.tune_baselines` chooses them; the defaults where a name is not there.
+      features: loads the songs' audio, artists and albums, for the baselines of COLD_START.
+      settings: by name, such as those of `tuning.tune_baselines`; a baseline without them has the defaults.
       progress: reports the fit.
 
     Returns:
@@ -90,7 +90,7 @@ def fit_baselines(
 def fit(
     name: str, history: History, settings: Settings | None, *, seed: int, progress: Progress = silent
 ) -> ScoreBlock:
-    """Fits one baseline; `settings` are those of its kind, None where it has none."""
+    """Fits one baseline; `settings` are of its own class, None if it has none."""
     if name == "random":
         return random_scores(history.num_items, seed=seed)
     if name == "most_pop":
@@ -112,7 +112,7 @@ def fit(
 def training(
     name: str, history: History, settings: Settings, *, seed: int, every: int, progress: Progress = silent
 ) -> Iterator[tuple[int, ScoreBlock]]:
-    """Trains one of TRAINED: (epochs done, score block), every so many epochs and after the last."""
+    """Trains one of TRAINED: (epochs done, score block) every `every` epochs and after the last."""
     if name == "ials":
         return ials(history, settings, seed=seed, every=every)
     if name == "bpr_mf":

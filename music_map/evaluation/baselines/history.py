@@ -22,9 +22,9 @@ class History:
     Attributes:
       users, items: int32 [E].
       timestamps: uint32 [E], seconds.
-      num_users, num_items: of the data set, those without an event included.
+      num_users, num_items: of the data set, including those without events.
       train_end: seconds, the last train event of any kind.
-      features: loads what else is known of the songs; None where no baseline asks for it.
+      features: loads the songs' features; None if no baseline needs them.
     """
 
     users: np.ndarray

@@ -34,13 +34,12 @@ def item_similarity(
         sim(i, j) = |U_i and U_j| / ((|U_i| |U_j|)^power + shrinkage),    sim(i, i) left out
 
     with U_i the users of song i; the cosine where power = 0.5. Work is sum_u |songs of u|^2; the item-item product is
-    made by blocks of songs, so memory stays bounded. Limit long histories with `recent_pairs` where that sum is out of
-    reach.
+    made by blocks of songs, so memory stays bounded. Where that sum is too large, `recent_pairs` limits long histories.
 
     Args:
       train: songs of each user.
       num_items: I, number of songs.
-      num_neighbours: songs kept per row, the most similar; among equals the lower index.
+      num_neighbours: most similar songs kept per row; equal ones by lower index.
       shrinkage: lowers similarities that rest on few users. Of 0, 3, 10 and 50, 10 came first on the validation
         splits of LastFM (NDCG@20 .1799, against .1557 with 0) and of Gowalla (4,000 users; .1027 against .0918).
       power: of the popularities; 0 leaves the number of common users, which favours popular neighbours.
@@ -61,7 +60,7 @@ def item_similarity(
         return _largest(common, num_neighbours)
 
     parts = []
-    # scipy's products leave the interpreter free, so threads do work side by side.
+    # scipy's products release the interpreter lock, so threads work in parallel.
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress("item-kNN", num_items, "song") as advance:
         for part in pool.map(neighbours, _blocks(item_users, user_items)):
             parts.append(part)
@@ -85,10 +84,10 @@ def neighbours(history: History, settings: ItemKnnSettings, *, progress: Progres
 def item_knn(history: History, settings: ItemKnnSettings, *, progress: Progress = silent) -> ScoreBlock:
     """Item-kNN: score(u, j) = sum over the songs i of u's history that are among the neighbours of j of sim(j, i).
 
-    Neighbours are those of the song to score, not of the songs in the history: on the validation splits of LastFM,
-    Gowalla and generated logs that ranked better by 1 to 10 %, and Gowalla's published figure is met so only.
-    A song is no neighbour of itself: where repeats are targets, item_knn_decay is the one to compare with. A user
-    without history scores 0 everywhere, so the lowest indices come first. See item_similarity.
+    Neighbours are those of the song to score, not of the songs in the history: this ranked better by 1 to 10 % on the
+    validation splits of LastFM, Gowalla and generated logs, and alone reaches Gowalla's published figure. A song is not
+    a neighbour of itself; where repeats are targets, compare with item_knn_decay. A user without history scores 0
+    everywhere, so the lowest indices come first. See item_similarity.
 
     Reference:
       Deshpande and Karypis, Item-based top-N recommendation algorithms, TOIS 2004.
@@ -107,8 +106,8 @@ def item_knn_decay(history: History, settings: ItemKnnDecaySettings) -> ScoreBlo
 
         score(u, j) = sum_{events (u, i, t)} 2^(-(t_u - t) / half-life) * <c_i, c_j> / ||c_j||
 
-    with c_i [U] the number of events of each user on song i and t_u the last event of u. All songs are neighbours, a
-    song is one of itself, so that repeats rank high. The paper's decay of 0.9 per h hours is a half-life of
+    with c_i [U] the number of events of each user on song i and t_u the last event of u. All songs are neighbours, and
+    each song is its own, so repeats rank high. The paper's decay of 0.9 per h hours is a half-life of
     h * ln 2 / ln(1 / 0.9) = 6.58 h hours; its h = 0, the songs of the last moment alone, is a half-life of a second.
     Nothing is fitted: a block costs 2 x (distinct pairs) x B multiply-adds.
 
@@ -135,7 +134,7 @@ def item_knn_decay(history: History, settings: ItemKnnDecaySettings) -> ScoreBlo
 
 
 def recent_pairs(history: History, *, max_items: int) -> Pairs:
-    """The last `max_items` distinct songs of each user, by the time of their last event; equal times by lower index."""
+    """Each user's `max_items` most recent distinct songs, by their last event; equal times by lower index."""
     users, items, num_users, num_items = history.users, history.items, history.num_users, history.num_items
     latest = np.lexsort((items, -history.timestamps.astype(np.int64), users))
     # The first occurrence of a pair in that order is its last event.
@@ -147,7 +146,7 @@ def recent_pairs(history: History, *, max_items: int) -> Pairs:
 
 
 def _blocks(item_users: sparse.csr_array, user_items: sparse.csr_array) -> list[slice]:
-    """Consecutive songs whose rows of the item-item product take about _BLOCK_PRODUCTS multiply-adds together."""
+    """Ranges of songs whose rows of the item-item product take about _BLOCK_PRODUCTS multiply-adds each."""
     per_pair = np.diff(user_items.indptr)[item_users.indices]
     done = offsets_of(per_pair)[item_users.indptr]
     bounds, num_items = [0], item_users.shape[0]
@@ -158,7 +157,7 @@ def _blocks(item_users: sparse.csr_array, user_items: sparse.csr_array) -> list[
 
 
 def _largest(matrix: sparse.csr_array, n: int) -> sparse.csr_array:
-    """The n largest positive entries of each row; among equals those of lower column."""
+    """The n largest positive entries of each row; equal ones by lower column."""
     columns, values, sizes = [], [], []
     for start, end in itertools.pairwise(matrix.indptr):
         column, value = matrix.indices[start:end], matrix.data[start:end]

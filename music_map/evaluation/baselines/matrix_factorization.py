@@ -1,6 +1,6 @@
 """Matrix factorization by the library `implicit`: weighted alternating least squares and BPR.
 
-`implicit` is an extra and imported only when one of the two is asked for.
+`implicit` is an extra; it is imported when one of the two is used.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def ials(history: History, settings: IalsSettings, *, seed: int, every: int) -> 
     from threadpoolctl import threadpool_limits
 
     ratings = _csr(history)
-    # The library runs its own threads; those of BLAS beside them make it slower, and it warns of that.
+    # The library has threads of its own; BLAS threads as well would make it slower, and it would warn.
     with threadpool_limits(1, "blas"):
         model = AlternatingLeastSquares(
             factors=settings.factors,
@@ -61,7 +61,7 @@ def ials(history: History, settings: IalsSettings, *, seed: int, every: int) -> 
     for done, step in _stops(settings.num_epochs, every):
         model.iterations = step
         with threadpool_limits(1, "blas"):
-            # Factors that are there already are gone on with.
+            # fit() continues from the factors that it has.
             model.fit(ratings, show_progress=False)
         # Copies: the next fit() changes the factors in place.
         yield done, embedding_scores(np.array(model.user_factors), np.array(model.item_factors))
@@ -72,10 +72,10 @@ def bpr_mf(history: History, settings: BprSettings, *, seed: int, every: int) ->
 
         minimise  -mean log sigmoid(s_ui - s_uj) + regularization * squared norms,    s_ui = <x_u, y_i> + b_i
 
-    over songs i of user u and songs j that are none, by stochastic gradient descent on one thread: several would race
-    for the same rows, and no two runs would agree. The library draws j in proportion to the popularity q, not uniformly
-    as the paper does; the optimum is then s_ui = log p(i | u) - log q(i) + c_u, which hides what is popular. So
-    popularity * log q(i) is added to the biases: with 1 the ranking is that of uniform draws, with 0 the library's.
+    over songs i of user u and other songs j, by stochastic gradient descent on one thread (with several, updates of the
+    same rows race and runs differ). The library draws j in proportion to the popularity q, where the paper draws
+    uniformly; the optimum is then s_ui = log p(i | u) - log q(i) + c_u, which hides popular songs. So
+    popularity * log q(i) is added to the biases: 1 gives the ranking of uniform draws, 0 the library's.
 
     Args:
       history: its distinct pairs are the positives.
@@ -98,11 +98,11 @@ def bpr_mf(history: History, settings: BprSettings, *, seed: int, every: int) ->
         learning_rate=settings.learning_rate,
         regularization=settings.regularization,
         num_threads=1,
-        # A generator, not a number: fit() would seed its draws anew and draw the same triples after every stop.
+        # A generator: with a number, each fit() would draw the same triples again.
         random_state=np.random.default_rng(seed),
     )
     counts = np.bincount(history.pairs.items, minlength=history.num_items)
-    # A song without a user counts half a user.
+    # A song without users counts as half a user.
     added = settings.popularity * np.log(np.maximum(counts, 0.5))
     for done, step in _stops(settings.num_epochs, every):
         model.iterations = step
@@ -119,7 +119,7 @@ def _csr(history: History) -> sparse.csr_matrix:
 
 
 def _stops(num_epochs: int, every: int) -> Iterator[tuple[int, int]]:
-    """(epochs done, epochs since the stop before): every so many, and at the end."""
+    """(epochs done, epochs since the previous stop): every `every` epochs, and at the end."""
     done = 0
     while done < num_epochs:
         step = min(every, num_epochs - done)

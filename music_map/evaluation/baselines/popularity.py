@@ -1,4 +1,4 @@
-"""Baselines that know no user: chance, popularity, recent popularity."""
+"""Baselines that are the same for all users: chance, popularity, recent popularity."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Sequences(NamedTuple):
 
     Attributes:
       songs: int32 [E], user after user.
-      first: bool [E], whether the user had not met the song before.
+      first: bool [E], whether it is the user's first event on the song.
       offsets: int64 [U + 1]; user u owns songs[offsets[u]:offsets[u + 1]].
     """
 
@@ -60,7 +60,7 @@ class SasRec(nn.Module):
 
     @nn.compact
     def __call__(self, songs: jax.Array, *, training: bool) -> tuple[jax.Array, jax.Array]:
-        """Encodes windows.
+        """Encodes segments.
 
         Args:
           songs: int32 [B, L], filled up with -1 on the left.
@@ -77,7 +77,7 @@ class SasRec(nn.Module):
         x = dropout(table[jnp.maximum(songs, 0)] * jnp.sqrt(dim) + position) * real[..., None]
         mask = nn.combine_masks(nn.make_causal_mask(songs), nn.make_attention_mask(jnp.ones_like(real), real))
         for _ in range(self.settings.num_blocks):
-            # Dropout at the ends of the branches only: on CPU drawing the masks costs more than the layers within.
+            # Dropout only at the end of each branch: on CPU, drawing masks costs more than the layers.
             x += dropout(nn.MultiHeadDotProductAttention(self.settings.num_heads)(nn.LayerNorm()(x), mask=mask))
             x += dropout(nn.Dense(dim)(nn.relu(nn.Dense(dim)(nn.LayerNorm()(x)))))
         return nn.LayerNorm()(x), table
@@ -90,12 +90,12 @@ def sasrec(
 
     A catalogue larger than `num_negatives` gets the sampled softmax: uniform negatives n, the logit of each raised by
     log(num_items / num_negatives), so that their sum estimates that over the catalogue. Each epoch cuts the
-    sequences anew into windows of `max_length`, at a random place.
+    sequences anew into segments of `max_length`, at a random place.
 
     Args:
       history: its events make the sequences; without timestamps their order, and so the result, means nothing.
       settings: see SasRecSettings.
-      seed: of the initial parameters, the windows, the negatives and the dropout.
+      seed: of the initial parameters, the segments, the negatives and the dropout.
       every: epochs between two score blocks.
       progress: reports epochs.
 
@@ -129,20 +129,20 @@ def _batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """One epoch of (songs, targets), int32 [B, L] each; -1 where there is none.
 
-    A window [a, b) of a sequence has songs[a:b] as input and songs[a + 1:b + 1] as targets.
+    A segment [a, b) of a sequence has songs[a:b] as input and songs[a + 1:b + 1] as targets.
     """
     length, starts, ends = settings.max_length, sequences.offsets[:-1], sequences.offsets[1:] - 1
-    # Windows lie back to back before a random cut in the last `length` inputs, and one behind it.
+    # Segments lie back to back up to a random cut within the last `length` inputs, and one follows the cut.
     cut = np.maximum(ends - rng.integers(0, length, len(ends)), starts)
     before = -(-(cut - starts) // length)
     which = np.repeat(np.arange(len(ends)), before)
     nth = np.arange(len(which)) - np.repeat(np.cumsum(before) - before, before)
     stop = np.concatenate([cut[which] - nth * length, ends])
     start = np.concatenate([np.maximum(cut[which] - (nth + 1) * length, starts[which]), cut])
-    windows = rng.permutation(np.flatnonzero(stop > start))
-    for at in range(0, len(windows), settings.batch_size):
-        chosen = windows[at : at + settings.batch_size]
-        rows, real = _window_rows(start[chosen], stop[chosen], length)
+    segments = rng.permutation(np.flatnonzero(stop > start))
+    for at in range(0, len(segments), settings.batch_size):
+        chosen = segments[at : at + settings.batch_size]
+        rows, real = _segment_rows(start[chosen], stop[chosen], length)
         songs = np.full((settings.batch_size, length), -1, np.int32)
         targets = songs.copy()
         songs[: len(chosen)][real] = sequences.songs[rows[real]]
@@ -153,13 +153,13 @@ def _batches(
         yield songs, targets
 
 
-def _window_rows(start: np.ndarray, stop: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the songs that windows [start, stop) hold, at their right end; int64 [W, L], and bool [W, L]: inside."""
+def _segment_rows(start: np.ndarray, stop: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the songs that segments [start, stop) hold, at their right end; int64 [S, L], and bool [S, L]: inside."""
     rows = stop[:, None] - length + np.arange(length)[None]
     return rows, rows >= start[:, None]
 
 
-# The parameters are not donated: score blocks of earlier epochs hold them.
+# The parameters are not donated: score blocks of earlier epochs use them.
 @functools.partial(jax.jit, static_argnames="model", donate_argnums=1)
 def _train_step(
     params: Any, opt_state: Any, songs: jax.Array, targets: jax.Array, key: jax.Array, *, model: SasRec
@@ -189,7 +189,7 @@ def _loss(params: Any, songs: jax.Array, targets: jax.Array, key: jax.Array, mod
 
 def _score_block(sequences: Sequences, model: SasRec, params: Any, users: np.ndarray) -> jax.Array:
     length, stop = model.settings.max_length, sequences.offsets[users + 1]
-    rows, real = _window_rows(sequences.offsets[users], stop, length)
+    rows, real = _segment_rows(sequences.offsets[users], stop, length)
     songs = np.full(rows.shape, -1, np.int32)
     songs[real] = sequences.songs[rows[real]]
     return _scores(params, songs, model=model)

@@ -1,4 +1,4 @@
-"""What each baseline can be tuned by. The defaults are starting points; `tuning` chooses on the validation split."""
+"""The settings of each baseline. The defaults are starting points; `tuning` chooses on the validation split."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class SasRecSettings:
     num_heads: attention heads.
     max_length: events of a history that are read, the last ones.
     dropout: share of units dropped in training.
-    first_only: train to predict only songs that the user had not met before; what was met is read all the same.
+    first_only: predict only each user's first event on a song; all events are read.
     num_negatives: uniform negatives shared by a batch; a catalogue no larger than this gets the full softmax.
     learning_rate: of Adam.
     batch_size: sequences per step.

@@ -17,8 +17,8 @@ from music_map.evaluation.ranking import ScoreBlock
 from music_map.preprocess.dataset import Events, ItemFeatures
 from music_map.reporter import Progress, silent
 
-# Values tried, field by field in this order, the others at the best found so far. Half-lives reach from the seconds
-# that suit a stream of listens (Yambda's grid: 0.001 to 24 h x 6.58) to popularity that hardly ages.
+# Values that are tried, field by field in this order, with the other fields at the best value so far. Half-lives range
+# from seconds, which suit a stream of listens (Yambda's grid: 0.001 to 24 h x 6.58), to popularity that hardly ages.
 GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
     "decay_pop": {"half_life_days": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)},
     "item_knn": {
@@ -42,7 +42,7 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
 
 
 class _Epochs(NamedTuple):
-    """How long a trained baseline is tried: evaluated `every` epochs, up to `most`, until `patience` bring nothing."""
+    """How a baseline trains: evaluated every `every` epochs, up to `most`, until `patience` of these bring no gain."""
 
     every: int
     most: int
@@ -53,12 +53,12 @@ _EPOCHS = {"ials": _Epochs(3, 30, 2), "bpr_mf": _Epochs(10, 300, 3), "sasrec": _
 
 
 class Tuned(NamedTuple):
-    """What came out for one baseline.
+    """The tuning of one baseline.
 
     Attributes:
-      settings: the best by validation.
-      value: the metric there.
-      trials: all that was tried: (settings, value).
+      settings: the best on validation.
+      value: of the metric with these.
+      trials: (settings, value) of all that was tried.
     """
 
     settings: Settings
@@ -82,20 +82,20 @@ def tune_baselines(
     max_users: int = 5000,
     progress: Progress = silent,
 ) -> Iterator[tuple[str, Tuned]]:
-    """Chooses settings by the validation split alone: one field after the other, and the epoch of those with epochs.
+    """Chooses settings on the validation split, one field after the other; for trained baselines also the epoch.
 
     Args:
-      names: of BASELINES; those without settings are passed over.
+      names: of BASELINES; those without settings are skipped.
       train: train events.
       validation: the task of the validation split under the protocol at hand.
       num_users, num_items, train_end, seed, min_played_pct, features: see fit.fit_baselines.
-      metric: what the best has most of, e.g. "ndcg@20".
+      metric: to maximise, e.g. "ndcg@20".
       grids: values by field by baseline.
-      max_users: where the task has more, the settings are compared on so many of them, drawn by the seed.
+      max_users: settings are compared on a sample of this many users where the task has more.
       progress: reports fits.
 
     Returns:
-      Iterator of (name, what came out), each tuned when the iterator reaches it.
+      Iterator of (name, Tuned); each is tuned when the iterator reaches it.
 
     Raises:
       UserError: a name is unknown, or its library is not installed; at once.
@@ -122,15 +122,15 @@ def tune_baselines(
         if name not in TRAINED:
             return settings, value_of(fit(name, history, settings, seed=seed, progress=progress))
         epochs = _EPOCHS[name]
-        best, without = (settings, -1.0), 0
+        best, worse = (settings, -1.0), 0
         longest = dataclasses.replace(settings, num_epochs=epochs.most)
         for done, scores in training(name, history, longest, seed=seed, every=epochs.every, progress=progress):
             value = value_of(scores)
             if value > best[1]:
-                best, without = (dataclasses.replace(settings, num_epochs=done), value), 0
+                best, worse = (dataclasses.replace(settings, num_epochs=done), value), 0
             else:
-                without += 1
-            if without == epochs.patience:
+                worse += 1
+            if worse == epochs.patience:
                 break
         return best
 
