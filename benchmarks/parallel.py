@@ -117,7 +117,7 @@ def main() -> int:
         name="adam", learning_rate=1e-3, schedule="constant", warmup_steps=0, weight_decay=0.0, clip_norm=1.0,
         total_steps=100,
     )  # fmt: skip
-    settings = StepSettings(model, loss, optimizer, 4096)
+    settings = StepSettings(model=model, loss=loss, optimizer=optimizer, batch_size=4096)
     if _STEPS.value:
         compare(settings)
         return 0

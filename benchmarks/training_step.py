@@ -211,7 +211,7 @@ def lightgcnpp(graph: BipartiteGraph, backend: str) -> Ours:
     )  # fmt: skip
     inputs = prepare(EncoderInputs(adjacency(graph, degree="count"), None), backend)
     data = sample_data(graph, users="uniform", items="uniform")
-    return Ours(StepSettings(model, loss, optimizer, BATCH), inputs, data)
+    return Ours(StepSettings(model=model, loss=loss, optimizer=optimizer, batch_size=BATCH), inputs, data)
 
 
 def whole_model(graph: BipartiteGraph, backend: str) -> Ours:

@@ -82,7 +82,8 @@ def train(mode="none", *, loss, model, steps=60):
     )  # fmt: skip
     runner = make_runner(
         mode, graph=GRAPH, inputs=EncoderInputs(adjacency(GRAPH, degree="weighted"), None), users="uniform",
-        items="uniform", settings=StepSettings(model, loss, optimizer, 16), devices=jax.devices()[:2],
+        items="uniform", settings=StepSettings(model=model, loss=loss, optimizer=optimizer, batch_size=16),
+        devices=jax.devices()[:2],
     )  # fmt: skip
     state, losses = runner.create_state(0), []
     for step in (0, steps - 10):

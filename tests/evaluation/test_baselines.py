@@ -202,7 +202,7 @@ def test_unknown_baseline_is_refused_at_once():
 
 
 def test_settings_survive_json():
-    settings = {"ials": IalsSettings(alpha=3.0, num_epochs=4), "decay_pop": DecayPopSettings(2.0)}
+    settings = {"ials": IalsSettings(alpha=3.0, num_epochs=4), "decay_pop": DecayPopSettings(half_life_days=2.0)}
     assert settings_from_json(settings_to_json(settings), source="f") == settings
     assert settings_from_json({"sasrec": {"dim": 8}}, source="f") == {"sasrec": SasRecSettings(dim=8)}
     assert settings_from_json({"ials": {"alpha": 3}}, source="f")["ials"].alpha == 3

@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from test_equality import GRAPH, STEP
+from uneven import GRAPH, STEP
 
 from music_map.model.encoder import EncoderInputs
 from music_map.model.propagation import adjacency

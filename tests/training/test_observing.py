@@ -8,7 +8,7 @@ import struct
 import jax
 import numpy as np
 import pytest
-from test_loop import LOOP, STEP, inputs_and_data, score
+from small_training import LOOP, STEP, inputs_and_data, score
 
 from music_map.training.checkpoint import CheckpointStore
 from music_map.training.loop import fit

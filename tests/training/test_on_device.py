@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_loop import LOOP, STEP, inputs_and_data, score
+from small_training import LOOP, STEP, inputs_and_data, score
 
 from music_map.training.checkpoint import CheckpointStore
 from music_map.training.loop import fit

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from graphs import random_graph
-from test_loop import STEP, inputs_and_data
+from small_training import STEP, inputs_and_data
 
 from music_map.model import encoder
 from music_map.training import sampling
