@@ -197,7 +197,7 @@ def test_a_filter_of_a_request(site, recommender):
     testclient = pytest.importorskip("fastapi.testclient")
     from music_map.serving.service import create_app
 
-    with testclient.TestClient(create_app(recommender)) as client:
+    with testclient.TestClient(create_app(recommender), base_url="http://localhost") as client:
         found = client.post("/recommend", json={"songs": [1], "filters": {"max_listeners": 3}}).json()
         assert sorted(song["item_id"] for song in found["recommendations"]) == [0, 2]
         refused = client.post("/recommend", json={"songs": [1], "filters": {"max_listeners": -1}})

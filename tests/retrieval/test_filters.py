@@ -275,7 +275,7 @@ def test_scann_reaches_its_recall_target_on_other_queries(target):
     there = found >= 0  # few leaves can hold fewer than 100 songs
     np.testing.assert_allclose(scores[there], np.einsum("bkd,bd->bk", x[found], queries)[there], rtol=1e-3, atol=1e-3)
     one, _ = index.search(queries[:1], 100)
-    assert len(set(one[0]) & set(found[0])) >= 95
+    assert len(set(one[0][one[0] >= 0]) & set(found[0])) >= 0.95 * there[0].sum()
 
 
 def test_a_stale_or_damaged_index_is_refused(tmp_path):
