@@ -99,7 +99,7 @@ RULES = [
         by="parallel/test_processes.py::test_the_others_end_when_a_process_is_killed_and_the_run_goes_on",
     ),
     Rule(r"=checkpoints/yambda-50m|=checkpoints/bpr|configs/yambda_5", needs="Yambda: network, disk, hours or a GPU"),
-    Rule(r"name=hinge|name=appnp|max_listeners|to_the_end|metric=rbp", by="test_extending.py::test_the_commands_find_all"),
+    Rule(r"=hinge|=appnp|max_listeners|to_the_end|rbp@20", by="test_extending.py::test_the_commands_find_all"),
     Rule(r"config\.parallel=sharded", by=RUNS + "test_training_in_parts_and_on_many_devices"),
     Rule(r"configs/lightgcnpp.py:", needs="the LightGCN++ authors' splits"),
     Rule(r"launch/download\.py", by="launch/test_download.py::test_"),
