@@ -2,8 +2,8 @@
 
 Arrays of the folder: user_ids, item_ids (numbers of the Parquet logs, ascending), user_embeddings float32 [U, d],
 item_embeddings float32 [I, d], recommendable bool [I], listeners int32 [I] (users of train with an edge), has_audio
-bool [I], artist_* and album_* as in ItemFeatures, the ids and names of the logs that were converted (see
-music_map.ids), and by user heard_* and disliked_* (song indices), which are for use now and know all logs.
+bool [I], artist_* and album_* as in ItemFeatures, the ids and names of converted logs (see music_map.ids), and by user
+heard_* and disliked_* (song indices, from all splits).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from music_map.ids import Ids
 from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, Events, ItemFeatures, Withdrawals
 from music_map.preprocess.marks import standing
 from music_map.retrieval.present import Head
+from music_map.rows import offsets_of_sorted
 from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, check_rows, new_folder
 
 # Of a run's folder.
@@ -30,7 +31,7 @@ _REMEDY = "delete the folder and run the command again to make it anew from the 
 
 
 def popularity_of(listeners: np.ndarray) -> np.ndarray:
-    """What the playlist attention knows of popularity: log(1 + listeners), float32."""
+    """Popularity as the playlist attention uses it: log(1 + listeners), float32."""
     return np.log1p(listeners).astype(np.float32)
 
 
@@ -74,20 +75,20 @@ class UserSongs(NamedTuple):
 
 
 def user_songs_of(dataset: Dataset) -> UserSongs:
-    """All songs that users heard, and those that they dislike still.
+    """The songs that users heard, and those that they dislike; a withdrawn dislike does not count.
 
-    Unlike the graph, this reads all splits: it is for use now, not for measuring.
+    Reads all splits, unlike the graph: it is for recommending now, not for evaluation.
     """
-    num_items, met, dislikes = dataset.num_items, [], []
+    num_items, heard, dislikes = dataset.num_items, [], []
     for events in itertools.chain.from_iterable(map(dataset.event_shards, SPLITS)):
         mark = events.kind == DISLIKE
-        met.append(np.unique(_pairs(events, num_items)[~mark]))
+        heard.append(np.unique(_pairs(events, num_items)[~mark]))
         dislikes.append(Events(*(column[mark] for column in events)))
     marks = Events(*map(np.concatenate, zip(*dislikes, strict=True)))
-    taken = Withdrawals(*map(np.concatenate, zip(*map(dataset.withdrawals, SPLITS), strict=True)))
-    disliked = _pairs(marks, num_items)[standing(marks, taken, DISLIKE, num_items=num_items)]
+    withdrawals = Withdrawals(*map(np.concatenate, zip(*map(dataset.withdrawals, SPLITS), strict=True)))
+    disliked = _pairs(marks, num_items)[standing(marks, withdrawals, DISLIKE, num_items=num_items)]
     return UserSongs(
-        *_by_user(np.unique(np.concatenate(met)), dataset.num_users, num_items),
+        *_by_user(np.unique(np.concatenate(heard)), dataset.num_users, num_items),
         *_by_user(np.unique(disliked), dataset.num_users, num_items),
     )
 
@@ -97,8 +98,7 @@ def _pairs(events: Events, num_items: int) -> np.ndarray:
 
 
 def _by_user(pairs: np.ndarray, num_users: int, num_items: int) -> tuple[np.ndarray, np.ndarray]:
-    offsets = np.searchsorted(pairs, np.arange(num_users + 1) * np.int64(num_items))
-    return offsets.astype(np.int64), (pairs % num_items).astype(np.int32)
+    return offsets_of_sorted(pairs // num_items, num_users), (pairs % num_items).astype(np.int32)
 
 
 class Export(NamedTuple):
@@ -160,7 +160,7 @@ def make_export(
 
 
 def id_tables(export: Export) -> IdTables:
-    """The tables of logs whose ids are the numbers."""
+    """Id tables of logs whose ids are numbers."""
     return IdTables(*(Ids(getattr(export, f"{kind}_ids")) for kind in _KINDS))
 
 
@@ -210,7 +210,7 @@ def load_export(folder: Path) -> tuple[Export, str]:
 
 
 def _check(store: ArrayFolder, export: Export) -> None:
-    """Raises DamagedFileError where the arrays do not go together, which fitting checksums do not say."""
+    """Raises DamagedFileError if shapes or values of the arrays do not match each other; checksums do not tell."""
     num_users, num_items = len(export.user_embeddings), len(export.item_embeddings)
     dim = export.item_embeddings.shape[1:]
     wanted = {
@@ -234,12 +234,12 @@ def _check(store: ArrayFolder, export: Export) -> None:
 
 
 def load_head(folder: Path) -> Head | None:
-    """The recency head; None where the run has none. Raises DamagedFileError."""
+    """The recency head; None if the run has none. Raises DamagedFileError."""
     return Head.load(ArrayFolder.open(folder))
 
 
 def step_of(folder: Path) -> int:
-    """The step of the checkpoint that was exported."""
+    """The step of the exported checkpoint."""
     return int(ArrayFolder.open(folder).meta["step"])
 
 
@@ -250,7 +250,7 @@ def load_ids(folder: Path) -> IdTables:
 
 
 def is_current(folder: Path, *, fingerprint: str | None = None) -> bool:
-    """Whether a folder holds an export of this version, and of that checkpoint and data where they are given.
+    """Whether a folder holds an export of this version, and of the checkpoint and data of `fingerprint` if given.
 
     Raises:
       DamagedFileError: its manifest is damaged.
@@ -262,7 +262,7 @@ def is_current(folder: Path, *, fingerprint: str | None = None) -> bool:
 
 
 def load_user_songs(folder: Path) -> UserSongs:
-    """What users heard and dislike, checked; above a GiB mapped in place of read. Raises DamagedFileError.
+    """What users heard and dislike, checked; memory-mapped above a GiB. Raises DamagedFileError.
 
     They are as large as the graph. What is read survives whatever becomes of the file; what is mapped does not.
     """
@@ -277,13 +277,13 @@ def load_user_songs(folder: Path) -> UserSongs:
 
 
 def no_user_songs(num_users: int) -> UserSongs:
-    """Of users who never heard anything."""
+    """UserSongs of users without any."""
     offsets, none = np.zeros(num_users + 1, np.int64), np.zeros(0, np.int32)
     return UserSongs(offsets, none, offsets, none)
 
 
 def indices(lists: Sequence[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lists of at most `width` indices as one padded array: int32 [B, width] and where they are, bool [B, width]."""
+    """Lists of at most `width` indices as one padded array int32 [B, width], and a mask bool [B, width]."""
     rows = np.zeros((len(lists), width), np.int32)
     where = np.zeros(rows.shape, bool)
     for row, mask, given in zip(rows, where, lists, strict=True):
