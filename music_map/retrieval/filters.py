@@ -228,16 +228,16 @@ def choose(
                 if len(picked) == k:
                     break
         return np.array(picked, np.int64)
-    left = np.ones(len(items), bool)
+    left, relevance = np.ones(len(items), bool), scores.astype(np.float64)
     while len(picked) < k and left.any():
-        gain = scores.astype(np.float64)
+        gain = relevance
         for order in orders:
             gain = order.gain(gain)
         at = int(np.argmax(np.where(left, gain, -np.inf)))
         left[at] = False
         if caps.admit(int(items[at])):
             picked.append(at)
-            # What a cap rules out from here on is not tried one by one: it may be the whole catalogue.
+            # Songs that a cap now rules out, possibly most of the catalogue, are not tried one by one.
             left[caps.ruled_out_by(int(items[at]))] = False
             for order in orders:
                 order.picked(at)
@@ -253,16 +253,16 @@ class _Caps:
 
     @functools.cached_property
     def _members(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each cap the groups of all candidates, and whose they are: positions in `items`, and groups, int [n]."""
+        """For each cap, the groups of all candidates: positions in `items` and groups, int [n] each."""
         selected = [(values, *select(offsets, self._items)) for _, offsets, values, _ in self._rules]
         return [(row_of_each(offsets), values[places]) for values, offsets, places in selected]
 
     def ruled_out_by(self, item: int) -> np.ndarray:
-        """Positions of the candidates that may not be picked any more because this song was: int64 [n]."""
+        """Positions of the candidates that can no longer be picked after this song: int64 [n]."""
         found = [np.zeros(0, np.int64)]
         for (most, offsets, values, counts), (rows, groups) in zip(self._rules, self._members, strict=True):
-            mine = values[offsets[item] : offsets[item + 1]].tolist()
-            found += [rows[groups == group] for group in mine if counts[group] >= most]
+            own = values[offsets[item] : offsets[item + 1]].tolist()
+            found += [rows[groups == group] for group in own if counts[group] >= most]
         return np.concatenate(found)
 
     def admit(self, item: int) -> bool:
