@@ -60,10 +60,11 @@ def _train(workdir: Path) -> int:
     from music_map.run.folder import check_folder, claim
     from music_map.run.run import check, prepare
     from music_map.run.training import metrics_log, train_run
+    from music_map.stopwatch import Stages, table
     from music_map.training.loop import steps_per_epoch
     from music_map.training.profiling import StepProfile
 
-    config, reporter = app.read_config(_CONFIG), app.reporter()
+    config, reporter, clock = app.read_config(_CONFIG), app.reporter(), Stages()
     check(config)
     if _DRY_RUN.value:
         dataset, num_edges = plan.say_stages(config, reporter)
@@ -75,7 +76,7 @@ def _train(workdir: Path) -> int:
     steps = _profiled_steps()
     profile = None if steps is None else StepProfile(*steps, workdir / "profile")
     metrics_log(workdir, tensorboard=_TENSORBOARD.value)  # refused before anything that takes long
-    run = prepare(config, workdir, reporter=reporter)
+    run = prepare(config, workdir, reporter=reporter, clock=clock)
     claim(config, run.dataset.fingerprint, workdir)
     with app.stop_on_signal() as asked, cluster.watched(asked.is_set, _STALL.value) as should_stop:
         results = train_run(run, should_stop=should_stop, profile=profile, tensorboard=_TENSORBOARD.value)
@@ -87,8 +88,8 @@ def _train(workdir: Path) -> int:
     if fitted.resumed_from is not None:
         app.note(f"went on from step {fitted.resumed_from}")
     if results.report is None:
-        where = f"at step {fitted.step}" if fitted.reason == "signal" else "while fitting recency"
-        app.say(f"stopped by a signal {where}; checkpoint saved. Run the same command to go on.")
+        where = f"at step {fitted.step}; checkpoint saved" if fitted.reason == "signal" else "after training"
+        app.say(f"stopped by a signal {where}. Run the same command to go on.")
         return 0
     how, progress = "stopped early" if fitted.reason == "patience" else "trained to the end", fitted.progress
     app.say(
@@ -97,6 +98,7 @@ def _train(workdir: Path) -> int:
     )
     metric = config.eval.metric
     app.say(f"best step {results.step} by validation {metric}; {report_table(results.report, metric=metric)}")
+    app.note(f"\nwall seconds of this call by stage:\n{table(clock.seconds())}")
     song = run.dataset.item_ids[run.graph.item[0]]
     app.say(f"\npython launch/evaluate.py --workdir={workdir} --output={workdir}/test.json --split=test")
     app.say(f"python launch/recommend.py --workdir={workdir} --songs={song} --k=10 --format=table")

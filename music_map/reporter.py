@@ -58,6 +58,39 @@ class _Silent:
 SILENT: Reporter = _Silent()
 
 
+class Stopped(Exception):
+    """A job was asked to stop: raised at a bar of a `Stoppable`. What had been finished is kept."""
+
+
+class Stoppable:
+    """A Reporter whose bars notice that a job should stop: between two units of work they raise Stopped.
+
+    Args:
+      reporter: what is told.
+      should_stop: asked at each bar's beginning and whenever units are done.
+    """
+
+    def __init__(self, reporter: Reporter, should_stop: Callable[[], bool]):
+        self.say, self.note, self.warn = reporter.say, reporter.note, reporter.warn
+        self._bar, self._should_stop = reporter.bar, should_stop
+
+    @contextlib.contextmanager
+    def bar(self, label: str, total: int | None, unit: str) -> Iterator[Callable[[int], object]]:
+        self.check()
+        with self._bar(label, total, unit) as advance:
+
+            def advance_or_stop(n: int) -> None:
+                advance(n)
+                self.check()
+
+            yield advance_or_stop
+
+    def check(self) -> None:
+        """Raises Stopped where the job should stop."""
+        if self._should_stop():
+            raise Stopped
+
+
 class PrintReporter:
     """A Reporter for notebooks and scripts: prints, warnings on stderr, and tqdm's bar (a widget where one can be)."""
 

@@ -142,17 +142,21 @@ OWN_IDS_SCHEMA: dict[str, str] = {
 class Dataset:
     """A processed folder, opened for reading; arrays are loaded (and their checksums verified) on demand.
 
+    Whole splits and the item features are loaded once, also for the data sets that `as_of` gives.
+
     Attributes:
       store: the folder and its manifest.
       user_ids: uint32 [U], original user ids, ascending.
       item_ids: uint32 [I], original song ids, ascending.
       before: None, or seconds: train then ends before this time; see `as_of`.
+      loaded: events by split, and the item features, as far as they have been loaded.
     """
 
     store: ArrayFolder
     user_ids: np.ndarray
     item_ids: np.ndarray
     before: int | None = None
+    loaded: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def open(cls, folder: Path) -> Dataset:
@@ -210,8 +214,8 @@ class Dataset:
         """Timestamp of the last train event, seconds: the present as far as anything learned is concerned."""
         if self.before is None:
             return int(self.store.meta["train_end"])
-        latest = [int(e.timestamp.max()) for e in self.event_shards("train") if len(e.timestamp)]
-        return max(latest, default=0)
+        times = [shard.timestamp for shard in self._shards("train")]
+        return max((int(known.max()) for t in times if len(known := t[t < self.before])), default=0)
 
     @functools.cached_property
     def times(self) -> FarTimes:
@@ -248,14 +252,30 @@ class Dataset:
         return self.store.meta["stats"]
 
     def events(self, split: str) -> Events:
-        """Loads the interactions of "train", "val" or "test"."""
-        return _concatenate(Events, list(self.event_shards(split)))
+        """The interactions of "train", "val" or "test", loaded once; `event_shards` then cuts them."""
+        if split not in self.loaded:
+            self.loaded[split] = _concatenate(Events, list(self._read_shards(split)))
+        return self._known(self.loaded[split], split)
 
     def event_shards(self, split: str) -> Iterator[Events]:
-        """Loads the interactions of a split one shard (at most `chunk_size` rows) at a time; a user may span two."""
+        """The interactions of a split, a shard (at most `chunk_size` rows) in memory at a time; a user may span two."""
+        for shard in self._shards(split):
+            yield self._known(shard, split)
+
+    def _shards(self, split: str) -> Iterator[Events]:
+        return self._cut(split) if split in self.loaded else self._read_shards(split)
+
+    def _read_shards(self, split: str) -> Iterator[Events]:
         for shard in range(self._num_shards("num_shards", split)):
-            events = Events(*(self.store.load(f"{split}/{column}-{shard:05d}") for column in Events._fields))
-            yield self._known(events, split)
+            yield Events(*(self.store.load(f"{split}/{column}-{shard:05d}") for column in Events._fields))
+
+    def _cut(self, split: str) -> Iterator[Events]:
+        """The loaded events of a split, by the shards that they were stored in."""
+        start = 0
+        for shard in range(self._num_shards("num_shards", split)):
+            end = start + self.store.length_of(f"{split}/user-{shard:05d}")
+            yield Events(*(column[start:end] for column in self.loaded[split]))
+            start = end
 
     def user_events(self, split: str, user: int) -> Events:
         """Loads the interactions of one user, by index; reads only the pages it needs, without checksums."""
@@ -293,8 +313,10 @@ class Dataset:
         return _concatenate(Withdrawals, [self._known(rows, split) for rows in found])
 
     def item_features(self) -> ItemFeatures:
-        """Loads audio, artists, albums and track lengths."""
-        return ItemFeatures(*(self.store.load(name) for name in ItemFeatures._fields))
+        """Audio, artists, albums and track lengths, loaded once."""
+        if "features" not in self.loaded:
+            self.loaded["features"] = ItemFeatures(*(self.store.load(name) for name in ItemFeatures._fields))
+        return self.loaded["features"]
 
     def _known(self, rows: _Rows, split: str) -> _Rows:
         if self.before is None or split != "train":

@@ -85,6 +85,12 @@ class Histories(NamedTuple):
     def num_users(self) -> int:
         return len(self.offsets) - 1
 
+    def events(self) -> Events:
+        """The same as one split; what histories do not know, is_organic, is 0."""
+        user = compressed.row_of_each(self.offsets).astype(np.int32)
+        organic = np.broadcast_to(np.uint8(0), user.shape)
+        return Events(user, self.item, self.timestamp, self.kind, organic, self.played_pct)
+
     def save(self, writer: ArrayWriter, prefix: str = "histories") -> None:
         """Writes the arrays as PREFIX/NAME; `load` reads them."""
         for name, column in self._asdict().items():

@@ -54,7 +54,7 @@ def compare_runs(
         past = Past(open_run(workdir, reporter=reporter))
         task = task or _task_of(past, protocol, split, max_sessions)
         if task.sessions is None:
-            scores = models_of(past, task.ranking)["model"]
+            scores = models_of(past, task.ranking)["model"]()
         else:
             scores = sessions.model_scores(past.run, task.sessions, heads_for(past))
         steps.append(past.run.trained.step)

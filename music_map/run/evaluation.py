@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
+import numpy as np
 
 from music_map import processes
 from music_map.evaluation.baselines import (
     BASELINES,
     COLD_START,
+    check_names,
     fit_baselines,
     settings_from_json,
     settings_to_json,
     tune_baselines,
 )
+from music_map.evaluation.baselines.fit import fit
+from music_map.evaluation.baselines.history import History
 from music_map.evaluation.baselines.settings import SETTINGS, Settings
-from music_map.evaluation.evaluate import evaluate_beside_baselines, evaluate_scores
-from music_map.evaluation.protocols import RankingTask, find_protocol
+from music_map.evaluation.evaluate import Evaluation, evaluate_scores, summary
+from music_map.evaluation.metrics import ranking_metrics
+from music_map.evaluation.protocols import Protocol, RankingTask, find_protocol
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.model.encoder import Params
 from music_map.run.config import Config
-from music_map.run.recency import Past, scores_for
+from music_map.run.folder import files_of
+from music_map.run.lists import KeptLists
+from music_map.run.recency import Past, scores_for, weights_for
 from music_map.run.run import Run
 from music_map.storage import read_json, write_json
 
@@ -32,10 +44,15 @@ def encoder_metrics(run: Run, task: RankingTask, params: Params) -> dict[str, fl
     return evaluate_scores(scores, task, ks=run.config.eval.ks, shared=processes.count() > 1).metrics
 
 
-def models_of(past: Past, task: RankingTask) -> dict[str, ScoreBlock]:
-    """The forms of a run's model: "model" is what recommends; with recency also "model_without_recency"."""
-    alone, recent = past.run.encoder_scores(), scores_for(past, task)
-    return {"model": alone} if recent is None else {"model": recent, "model_without_recency": alone}
+def models_of(past: Past, task: RankingTask) -> dict[str, Callable[[], ScoreBlock]]:
+    """What makes the scorer of each form of a run's model.
+
+    "model" is what recommends; with recency there is "model_without_recency" too.
+    """
+    weights, alone = weights_for(past, task.protocol.name), past.run.encoder_scores
+    if weights is None:
+        return {"model": alone}
+    return {"model": lambda: scores_for(past, weights), "model_without_recency": alone}
 
 
 def report(
@@ -44,26 +61,70 @@ def report(
     *,
     baselines: Sequence[str] | None = None,
     settings: Mapping[str, Settings] | None = None,
+    keep: bool = False,
 ) -> dict[str, Any]:
-    """The model beside the baselines on a task, as JSON-able values; see `evaluate_beside_baselines`.
+    """The model beside the baselines on a task, as JSON-able values; see `evaluate.summary`.
 
     Args:
       past: of the run.
       task: to evaluate on.
       baselines: names; None: those of the configuration.
       settings: of the baselines, by name; a baseline without them has the defaults.
+      keep: keep the lists of each scorer in the run's folder, and reuse those that are there.
     """
     run, config = past.run, past.run.config
     names = baseline_names(config, task.protocol.name) if baselines is None else tuple(baselines)
-    return evaluate_beside_baselines(
-        models_of(past, task),
-        fitted_baselines(run, task, names, settings),
-        task,
-        ks=config.eval.ks,
-        seed=config.train.seed,
-        shared=processes.count() > 1,
-        progress=run.reporter.bar,
-    )
+    check_names(names)
+    shared = processes.count() > 1
+    lists = KeptLists(files_of(run.workdir), _identity(run, task)) if keep and not shared else None
+    chosen = {name: kind() for name, kind in SETTINGS.items()} | dict(settings or {})
+
+    def evaluated(name: str, identity: Any, scorer: Callable[[], ScoreBlock]) -> Evaluation:
+        def ranked() -> np.ndarray:
+            options = {"ks": config.eval.ks, "shared": shared, "progress": past.reporter.bar}
+            return evaluate_scores(scorer(), task, **options).topk
+
+        topk = ranked() if lists is None else lists.get(name, identity, ranked)
+        metrics = ranking_metrics(topk, task.targets, catalogue=task.catalogue, ks=config.eval.ks)
+        return Evaluation(metrics, topk)
+
+    with run.clock("test"):
+        weights = weights_for(past, task.protocol.name)
+        of_model = [_digest(run.embeddings), weights]
+        models = {name: evaluated(name, of_model, scorer) for name, scorer in models_of(past, task).items()}
+    with run.clock("baselines"):
+        history = functools.cache(lambda: history_of(run, task.protocol))
+        of_baselines = {
+            name: evaluated(
+                name,
+                settings_to_json({name: chosen[name]} if name in chosen else {}),
+                lambda name=name: fit(
+                    name, history(), chosen.get(name), seed=config.train.seed, progress=past.reporter.bar
+                ),
+            )
+            for name in names
+        }
+    with run.clock("test"):
+        return summary(models, of_baselines, task, ks=config.eval.ks, seed=config.train.seed)
+
+
+def _identity(run: Run, task: RankingTask) -> dict[str, Any]:
+    """What all lists of a task depend on."""
+    settings = {name: getattr(run.config.eval, name) for name in ("ks", "min_played_pct")}
+    return {
+        "dataset": run.dataset.fingerprint,
+        "protocol": dataclasses.asdict(task.protocol),
+        "split": task.split,
+        "seed": run.config.train.seed,
+        **settings,
+    }
+
+
+def _digest(arrays: Sequence[jax.Array]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
 
 
 def fitted_baselines(
@@ -78,6 +139,12 @@ def fitted_baselines(
         settings=settings,
         progress=run.reporter.bar,
     )
+
+
+def history_of(run: Run, protocol: Protocol) -> History:
+    """What baselines of a protocol are fitted on."""
+    inputs = {name: value for name, value in baseline_inputs(run).items() if name != "seed"}
+    return History.of(run.events("train"), protocol.history, **inputs)
 
 
 def baseline_names(config: Config, protocol: str, given: Sequence[str] | None = None) -> tuple[str, ...]:

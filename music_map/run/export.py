@@ -5,56 +5,83 @@ WORKDIR/embeddings    see music_map.retrieval.export
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from music_map import processes
+from music_map.errors import DamagedFileError
 from music_map.graph.bipartite import listeners_of
 from music_map.preprocess.dataset import SPLITS
 from music_map.recency.history import Histories
 from music_map.recency.scores import Weights
 from music_map.reporter import SILENT, Reporter
-from music_map.retrieval.export import FOLDER, Export, IdTables, make_export, user_songs_of, write_export
+from music_map.retrieval.export import FOLDER, IdTables, is_current, make_export, user_songs_of, write_export
 from music_map.retrieval.present import Head
 from music_map.run.folder import files_of, read_record
 from music_map.run.recency import HEARD, UNHEARD, Past, heads_for_use
-from music_map.run.run import all_events, open_run
-from music_map.storage import fingerprint
+from music_map.run.run import open_run
+from music_map.storage import ArrayFolder, fingerprint
 
 
-def export_model(past: Past) -> Export:
-    """Encodes everything and writes WORKDIR/embeddings."""
-    run = past.run
+def export_model(past: Past) -> None:
+    """Encodes everything and writes WORKDIR/embeddings, unless the same is there and whole."""
+    run, heads = past.run, heads_for_use(past)
+    users, items = map(np.asarray, run.embeddings)
+    identity = fingerprint(
+        {
+            "dataset": run.dataset.fingerprint,
+            "step": run.trained.step,
+            "embeddings": [hashlib.sha256(array).hexdigest() for array in (users, items)],
+            "heads": heads,
+            "recency": dataclasses.asdict(run.config.recency),
+        }
+    )
+    processes.once(lambda: None if _is_there(run.workdir / FOLDER, identity) else _write(past, heads, identity))
+
+
+def _is_there(folder: Path, identity: str) -> bool:
+    """Whether a folder holds this export, undamaged."""
+    with contextlib.suppress(DamagedFileError):
+        if is_current(folder, fingerprint=identity):
+            store = ArrayFolder.open(folder)
+            for name in store.arrays:
+                store.load(name, mmap=True)
+            return True
+    return False
+
+
+def _write(past: Past, heads: dict[str, Weights] | None, identity: str) -> None:
+    run, dataset = past.run, past.run.dataset
     users, items = run.embeddings
     export = make_export(
-        user_ids=run.dataset.user_ids,
-        item_ids=run.dataset.item_ids,
+        user_ids=dataset.user_ids,
+        item_ids=dataset.item_ids,
         user_embeddings=np.asarray(users),
         item_embeddings=np.asarray(items),
         listeners=listeners_of(run.graph),
         features=run.features,
     )
-    step, heads = run.trained.step, heads_for_use(past)
-    identity = fingerprint({"dataset": run.dataset.fingerprint, "step": step})
-
-    def save() -> None:
-        user_songs = user_songs_of(run.dataset)
-        ids = IdTables(run.dataset.users, run.dataset.songs, run.dataset.artists, run.dataset.albums)
+    ids = IdTables(dataset.users, dataset.songs, dataset.artists, dataset.albums)
+    with past.reporter.bar("export", 3, "part") as advance:
+        user_songs = user_songs_of(dataset)
+        advance(1)
         head = None if heads is None else _head_of(past, heads)
+        advance(1)
         with files_of(run.workdir).new_folder(FOLDER) as folder:
+            step = run.trained.step
             write_export(export, folder, fingerprint=identity, step=step, user_songs=user_songs, ids=ids, head=head)
-
-    processes.once(save)
-    return export
+        advance(1)
 
 
 def _head_of(past: Past, heads: dict[str, Weights]) -> Head:
     """The head at the present of the logs, from all splits."""
     run, num_users = past.run, past.run.dataset.num_users
-    splits = [run.events(split) for split in SPLITS]
-    moment = past.moment(all_events(splits), now=run.dataset.present)
-    histories = Histories.of(*splits, num_users=num_users)
+    histories = Histories.of(*(run.events(split) for split in SPLITS), num_users=num_users)
+    moment = past.moment(histories.events(), now=run.dataset.present)
     return Head(heads[HEARD], heads[UNHEARD], moment, histories, run.config.recency.latest_songs)
 
 

@@ -22,6 +22,7 @@ from music_map.recency.history import Histories, before
 from music_map.recency.moment import Moment, observe
 from music_map.recency.scores import FEATURES, Embeddings, RecencyScorer, Weights
 from music_map.recency.windows import Window, choose_windows
+from music_map.reporter import Stoppable
 from music_map.run.run import Run, Trained, best_checkpoint, checkpoint_store, keep, loop_settings, read_kept
 from music_map.storage import fingerprint
 from music_map.training.loop import fit
@@ -43,11 +44,14 @@ class Past:
 
     Attributes:
       run: the run.
+      reporter: shows slow stages; its bars raise `music_map.reporter.Stopped` if the work should stop.
       windows: the latest first; none if recency is off, times are unknown or train is too short.
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, *, should_stop: Callable[[], bool] = lambda: False):
         self.run = run
+        # Of several processes none may stop alone: the others would wait for it.
+        self.reporter = Stoppable(run.reporter, should_stop) if processes.count() == 1 else run.reporter
         self.windows = windows_of(run)
         self._encoders: dict[int, Run] = {}
         self._moments: dict[tuple[int, int], Moment] = {}
@@ -163,7 +167,7 @@ def examples_of(past: Past, protocol: str) -> list[Examples]:
             continue
         scorer = past.scorer(past.embeddings(window.now), {}, train, now=window.now)
         seed = run.config.train.seed + number
-        found.append(gather(task, scorer, run.config.recency, seed=seed, progress=run.reporter.bar))
+        found.append(gather(task, scorer, run.config.recency, seed=seed, progress=past.reporter.bar))
     return found
 
 
@@ -236,11 +240,8 @@ def ablations(past: Past, task: RankingTask, parts: Mapping[str, Sequence[str]])
         yield name, scorer.at(weights=fit_weights(run, examples, used=used))
 
 
-def scores_for(past: Past, task: RankingTask) -> ScoreBlock | None:
-    """The model's scores with recency for a task, at the end of train; None without recency."""
-    weights = weights_for(past, task.protocol.name)
-    if weights is None:
-        return None
+def scores_for(past: Past, weights: Weights) -> ScoreBlock:
+    """The model's scores with recency, at the end of train."""
     run = past.run
     return past.scorer(run.embeddings, weights, run.events("train"), now=run.dataset.train_end)
 

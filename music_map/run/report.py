@@ -78,8 +78,8 @@ def make_report(
         past = Past(open_run(workdir, reporter=reporter))
         shared = shared or _measure(past.run, protocol, split, baselines, settings)
         found = {
-            form: evaluate_scores(scores, shared.task, ks=ks, progress=reporter.bar)
-            for form, scores in models_of(past, shared.task).items()
+            form: evaluate_scores(scorer(), shared.task, ks=ks, progress=reporter.bar)
+            for form, scorer in models_of(past, shared.task).items()
         }
         chosen = chosen or examples.choose(past.run.dataset, shared.task, found["model"], metric=metric)
         recommender = Recommender.load(workdir, reporter=reporter)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +33,7 @@ from music_map.reporter import SILENT, Reporter
 from music_map.run import stages
 from music_map.run.config import Config, described
 from music_map.run.folder import files_of, read_record
+from music_map.stopwatch import Stages
 from music_map.storage import fingerprint
 from music_map.training.checkpoint import CheckpointStore
 from music_map.training.loop import LoopSettings, epochs_of, steps_per_epoch
@@ -53,7 +53,7 @@ class Trained(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """A configuration with its data and graph; events and embeddings are loaded once.
+    """A configuration with its data and graph; events, features and embeddings are loaded once.
 
     Attributes:
       config: the configuration.
@@ -65,6 +65,7 @@ class Run:
       nearest: songs without train edges, which are placed by their sound, or None.
       parts: stored edges, read by several processes; the graph is then mapped, and `inputs` has no edges.
       reporter: shows slow stages.
+      clock: seconds by stage.
     """
 
     config: Config
@@ -76,6 +77,7 @@ class Run:
     nearest: cold.Nearest | None
     parts: EdgeParts | None = None
     reporter: Reporter = SILENT
+    clock: Stages = dataclasses.field(default_factory=Stages)
 
     def __repr__(self) -> str:
         users, songs = self.dataset.num_users, self.dataset.num_items
@@ -104,20 +106,16 @@ class Run:
             parts=self.parts,
         )  # fmt: skip
 
-    @functools.cached_property
-    def _events(self) -> dict[str, Events]:
-        return {}
-
     def events(self, split: str) -> Events:
         """The interactions of "train", "val" or "test"."""
-        if split not in self._events:
-            self._events[split] = self.dataset.events(split)
-        return self._events[split]
+        with self.clock("read"):
+            return self.dataset.events(split)
 
-    @functools.cached_property
+    @property
     def features(self) -> ItemFeatures:
         """Audio, artists, albums and lengths of the songs."""
-        return self.dataset.item_features()
+        with self.clock("read"):
+            return self.dataset.item_features()
 
     @functools.cached_property
     def trained(self) -> Trained:
@@ -185,7 +183,12 @@ _place = jax.jit(cold.place, static_argnames="unit")
 
 
 def prepare(
-    config: Config, workdir: Path | None = None, *, trained_on: str | None = None, reporter: Reporter = SILENT
+    config: Config,
+    workdir: Path | None = None,
+    *,
+    trained_on: str | None = None,
+    reporter: Reporter = SILENT,
+    clock: Stages | None = None,
 ) -> Run:
     """Runs the stages not yet done for a configuration and puts graph and features on the device.
 
@@ -194,22 +197,26 @@ def prepare(
       workdir: of the run.
       trained_on: fingerprint of the data of an earlier run, whose data is then used; None for a new run.
       reporter: shows the stages.
+      clock: the seconds of the stages are added to it; None: a new one.
 
     Raises:
       UserError: a field of the configuration has no meaning here, or the data is wrong.
     """
     check(config)
-    if processes.count() > 1:
-        rule = "'pmap' or 'sharded' with several processes"
-        require(config.parallel != "none", "config.parallel", config.parallel, rule)
-        processes.check_alike(fingerprint(described(config)), "configuration")
-        dataset = stages.shared_dataset(config, reporter=reporter)
-    elif trained_on:
-        dataset = stages.dataset_of_run(config, trained_on)
-    else:
-        dataset = stages.ensure_dataset(config, reporter=reporter)
-    graph = graph_of(config, dataset, reading=trained_on is not None, reporter=reporter)
-    return assemble(config, dataset, *graph, workdir=workdir, reporter=reporter)
+    clock = Stages() if clock is None else clock
+    with clock("preprocess"):
+        if processes.count() > 1:
+            rule = "'pmap' or 'sharded' with several processes"
+            require(config.parallel != "none", "config.parallel", config.parallel, rule)
+            processes.check_alike(fingerprint(described(config)), "configuration")
+            dataset = stages.shared_dataset(config, reporter=reporter)
+        elif trained_on:
+            dataset = stages.dataset_of_run(config, trained_on)
+        else:
+            dataset = stages.ensure_dataset(config, reporter=reporter)
+    with clock("graph"):
+        graph = graph_of(config, dataset, reading=trained_on is not None, reporter=reporter)
+        return assemble(config, dataset, *graph, workdir=workdir, reporter=reporter, clock=clock)
 
 
 def open_run(workdir: str | Path, *, reporter: Reporter = SILENT) -> Run:
@@ -276,6 +283,7 @@ def assemble(
     *,
     workdir: Path | None = None,
     reporter: Reporter = SILENT,
+    clock: Stages | None = None,
 ) -> Run:
     """Puts graph and features on the device, or in the host's memory if several devices share them."""
     memory = contextlib.nullcontext() if config.parallel == "none" else meshes.host_memory()
@@ -290,11 +298,15 @@ def assemble(
         raw = dataset.item_features()
         inputs = EncoderInputs(adjacent, fusion.features(raw, item_degree, audio=model.audio, metadata=model.metadata))
         kept = Kept(dataset.store.folder.parent, dataset.store.fingerprint)
-        nearest = cold.nearest(raw, item_degree, count=model.cold_neighbours, kept=kept) if model.audio else None
+        nearest = None
+        if model.audio:
+            options = {"count": model.cold_neighbours, "kept": kept, "progress": reporter.bar}
+            nearest = cold.nearest(raw, item_degree, **options)
         if config.train.mode == "subgraph":  # the whole graph stays in the host's memory and is encoded there
             inputs, nearest = jax.device_put((inputs, nearest), jax.devices("cpu")[0])
     settings = step_settings(config, model, num_edges=len(graph.item))
-    return Run(config, workdir, dataset, graph, inputs, settings, nearest, parts, reporter)
+    clock = Stages() if clock is None else clock
+    return Run(config, workdir, dataset, graph, inputs, settings, nearest, parts, reporter, clock)
 
 
 def step_settings(config: Config, model: ModelSettings, *, num_edges: int) -> StepSettings:
@@ -360,11 +372,3 @@ def keep(run: Run, name: str, value: Any) -> None:
         files_of(run.workdir).write_json({name: value})
     except UserError as e:
         run.reporter.warn(f"{run.workdir / name}: not kept ({e})")
-
-
-def all_events(events: Sequence[Events]) -> Events:
-    """The events of splits that follow each other in time as one, sorted by user, then timestamp."""
-    joined = Events(*(np.concatenate(columns) for columns in zip(*events, strict=True)))
-    # A stable sort by user keeps each user's events in order of time.
-    order = np.argsort(joined.user, kind="stable")
-    return Events(*(column[order] for column in joined))

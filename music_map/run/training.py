@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from music_map import processes
-from music_map.errors import UserError
-from music_map.reporter import SILENT, Reporter
+from music_map.errors import DamagedFileError, UserError
+from music_map.reporter import SILENT, Reporter, Stopped
 from music_map.run.evaluation import encoder_metrics, report
 from music_map.run.export import export_model
 from music_map.run.folder import files_of
 from music_map.run.playlist import heads_for
-from music_map.run.recency import Past, train_past
+from music_map.run.recency import Past, heads_for_use, train_past
 from music_map.run.run import Run, checkpoint_store, loop_settings
+from music_map.storage import json_text
 from music_map.training.loop import FitResult, TrainProgress, fit
 from music_map.training.metrics_log import MetricsLog
 from music_map.training.profiling import StepProfile
@@ -51,6 +54,7 @@ def train_encoder(
     validation = None if config.data.train_on_val else run.task(config.eval.protocol, "val")
     with (
         processes.writing(run.workdir, "train"),
+        run.clock("train"),
         checkpoint_store(run.workdir, read_only=False, reporter=run.reporter) as store,
     ):
         return fit(
@@ -63,6 +67,7 @@ def train_encoder(
             evaluated=evaluated,
             profile=profile,
             progress=run.reporter.bar,
+            clock=run.clock,
         )
 
 
@@ -86,11 +91,12 @@ def train_run(
 ) -> Results:
     """Trains a run to its results, or goes on where an earlier call stopped.
 
-    Writes checkpoints/, metrics.jsonl, recency/, playlist.json, embeddings/ and results.json into the run's folder.
+    Writes checkpoints/, metrics.jsonl, recency/, playlist.json, embeddings/, lists/ and results.json into the run's
+    folder; what an earlier call has finished of these is taken as it is.
 
     Args:
       run: its folder is claimed already, see `music_map.run.folder.claim`.
-      should_stop: called between dispatches; if true, a checkpoint is saved and training stops.
+      should_stop: called between dispatches, where a checkpoint is saved then, and by every bar of the later stages.
       profile, tensorboard: see `train_encoder`.
 
     Raises:
@@ -104,14 +110,32 @@ def _train_run(run: Run, should_stop: Callable[[], bool], profile: StepProfile |
     fitted = train_encoder(run, should_stop=should_stop, profile=profile, tensorboard=tensorboard)
     if fitted.reason == "signal":
         return Results(fitted)
-    past = Past(run)
-    if not train_past(past, should_stop=should_stop):
+    past = Past(run, should_stop=should_stop)
+    try:
+        with run.clock("recency"):
+            if not train_past(past, should_stop=should_stop):
+                return Results(fitted)
+            heads_for_use(past)
+        for stage, finish in (("playlist", heads_for), ("export", export_model)):
+            if processes.any_says(should_stop()):
+                return Results(fitted)
+            with run.clock(stage):
+                finish(past)
+        found = report(past, run.task(run.config.eval.protocol, "test"), keep=True)
+    except Stopped:
         return Results(fitted)
-    heads_for(past)
-    export_model(past)
-    found = report(past, run.task(run.config.eval.protocol, "test"))
     times = {name: getattr(fitted.progress, name) for name in ("train_seconds", "eval_seconds", "compile_seconds")}
     step = run.trained.step
     if processes.first():
-        files_of(run.workdir).write_json({"results.json": {**found, "step": step, **times}})
+        write_results(run.workdir, {**found, "step": step, **times, "stages": run.clock.seconds()})
     return Results(fitted, step, found)
+
+
+def write_results(workdir: Path, results: dict[str, Any]) -> None:
+    """Writes results.json; where it has these results already, it keeps the seconds that they took then."""
+    files, name = files_of(workdir), "results.json"
+    with contextlib.suppress(DamagedFileError):
+        stored = files.read_json(name, {}) if files.has(name) else {}
+        if {**stored, "stages": None} == json.loads(json_text({**results, "stages": None})):
+            return
+    files.write_json({name: results})

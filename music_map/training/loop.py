@@ -15,6 +15,7 @@ from music_map import processes
 from music_map.errors import UserError
 from music_map.model.encoder import Params
 from music_map.reporter import Progress, silent
+from music_map.stopwatch import Stages
 from music_map.training.checkpoint import CheckpointStore
 from music_map.training.metrics_log import MetricsLog
 from music_map.training.profiling import StepProfile
@@ -109,6 +110,7 @@ def fit(
     evaluated: Callable[[float, TrainProgress], object] | None = None,
     profile: StepProfile | None = None,
     progress: Progress = silent,
+    clock: Stages | None = None,
 ) -> FitResult:
     """Trains, or goes on training, to the end.
 
@@ -122,6 +124,7 @@ def fit(
       evaluated: told the epoch and the progress after each evaluation, before `should_stop` is asked.
       profile: steps to trace.
       progress: bar over steps.
+      clock: compilation, training and validation are added to its stages "compile", "train" and "validate".
 
     Raises:
       UserError: loss or gradients are not finite (says the step; the last good checkpoint stays), or the disk is full.
@@ -141,7 +144,7 @@ def fit(
         so_far = TrainProgress(**stored)
     store.discard_after(resumed_from)
     log.resume(resumed_from or 0)
-    step = int(state.step)
+    step, clock = int(state.step), Stages() if clock is None else clock
 
     def save(improvement: int = -1) -> None:
         store.save(step, state, dataclasses.asdict(so_far), improvement=improvement)
@@ -152,7 +155,8 @@ def fit(
     if step < last and not stale():
         started = time.perf_counter()
         # No step is run: what this takes is compilation.
-        state, _ = jax.block_until_ready(runner.advance(state, step, 0))
+        with clock("compile"):
+            state, _ = jax.block_until_ready(runner.advance(state, step, 0))
         so_far.compile_seconds += time.perf_counter() - started
 
     reason, saved_at = "epochs", time.perf_counter()
@@ -166,8 +170,9 @@ def fit(
             profile.before(step)
             started = time.perf_counter()
             ahead = min(ahead, runner.steps_left(step))
-            state, finite = runner.advance(state, step, ahead)
-            finite = bool(finite)
+            with clock("train"):
+                state, finite = runner.advance(state, step, ahead)
+                finite = bool(finite)
             so_far.train_seconds += time.perf_counter() - started
             profile.after(step + ahead, ahead)
             if not finite:
@@ -184,7 +189,9 @@ def fit(
                 log.write(_train_line(step, epoch, state.metric_sums, step_settings, so_far))
                 state = state.logged(runner.empty_sums())
             if step % eval_every == 0 or step == last:
-                improved = _evaluate(runner.params(state.params), step, epoch, evaluate, settings.metric, so_far, log)
+                params = runner.params(state.params)
+                with clock("validate"):
+                    improved = _evaluate(params, step, epoch, evaluate, settings.metric, so_far, log)
                 save(so_far.improvements if improved else -1)
                 saved_at = time.perf_counter()
                 if evaluated is not None:
