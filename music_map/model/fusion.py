@@ -117,8 +117,9 @@ class Fusion(nn.Module):
 
 def init(key: jax.Array, inputs: Features, *, embedding_dim: int, init_std: float) -> dict[str, Any]:
     """Draws the fusion's parameters."""
-    # Only shapes matter here: no product is run.
-    return Fusion(embedding_dim, init_std, "segment").init(key, inputs, jnp.ones((), bool)[None])["params"]
+    # Only shapes matter: in a program that gives the parameters alone no product is left.
+    module = Fusion(embedding_dim, init_std, "segment")
+    return jax.jit(module.init)(key, inputs, jnp.ones((), bool)[None])["params"]
 
 
 def apply(params: dict[str, Any], inputs: Features, known: jax.Array, *, backend: str) -> jax.Array:
