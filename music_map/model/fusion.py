@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from music_map.model.propagation import Matrix, coo_matrix, spmm
+from music_map.model.propagation import Csr, Matrix, coo_matrix, spmm
 from music_map.preprocess.dataset import ItemFeatures
 
 
@@ -115,11 +115,16 @@ class Fusion(nn.Module):
         return total
 
 
+_NO_ENTRIES = Csr(np.zeros(2, np.int32), *(np.zeros(0, t) for t in (np.int32, np.int32, np.float32)))
+
+
 def init(key: jax.Array, inputs: Features, *, embedding_dim: int, init_std: float) -> dict[str, Any]:
     """Draws the fusion's parameters."""
-    # Only shapes matter: in a program that gives the parameters alone no product is left.
+    # The parameters are the same whatever the number of songs: flax is given one, and multiplies next to nothing.
+    one = jax.tree.map(lambda x: x[:1], inputs._replace(artists=None, albums=None))
+    artists, albums = (m and m._replace(forward=_NO_ENTRIES) for m in (inputs.artists, inputs.albums))
     module = Fusion(embedding_dim, init_std, "segment")
-    return jax.jit(module.init)(key, inputs, jnp.ones((), bool)[None])["params"]
+    return module.init(key, one._replace(artists=artists, albums=albums), jnp.ones(1, bool))["params"]
 
 
 def apply(params: dict[str, Any], inputs: Features, known: jax.Array, *, backend: str) -> jax.Array:
