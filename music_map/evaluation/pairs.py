@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from music_map.rows import offsets_of, row_of_each, select
+from music_map.rows import distinct, offsets_of, row_of_each, select
 
 
 class Pairs(NamedTuple):
@@ -32,9 +32,9 @@ class Pairs(NamedTuple):
           num_rows: number of rows, those without a pair included.
           num_items: number of items.
         """
-        keys = np.unique(np.asarray(rows, np.int64) * num_items + np.asarray(items, np.int64))
-        sizes = np.bincount(keys // num_items, minlength=num_rows)
-        return cls(offsets_of(sizes), (keys % num_items).astype(np.int32))
+        keys = distinct(np.asarray(rows, np.int64) * num_items + np.asarray(items, np.int64))
+        offsets = np.searchsorted(keys, np.arange(num_rows + 1) * np.int64(num_items)).astype(np.int64)
+        return cls(offsets, (keys % num_items).astype(np.int32))
 
     @property
     def num_rows(self) -> int:

@@ -51,6 +51,7 @@ class Pieces(NamedTuple):
     hub_count: jax.Array
 
 
+@functools.partial(jax.jit, static_argnames=("num_entries", "piece"))
 def cut(begin: jax.Array, count: jax.Array, num_entries: int, piece: int = TILING.piece) -> Pieces:
     """Cuts rows into pieces, which depends on the matrix alone: of a graph it is done once.
 

@@ -23,6 +23,7 @@ from music_map.evaluation.playlist import Sessions
 from music_map.playlist.attention import attend
 from music_map.playlist.heads import Heads, untrained
 from music_map.playlist.space import Moments, Space, embed, moments_of
+from music_map.topk import top_k
 
 # At most: songs in a query, targets of an example, candidates of a window.
 _MOST_SONGS, _MOST_TARGETS, _MOST_CANDIDATES = 128, 32, 8_192
@@ -130,21 +131,24 @@ def continuation_ndcg(heads: Heads, examples: Examples, *, ordered: bool) -> np.
 
     rank_t = 1 + sum_c weight_c [s_c > s_t],  DCG = sum_{t: rank_t <= 20} 1 / log2(1 + rank_t)
     """
-    score, found = map(np.asarray, _scores(heads, examples, ordered=ordered))
+    best, at, found = map(np.asarray, _best(heads, examples, ordered=ordered))
     weight, there = np.exp(examples.log_weight, dtype=np.float64), examples.target_weight > 0
-    discount = 1.0 / np.log2(2.0 + np.arange(_AT))
-    values = np.zeros(len(score))
-    for row, (of_candidates, targets) in enumerate(zip(score, found, strict=True)):
-        targets = targets[there[row]]
-        order = np.argsort(-of_candidates)
-        above = np.concatenate([[0.0], np.cumsum(weight[order])])
-        rank = 1.0 + above[np.searchsorted(-of_candidates[order], -targets, side="left")]
-        ideal = discount[: min(len(targets), _AT)].sum()
-        values[row] = np.sum(1.0 / np.log2(1.0 + rank[rank <= _AT])) / ideal
-    return values
+    # A candidate stands for one song at least: a target below the first 20 candidates has no rank that counts.
+    above = np.cumsum(np.pad(weight[at], ((0, 0), (1, 0))), axis=1)
+    number = (best[:, None, :] > found[:, :, None]).sum(axis=2)
+    rank = 1.0 + np.take_along_axis(above, number, axis=1)
+    gain = np.where(there & (rank <= _AT), 1.0 / np.log2(1.0 + rank), 0.0).sum(axis=1)
+    ideal = np.cumsum(1.0 / np.log2(2.0 + np.arange(_AT)))
+    return gain / ideal[np.minimum(there.sum(axis=1), _AT) - 1]
 
 
 @functools.partial(jax.jit, static_argnames="ordered")
+def _best(heads: Heads, examples: Examples, *, ordered: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Scores and positions [N, 20] of the best candidates, and the targets' scores float32 [N, T]."""
+    score, found = _scores(heads, examples, ordered=ordered)
+    return *top_k(score, min(_AT, score.shape[1])), found
+
+
 def _scores(heads: Heads, examples: Examples, *, ordered: bool) -> tuple[jax.Array, jax.Array]:
     """Scores of the candidates float32 [N, C], where own songs have _OUT, and of the targets float32 [N, T]."""
     songs = jnp.asarray(examples.songs)

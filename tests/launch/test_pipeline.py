@@ -194,7 +194,7 @@ def test_resume_after_kill_equals_uninterrupted(trained, raw, tmp_path):
     launch("train", *args)
     assert log_lines(base / "work") == log_lines(whole / "work")
     results = [json.loads((b / "work" / "results.json").read_text()) for b in (whole, base)]
-    clock = ("train_seconds", "eval_seconds", "compile_seconds")
+    clock = ("train_seconds", "eval_seconds", "compile_seconds", "stages")
     first, second = ({k: v for k, v in r.items() if k not in clock} for r in results)
     assert first == second
 
