@@ -33,7 +33,7 @@ _START, _SPACE_STRENGTH = (0.5, 0.0), 1.0
 STRENGTHS = (1.0, 10.0, 100.0)
 _ITERATIONS = 50
 _AT = 20  # of NDCG
-_OUT = -1e9  # score of left-out songs; finite, because gradients multiply it
+_TOLERANCE = 1e-7  # of the loss, relative: float32 tells no smaller differences, and a line search would look for them
 
 
 class Examples(NamedTuple):
@@ -42,7 +42,7 @@ class Examples(NamedTuple):
     Attributes:
       songs: int32 [N, n], the first songs in the order they were played, padded at the end.
       where: bool [N, n].
-      own: int32 [N, n], positions of the songs in `candidates`, C for songs that are not there.
+      own: bool [N, C], the candidates that are songs of the playlist.
       targets: int32 [N, T], positions in `candidates`, padded.
       target_weight: float32 [N, T], 1 / |T|, 0 on padding.
       candidates: int32 [C].
@@ -105,10 +105,12 @@ def examples_of(
     candidates = np.concatenate([wanted, sample])
     position = np.full(len(items), len(candidates), np.int32)
     position[candidates] = np.arange(len(candidates))
+    own = np.zeros((len(chosen), len(candidates) + 1), bool)
+    np.put_along_axis(own, np.where(where, position[songs], len(candidates)), True, axis=1)
     return Examples(
         songs,
         where,
-        np.where(where, position[songs], len(candidates)),
+        own[:, :-1],
         np.where(there, np.searchsorted(wanted, targets), 0).astype(np.int32),
         (there / there.sum(axis=1, keepdims=True)).astype(np.float32),
         candidates.astype(np.int32),
@@ -121,9 +123,31 @@ def examples_of(
 
 def continuation_loss(heads: Heads, sharpness: jax.Array, examples: Examples, *, ordered: bool) -> jax.Array:
     """The loss above, summed over examples, float []; of the ordered or the unordered attention."""
-    score, found = _scores(heads, examples, ordered=ordered)
-    total = jax.nn.logsumexp(sharpness * score + examples.log_weight[None, :], axis=1)
-    return jnp.sum(total - jnp.sum(examples.target_weight * sharpness * found, axis=1))
+    return _loss(heads, sharpness, examples, _placed(heads.space, examples), ordered=ordered)
+
+
+@jax.jit
+def _placed(space: Space, examples: Examples) -> jax.Array:
+    """The songs in the playlist space, float32 [I, d]."""
+    return embed(jnp.asarray(examples.items), examples.moments, space)
+
+
+def _loss(heads: Heads, sharpness: jax.Array, examples: Examples, placed: jax.Array, *, ordered: bool) -> jax.Array:
+    candidates = placed[examples.candidates]
+    score = (sharpness * _queries(heads, examples, placed, ordered=ordered)) @ candidates.T
+    # logsumexp in as few passes as go: the weights are a product, the songs that are out zeros.
+    largest = jax.lax.stop_gradient(jnp.max(jnp.where(examples.own, -jnp.inf, score), axis=1))
+    likely = jnp.where(examples.own, 0.0, jnp.exp(score - largest[:, None]))
+    total = largest + jnp.log(jnp.matmul(likely, jnp.exp(examples.log_weight), precision=jax.lax.Precision.HIGHEST))
+    found = jnp.take_along_axis(score, examples.targets, axis=1)
+    return jnp.sum(total - jnp.sum(examples.target_weight * found, axis=1))
+
+
+def _queries(heads: Heads, examples: Examples, placed: jax.Array, *, ordered: bool) -> jax.Array:
+    """float32 [N, d]."""
+    songs = jnp.asarray(examples.songs)
+    head = heads.ordered if ordered else heads.unordered
+    return attend(placed[songs], examples.where, jnp.asarray(examples.popularity)[songs], head)[0]
 
 
 def continuation_ndcg(heads: Heads, examples: Examples, *, ordered: bool) -> np.ndarray:
@@ -145,20 +169,10 @@ def continuation_ndcg(heads: Heads, examples: Examples, *, ordered: bool) -> np.
 @functools.partial(jax.jit, static_argnames="ordered")
 def _best(heads: Heads, examples: Examples, *, ordered: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Scores and positions [N, 20] of the best candidates, and the targets' scores float32 [N, T]."""
-    score, found = _scores(heads, examples, ordered=ordered)
-    return *top_k(score, min(_AT, score.shape[1])), found
-
-
-def _scores(heads: Heads, examples: Examples, *, ordered: bool) -> tuple[jax.Array, jax.Array]:
-    """Scores of the candidates float32 [N, C], where own songs have _OUT, and of the targets float32 [N, T]."""
-    songs = jnp.asarray(examples.songs)
-    items = embed(jnp.asarray(examples.items), examples.moments, heads.space)
-    head = heads.ordered if ordered else heads.unordered
-    query, _ = attend(items[songs], examples.where, jnp.asarray(examples.popularity)[songs], head)
-    score = query @ items[examples.candidates].T
-    rows = jnp.arange(songs.shape[0])[:, None]
+    placed = _placed(heads.space, examples)
+    score = _queries(heads, examples, placed, ordered=ordered) @ placed[examples.candidates].T
     found = jnp.take_along_axis(score, examples.targets, axis=1)
-    return score.at[rows, examples.own].set(_OUT, mode="drop"), found
+    return *top_k(jnp.where(examples.own, -jnp.inf, score), min(_AT, score.shape[1])), found
 
 
 def fit_heads(
@@ -227,13 +241,18 @@ def _fit(
 
     def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
         at = jnp.asarray(w, jnp.float32)
-        found = [_value_and_grad(at, start, examples, used=used, ordered=ordered) for examples in windows]
+        found = [
+            _value_and_grad(at, start, examples, items, used=used, ordered=ordered)
+            for examples, items in zip(windows, placed, strict=True)
+        ]
         pull = (w - flat) * np.r_[np.ones(len(w) - 1), 0.0]
         value = sum(float(v) for v, _ in found) + 0.5 * strength * float(pull @ pull)
         return value, sum(np.asarray(g, np.float64) for _, g in found) + strength * pull
 
     windows = [jax.tree.map(jnp.asarray, examples) for examples in windows]
-    found = minimize(objective, flat, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS})
+    moves = any(part == "space" for part, _ in used)
+    placed = [None if moves else _placed(start.space, examples) for examples in windows]
+    found = minimize(objective, flat, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS, "ftol": _TOLERANCE})
     fitted = _unpack(jnp.asarray(found.x, jnp.float32), start, used)
     return jax.tree.map(lambda x: np.asarray(x, np.float32), fitted)
 
@@ -252,9 +271,17 @@ def _unpack(w: jax.Array, start: Heads, used: tuple[tuple[str, str], ...]) -> He
 # Of the module, not of a fit: what differs between the fits are arguments, and one program serves them all.
 @functools.partial(jax.jit, static_argnames=("used", "ordered"))
 def _value_and_grad(
-    w: jax.Array, start: Heads, examples: Examples, *, used: tuple[tuple[str, str], ...], ordered: bool
+    w: jax.Array,
+    start: Heads,
+    examples: Examples,
+    placed: jax.Array | None,
+    *,
+    used: tuple[tuple[str, str], ...],
+    ordered: bool,
 ) -> tuple[jax.Array, jax.Array]:
     def loss(w: jax.Array) -> jax.Array:
-        return continuation_loss(_unpack(w, start, used), jnp.exp(w[-1]), examples, ordered=ordered)
+        heads = _unpack(w, start, used)
+        items = _placed(heads.space, examples) if placed is None else placed
+        return _loss(heads, jnp.exp(w[-1]), examples, items, ordered=ordered)
 
     return jax.value_and_grad(loss)(w)
