@@ -7,6 +7,7 @@ import pytest
 from commands import fails, flags, launch
 
 from music_map.evaluation.playlist import SEED_COUNTS
+from music_map.runfiles import RunFiles
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def runs(tmp_path_factory):
     shutil.copytree(base / "a", base / "c")
     described = json.loads((base / "c/config.json").read_text())
     described["config"]["data"]["min_interactions"] += 1
-    (base / "c/config.json").write_text(json.dumps(described | {"dataset": "another"}))
+    RunFiles(base / "c").write_json({"config.json": described | {"dataset": "another"}})
     return base
 
 
