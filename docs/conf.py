@@ -10,6 +10,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+# autodoc imports with TYPE_CHECKING set, under which FastAPI's own classes cannot be made.
+import fastapi  # noqa: E402, F401
+
 project = "Music Map"
 extensions = [
     "myst_parser",  # Markdown

@@ -44,14 +44,12 @@ class Filter:
       name: of the setting, the flag and the field of a request.
       default: the value that leaves everything as it is; its type is that of the values.
       rule: bounds, and the meaning in one line.
-      kind: what `rule_of` is:
-        "mask": (export, value) -> bool [I], songs that may be recommended to anyone;
+      kind: what `rule_of` is. "mask": (export, value) -> bool [I], songs that may be recommended to anyone.
         "songs": the same, but the value is a list of song ids, which arrives as indices int64 [n]; not a setting of a
-          run, but of a query;
-        "user": (user_songs, user index, value) -> int [n], songs not to recommend to this user;
+        run, but of a query. "user": (user_songs, user index, value) -> int [n], songs not to recommend to this user.
         "cap": (export) -> offsets int64 [I + 1] and values int [n], the groups of each song as compressed rows; at
-          most `value` songs of a group are recommended;
-        "order": (export, vectors, items, value) -> Order of the candidates `items`.
+        most `value` songs of a group are recommended. "order": (export, vectors, items, value) -> Order of the
+        candidates `items`.
       rule_of: the function.
     """
 
