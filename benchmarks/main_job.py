@@ -111,12 +111,16 @@ def main(argv: list[str]) -> None:
     config = configuration(raw, folder / "processed")
     run = prepare(config, folder / "run", reporter=reporter, clock=clock)
     claim(config, run.dataset.fingerprint, folder / "run")
-    results = train_run(run)
+    try:
+        results = train_run(run)
+    except KeyboardInterrupt:
+        results = None
+        reporter.warn("stopped: the stages up to here follow, the last one in part")
     wall = time.perf_counter() - started
     clock.seconds()
     rows, beside = dict(clock.spent), {}
     with contextlib.suppress(StopIteration):
-        todo = peers(run, reporter) if _PEERS.value else iter(())
+        todo = peers(run, reporter) if _PEERS.value and results is not None else iter(())
         while True:
             stage, name, work = next(todo)
             watch = Stages(memory=True)
@@ -125,8 +129,10 @@ def main(argv: list[str]) -> None:
             beside[f"{stage} | {name}"] = watch.spent["peer"]
     device = jax.devices()[0].device_kind
     size = f"{len(run.graph.item):,} edges, {run.dataset.num_users:,} users, {run.dataset.num_items:,} songs"
-    steps = f"{results.fitted.step:,} steps of {config.train.batch_size:,}"
-    reporter.say(f"\n{report_table(results.report, metric=config.eval.metric)}")
+    steps = f"{run.steps_per_epoch:,} steps of {config.train.batch_size:,} an epoch"
+    if results is not None:
+        steps = f"{results.fitted.step:,} steps of {config.train.batch_size:,}"
+        reporter.say(f"\n{report_table(results.report, metric=config.eval.metric)}")
     reporter.say(f"\n{device}, {len(os.sched_getaffinity(0))} cores, JAX {jax.__version__}; {size}; {steps}\n")
     reporter.say(table(rows, wall))
     if beside:

@@ -20,7 +20,7 @@ from music_map.ids import Ids
 from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, Events, ItemFeatures, Withdrawals
 from music_map.preprocess.marks import standing
 from music_map.retrieval.present import Head
-from music_map.rows import offsets_of_sorted
+from music_map.rows import distinct, offsets_of_sorted
 from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, check_rows, new_folder
 
 # Of a run's folder.
@@ -82,13 +82,13 @@ def user_songs_of(dataset: Dataset) -> UserSongs:
     num_items, heard, dislikes = dataset.num_items, [], []
     for events in itertools.chain.from_iterable(map(dataset.event_shards, SPLITS)):
         mark = events.kind == DISLIKE
-        heard.append(np.unique(_pairs(events, num_items)[~mark]))
+        heard.append(distinct(_pairs(events, num_items)[~mark]))
         dislikes.append(Events(*(column[mark] for column in events)))
     marks = Events(*map(np.concatenate, zip(*dislikes, strict=True)))
     withdrawals = Withdrawals(*map(np.concatenate, zip(*map(dataset.withdrawals, SPLITS), strict=True)))
     disliked = _pairs(marks, num_items)[standing(marks, withdrawals, DISLIKE, num_items=num_items)]
     return UserSongs(
-        *_by_user(np.unique(np.concatenate(heard)), dataset.num_users, num_items),
+        *_by_user(distinct(np.concatenate(heard)), dataset.num_users, num_items),
         *_by_user(np.unique(disliked), dataset.num_users, num_items),
     )
 
