@@ -125,8 +125,9 @@ def main() -> int:
     options.say("| | users/s |\n|---|---|")
     for name, value in median.items():
         options.say(f"| {name} | {num_users / value:.0f} |")
-    values = list(median.values())
-    options.say(f"torch over ours, seconds: {values[-1] / values[0]:.2f}")
+    if len(median) > 1:
+        ours, torch_seconds = median.values()
+        options.say(f"torch over ours, seconds: {torch_seconds / ours:.2f}")
     if _OUTPUT.value:
         write_json(Path(_OUTPUT.value), {"seconds": seconds, "variants": of_variants})
     return 0

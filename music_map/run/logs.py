@@ -126,11 +126,21 @@ def _files(kind: str, value: Any, scratch: Path) -> list[Path]:
         return [Path(one).expanduser() for one in value]
     path = scratch / f"{kind}.parquet"
     try:
-        pq.write_table(pa.table(value), path)
+        table = pa.table(value)
+        pq.write_table(pa.table({name: _as_values(table[name]) for name in table.column_names}), path)
     except (TypeError, ValueError, pa.ArrowException) as e:
         text = " ".join(str(e).split())[:200]
         raise UserError(f"{kind}: {type(value).__name__} is no table ({text}); give a data frame or a file") from e
     return [path]
+
+
+def _as_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column without categories: Parquet does not take those of every library."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    return pa.chunked_array(
+        [each.dictionary.cast(pa.string()).take(each.indices) for each in column.chunks], pa.string()
+    )
 
 
 def _in_words_of_arguments(error: UserError, scratch: str) -> UserError:

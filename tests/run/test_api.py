@@ -66,7 +66,9 @@ def test_data_frames_and_their_marks(folder):
     columns = plays()
     likes = pa.table({name: values[:5] for name, values in columns.items()})
     names = {"user": "listener", "item": "track", "time": "played_at"}
-    logs = mm.read_logs(columns, likes=likes, **names, reporter=SILENT)
+    table = pa.table({**columns, "track": pa.array(columns["track"]).dictionary_encode()})
+    logs = mm.read_logs(table, likes=likes, **names, reporter=SILENT)
+    assert logs.summary.num_items == 40
     assert logs.summary.events == {"listens": 1800, "likes": 5}
     assert "1,800" in repr(logs) and "1,800" in logs._repr_html_()
     in_layout = mm.read_logs(logs.folder, reporter=SILENT)
