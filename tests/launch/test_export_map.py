@@ -53,6 +53,6 @@ def test_names_settings_and_bad_input(trained, tmp_path):
     assert (tmp_path / "map.html").read_bytes() == first
     fails(*command, f"--metadata={tmp_path}/none.csv", says=[f"{tmp_path}/none.csv", "no such file"])
     fails(*command, f"--previous={tmp_path}/songs.json", says=[f"{tmp_path}/songs.json", "holds no map"])
-    fails(*command, "--bits=4", says=["bits", "<8|16>"])
+    fails(*command, "--bits=4", says=["--bits=4", "8 or 16"])
     fails("export_map", f"--workdir={work}", f"--output={tmp_path}", says=["--output", "is a folder"])
     fails("export_map", f"--workdir={tmp_path}", f"--output={tmp_path}/a.html", says=["train first"])
