@@ -93,6 +93,7 @@ def main() -> int:
 
     require(_PRUNER.value in study.PRUNERS, "--pruner", _PRUNER.value, f"one of {', '.join(study.PRUNERS)}")
     dataset = stages.ensure_dataset(config, reporter=app.reporter())
+    stages.ensure_graph(config, dataset, reporter=app.reporter())  # which trials then share
     sweep = study.open_sweep(
         output,
         config,
