@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from music_map.errors import UserError
@@ -40,6 +41,7 @@ def run(main: Callable[[], int | None]) -> None:
 
 
 def _guarded(main: Callable[[], int | None]) -> None:
+    absl_logging.set_verbosity(absl_logging.ERROR)  # JAX and Orbax log through absl
     try:
         status = main()
     except UserError as e:
