@@ -19,8 +19,6 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
 from music_map import lock
 from music_map.errors import DamagedFileError, UserError
@@ -92,6 +90,8 @@ def first() -> bool:
 def barrier(*, seconds: int = 86_400) -> None:
     """Waits until all processes are here. Through the coordinator and not the devices, whose collectives time out."""
     if count() > 1:
+        import orbax.checkpoint as ocp  # not for commands of one process: they answer sooner
+
         ocp.multihost.sync_global_processes(
             f"music_map-{next(_numbers)}", timeout=seconds, processes=set(range(count()))
         )
@@ -101,6 +101,8 @@ def from_first(value: T) -> T:
     """The first process's JSON-able value, in all of them."""
     if count() == 1:
         return value
+    from jax.experimental import multihost_utils
+
     text = json.dumps(value if first() else None).encode()
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     data = np.zeros(size, np.uint8)
@@ -117,7 +119,11 @@ def any_says(value: bool) -> bool:
 
 def gather(value: np.ndarray) -> np.ndarray:
     """Stacks what the processes have, of one shape: [...] -> [P, ...]."""
-    return np.asarray(value)[None] if count() == 1 else np.asarray(multihost_utils.process_allgather(value))
+    if count() == 1:
+        return np.asarray(value)[None]
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(value))
 
 
 def gather_rows(rows: np.ndarray, total: int) -> np.ndarray:

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import jraph
 import numpy as np
-from jax.experimental import sparse
 
 from music_map.axis import ONE, Axis
 from music_map.errors import UserError
@@ -195,6 +194,8 @@ def _product(matrix: Csr, x: jax.Array, backend: str) -> jax.Array:
     if backend == "csr":
         shape = (num_rows, x.shape[0])
         # XLA's kernel is for float32: what was stored in fewer bits is widened first.
+        from jax.experimental import sparse  # not for commands without a product: they answer sooner
+
         return sparse.BCSR((matrix.values, matrix.columns, matrix.offsets), shape=shape) @ x.astype(jnp.float32)
     if backend == "pallas":
         return _gather_sum(matrix, matrix.pieces or prepare(matrix, backend).pieces, num_rows, x)

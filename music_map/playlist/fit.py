@@ -17,7 +17,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import minimize
 
 from music_map.evaluation.playlist import Sessions
 from music_map.playlist.attention import attend
@@ -248,6 +247,8 @@ def _fit(
         pull = (w - flat) * np.r_[np.ones(len(w) - 1), 0.0]
         value = sum(float(v) for v, _ in found) + 0.5 * strength * float(pull @ pull)
         return value, sum(np.asarray(g, np.float64) for _, g in found) + strength * pull
+
+    from scipy.optimize import minimize  # takes a third of a second
 
     windows = [jax.tree.map(jnp.asarray, examples) for examples in windows]
     moves = any(part == "space" for part, _ in used)

@@ -18,7 +18,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import minimize
 
 from music_map.evaluation.protocols import RankingTask
 from music_map.evaluation.ranking import best_songs, mask_indices
@@ -186,6 +185,8 @@ def fit_head(
     def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
         value, grad = _value_and_grad(jnp.asarray(w, jnp.float32), *given, np.float32(strength))
         return float(value), np.asarray(grad, np.float64)
+
+    from scipy.optimize import minimize  # takes a third of a second
 
     found = minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 300})
     weights = dict.fromkeys(FEATURES, 0.0)
