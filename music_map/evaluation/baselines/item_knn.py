@@ -14,7 +14,7 @@ from music_map.evaluation.baselines.settings import ItemKnnDecaySettings, ItemKn
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.reporter import Progress, silent
-from music_map.rows import offsets_of
+from music_map.rows import offsets_of, offsets_of_sorted
 
 # Multiply-adds per block of the item-item product: an upper bound on its entries, of 8 bytes each.
 _BLOCK_PRODUCTS = 2**24
@@ -93,12 +93,22 @@ def item_knn(history: History, settings: ItemKnnSettings, *, progress: Progress 
       Deshpande and Karypis, Item-based top-N recommendation algorithms, TOIS 2004.
     """
     neighbour_of = neighbours(history, settings, progress=progress)
-    songs = binary_matrix(history.pairs, history.num_items)
+    return _NeighbourScores(binary_matrix(history.pairs, history.num_items), neighbour_of)
 
-    def score_block(users: np.ndarray) -> np.ndarray:
-        return (songs[users] @ neighbour_of).toarray()
 
-    return score_block
+class _NeighbourScores:
+    """Scores of item-kNN; `prepare` makes them, which `ranking.rank` calls on several threads."""
+
+    def __init__(self, songs: sparse.csr_array, neighbour_of: sparse.csr_array):
+        self._songs, self._neighbour_of = songs, neighbour_of
+
+    def prepare(self, users: np.ndarray) -> np.ndarray:
+        """float32 [B, I]."""
+        return (self._songs[users] @ self._neighbour_of).toarray()
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        """The scores of users int32 [B], or what `prepare` has made of them."""
+        return block if block.ndim == 2 else self.prepare(block)
 
 
 def item_knn_decay(history: History, settings: ItemKnnDecaySettings) -> ScoreBlock:
@@ -135,14 +145,13 @@ def item_knn_decay(history: History, settings: ItemKnnDecaySettings) -> ScoreBlo
 
 def recent_pairs(history: History, *, max_items: int) -> Pairs:
     """Each user's `max_items` most recent distinct songs, by their last event; equal times by lower index."""
-    users, items, num_users, num_items = history.users, history.items, history.num_users, history.num_items
-    latest = np.lexsort((items, -history.timestamps.astype(np.int64), users))
-    # The first occurrence of a pair in that order is its last event.
-    _, first = np.unique(users[latest].astype(np.int64) * num_items + items[latest], return_index=True)
-    keep = latest[np.sort(first)]
-    start = np.searchsorted(users[keep], np.arange(num_users))
-    keep = keep[np.arange(len(keep)) - start[users[keep]] < max_items]
-    return Pairs.of(users[keep], items[keep], num_rows=num_users, num_items=num_items)
+    offsets, kept = offsets_of_sorted(history.users, history.num_users), []
+    for start, end in itertools.pairwise(offsets):
+        # Of the events from the last to the first, the first of each song is its last event.
+        songs, at = np.unique(history.items[start:end][::-1], return_index=True)
+        times = history.timestamps[start:end][::-1][at].astype(np.int64)
+        kept.append(np.sort(songs[np.argsort(-times, kind="stable")[:max_items]]))
+    return Pairs(offsets_of(np.array([len(songs) for songs in kept])), np.concatenate([*kept, np.zeros(0, np.int32)]))
 
 
 def _blocks(item_users: sparse.csr_array, user_items: sparse.csr_array) -> list[slice]:
