@@ -138,7 +138,7 @@ def test_item_knn_decay_of_a_second_is_the_paper_s_hour_zero():
 
 
 def test_recent_pairs_keeps_the_last_distinct_songs():
-    played = history([0, 0, 0, 0, 1, 0], [5, 6, 7, 5, 2, 4], [1, 2, 3, 9, 1, 3], num_users=3, num_items=8)
+    played = history([0, 0, 0, 0, 0, 1], [5, 6, 7, 4, 5, 2], [1, 2, 3, 3, 9, 1], num_users=3, num_items=8)
     # User 0, latest first: 5 (at 9), 4 and 7 (at 3), 6.
     kept = recent_pairs(played, max_items=2)
     assert kept.offsets.tolist() == [0, 2, 3, 3] and kept.items.tolist() == [4, 5, 2]
