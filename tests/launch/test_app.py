@@ -38,6 +38,9 @@ import signal
 import time
 import warnings
 
+# Tests that run in the background of a shell ignore Ctrl-C, and so would this program.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 from absl import flags
 
 from launch import app
@@ -181,10 +184,8 @@ def folder(tmp_path_factory):
 def run(folder, *flags):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
     return subprocess.run(
-        [sys.executable, "show.py", *flags], cwd=folder, env=environment, capture_output=True, text=True, timeout=60,
-        # Tests that run in the background of a shell ignore Ctrl-C, and so would their children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+        [sys.executable, "show.py", *flags], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_the_configuration_and_its_overrides_arrive(folder):
