@@ -1,4 +1,4 @@
-"""Losses: what a batch is trained for. `register` adds one, see docs/extending.md."""
+"""Losses: the training objectives. `register` adds one, see docs/extending.md."""
 
 from music_map.losses.settings import LOSSES, LossSettings
 from music_map.losses.table import Loss, Scores, register

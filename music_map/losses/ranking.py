@@ -1,7 +1,7 @@
-"""The losses that rank a user's songs above others, and what is added to them; each gives the cost of every row.
+"""The losses that rank a user's songs above others, and the terms added to them. Each returns the cost of every row.
 
 They are pure functions of scores, see `music_map.losses.table.Scores`; a batch's loss is the mean over its rows. Scores
-are dot products of user and song embeddings (cosines where the encoder normalises).
+are dot products of user and song embeddings (cosines if the encoder normalises).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def bpr(scores: Scores, settings: LossSettings) -> jax.Array:
     """Bayesian personalised ranking: -log sigmoid(s+ - s-).
 
     Args:
-      scores: one song a row that the user has not heard, float [B].
+      scores: the negative of each row, float [B], is a song that the user has not heard.
 
     Returns:
       float [B].
@@ -33,14 +33,14 @@ def bpr(scores: Scores, settings: LossSettings) -> jax.Array:
 
 @register("sampled_bpr", negatives="shared")
 def sampled_bpr(scores: Scores, settings: LossSettings) -> jax.Array:
-    """Bayesian personalised ranking, its mean over negatives estimated from many: mean_j -c_j log sigmoid(s+ - s_j).
+    """Bayesian personalised ranking with many negatives: mean_j -c_j log sigmoid(s+ - s_j).
 
     c_j = 1 / (I q_j) is the importance weight that turns a mean over samples drawn with probability q_j into a mean
-    over the I songs. The objective is that of `bpr`, whose one negative a row makes for noise that only small learning
-    rates and many epochs average out.
+    over the I songs. The objective is the same as for `bpr`, with less noise: the one negative per row of `bpr` needs
+    small learning rates and many epochs.
 
     Args:
-      scores: negatives float [B, N]; what `where` leaves out is not in the mean.
+      scores: negatives float [B, N]; `where` selects those that enter the mean.
 
     Returns:
       float [B].
@@ -57,7 +57,7 @@ def softmax(scores: Scores, settings: LossSettings) -> jax.Array:
     """Full softmax cross-entropy: -log(exp(s+ / t) / sum_j exp(s_j / t)).
 
     Args:
-      scores: of all songs, float [B, I], the observed one among them; the sum is over those in `where`.
+      scores: of all songs, float [B, I], including the observed one; `where` selects those that enter the sum.
       settings: temperature t.
 
     Returns:
@@ -76,11 +76,11 @@ def sampled_softmax(scores: Scores, settings: LossSettings) -> jax.Array:
         -log( exp(s+ / t) / (exp(s+ / t) + (M / I) sum_j exp(s_j / t) / (N q_j)) )
 
     N q_j is the expected number of draws of song j: dividing by it makes the sum an unbiased estimate of the sum over
-    all I songs, and M / I makes it that of the sum over M of them, drawn uniformly. M -> 0 is the gradient of a
-    pairwise loss over all negatives alike, M = I the softmax.
+    all I songs. The factor M / I turns this into the sum over M songs drawn uniformly. For M -> 0 the gradient is that
+    of a pairwise loss with equal weight on all negatives; M = I is the softmax.
 
     Args:
-      scores: negatives float [B, N]; what `where` leaves out is not in the sum.
+      scores: negatives float [B, N]; `where` selects those that enter the sum.
       settings: temperature t, softmax_songs M.
 
     Returns:
@@ -100,17 +100,17 @@ def sampled_softmax(scores: Scores, settings: LossSettings) -> jax.Array:
 
 @register("debiased_contrastive", negatives="shared", cross_entropy=True)
 def debiased_contrastive(scores: Scores, settings: LossSettings) -> jax.Array:
-    """Contrastive loss corrected for unlabelled samples that are in truth positives.
+    """Contrastive loss, corrected for sampled negatives that are really positives.
 
         -log( e^{s+/t} / (e^{s+/t} + N g) )
         g = max( (mean_j c_j e^{s_j/t} - p e^{s+/t}) / (1 - p),  e^{-1/t} )
 
     with p the prior probability that a random song is a positive, and c_j = 1 / (I q_j) the importance weight that
-    turns a mean over samples drawn with probability q_j into a mean over the I songs. The lower bound is the least that
-    e^{s/t} can be for cosines.
+    turns a mean over samples drawn with probability q_j into a mean over the I songs. The lower bound e^{-1/t} is the
+    least value of e^{s/t} for cosines.
 
     Args:
-      scores: negatives float [B, N]; what `where` leaves out is not in the mean.
+      scores: negatives float [B, N]; `where` selects those that enter the mean.
       settings: temperature t, positive_prior p (0 gives the plain contrastive loss).
 
     Returns:
@@ -130,13 +130,13 @@ def debiased_contrastive(scores: Scores, settings: LossSettings) -> jax.Array:
 
 
 def popularity_smoothing(positive: jax.Array, expected: jax.Array, *, temperature: float) -> jax.Array:
-    """What smoothing the labels towards popularity adds to a softmax cross-entropy, per unit of smoothing.
+    """The term that smoothing the labels towards popularity adds to a softmax cross-entropy, per unit of smoothing.
 
         (s+ - sum_j p_j s_j) / t
 
     For a softmax P, -log P(+) + e (s+ - sum_j p_j s_j) / t is the cross-entropy with the target
-    (1 - e) [j = +] + e p_j: a Dirichlet prior over what a user plays, centred on what everybody plays. Without it a
-    long training learns that a user will never play the popular songs that are not yet in the history.
+    (1 - e) [j = +] + e p_j. This is a Dirichlet prior over a user's songs, centred on the popularity of songs. Without
+    it, a long training learns that users never play popular songs that are not yet in their history.
 
     Args:
       positive: float [B], s+.
@@ -156,7 +156,7 @@ def explicit_negative(scores: jax.Array, *, margin: float, temperature: float) -
     """Pushes users away from the songs they dislike: softplus((s - margin) / t).
 
     Args:
-      scores: float [B], scores of users with songs they dislike.
+      scores: float [B], of pairs of a user and a disliked song.
       margin: the score above which a disliked song costs most.
       temperature: t > 0.
 
@@ -167,5 +167,5 @@ def explicit_negative(scores: jax.Array, *, margin: float, temperature: float) -
 
 
 def l2(*rows: jax.Array) -> jax.Array:
-    """1/2 * the sum of the squared norms of a row of e^(0) in each array, each float [B, d]. float [B]."""
+    """1/2 * the squared norms of e^(0), summed over the arrays, for each row: float [B] from arrays float [B, d]."""
     return sum(0.5 * jnp.sum(jnp.square(r), axis=-1) for r in rows)

@@ -1,4 +1,4 @@
-"""Which loss, and its constants."""
+"""The settings of the loss, with their checks."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class LossSettings(Settings):
     temperature: float = setting(0.2, "t of the softmax and contrastive losses", above=0)
     negatives: str = setting(
         "uniform",
-        'where sampled negatives are drawn from: "uniform": all songs; "in_batch": the other rows\' songs; "mixed": '
-        "half of each; the loss corrects for how likely each draw was",
+        'the source of sampled negatives: "uniform": all songs; "in_batch": the other rows\' songs; "mixed": half of '
+        "each; the loss corrects for the probability of each draw",
         choices=NEGATIVES,
     )
     num_negatives: int = setting(
-        1024, 'negatives that the rows of a batch share; "in_batch" takes the whole batch instead', at_least=1
+        1024, 'number of negatives that the rows of a batch share; "in_batch" takes the whole batch', at_least=1
     )
     mask_observed: bool = setting(False, "leave the user's own other songs out of the negatives (bpr never draws them)")
     popularity_smoothing: float = setting(
@@ -54,8 +54,8 @@ class LossSettings(Settings):
     )
     softmax_songs: int = setting(
         0,
-        "M, the number of uniformly drawn songs that the sum of sampled_softmax stands for; 0: all songs. With fewer, "
-        "less of the gradient comes from the highest negatives alone: between softmax and BPR",
+        "M, the number of uniformly drawn songs whose sum sampled_softmax estimates; 0: all songs. A smaller M gives "
+        "the highest negatives less weight: a loss between softmax and BPR",
         at_least=0,
     )
 

@@ -1,4 +1,4 @@
-"""The table of losses: what a loss is given, and what it declares."""
+"""The table of losses, with the inputs of a loss and its declarations."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Scores(NamedTuple):
 
     Attributes:
       positive: float32 [B], of the pairs.
-      negative: float32, of the same users with other songs. [B] where a loss declares one negative a row; [B, N] where
-        a batch shares N; [B, I] where it wants all songs, the pair's own among them.
-      where: bool like `negative`, False for what is no negative, or None where all are. Of shared negatives the
-        pair's own song is left out. The user's other songs are left out with LossSettings.mask_observed.
+      negative: float32, of the same users with other songs: [B] if the loss declares one negative a row, [B, N] if the
+        batch shares N, [B, I] if the loss declares all songs, including the pair's own.
+      where: bool like `negative`, True for negatives, or None if all are. Among shared negatives the pair's own song is
+        False; with LossSettings.mask_observed the user's other songs are False too.
       log_correction: float32 [N], log(I q_j) of shared negatives, each drawn with probability q_j; 0 for uniform draws.
       num_items: I.
     """
@@ -37,10 +37,10 @@ class Loss:
     """An entry of the table.
 
     Attributes:
-      cost: Scores, LossSettings -> float32 [B], what each row costs.
-      negatives: what it is scored against: "one" song a row that the user has not played, drawn uniformly; songs
-        "shared" by the batch, see LossSettings.negatives; "all" songs.
-      cross_entropy: whether the cost is that of a distribution over songs, which popularity can smooth.
+      cost: Scores, LossSettings -> float32 [B], the cost of each row.
+      negatives: the songs to score against: "one": for each row a song that the user has not played, drawn uniformly;
+        "shared": songs that the batch shares, see LossSettings.negatives; "all": all songs.
+      cross_entropy: whether the cost is a cross-entropy over songs, to which popularity smoothing can be applied.
       settings: its settings, LossSettings or a subclass with fields of its own.
     """
 
@@ -57,7 +57,7 @@ def register(
     cross_entropy: bool = False,
     settings: type[LossSettings] = LossSettings,
 ) -> Callable[[Callable[[Scores, Any], jax.Array]], Callable[[Scores, Any], jax.Array]]:
-    """Decorates a function that is a loss: `config.loss.name` can then be its name. See `Loss` for the arguments."""
+    """Decorator that adds a function to the losses, as a choice of `config.loss.name`. See `Loss` for the arguments."""
 
     def add(cost: Callable[[Scores, Any], jax.Array]) -> Callable[[Scores, Any], jax.Array]:
         LOSSES.register(name, Loss(cost, negatives, cross_entropy, settings))

@@ -1,10 +1,10 @@
-"""A place for songs without train edges: between what their content says and the played songs that sound like them.
+"""Embeddings of songs without train edges: the mean of their content embedding and of played songs that sound alike.
 
-The encoder places such a song i by its features alone. With N(i) the songs with train edges nearest in sound,
+The encoder embeds such a song i from its features alone. With N(i) the songs with train edges nearest in sound,
 
     e_i <- 1/2 (e_i + mean_{j in N(i)} e_j)
 
-where embeddings have unit length ("cosine") the mean is normalised before and the sum after.
+If embeddings have unit length ("cosine"), the mean is normalised before the addition and the sum after it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from music_map.reporter import Progress, silent
 
 
 class Nearest(NamedTuple):
-    """Songs to place, and what they sound like.
+    """Songs without train edges, and their neighbours in sound.
 
     Attributes:
       songs: int32 [C], songs with audio and no train edge.
-      neighbours: int32 [C, N], of each the N songs with audio and train edges of largest cosine.
+      neighbours: int32 [C, N], for each the N songs of largest cosine among those with audio and train edges.
     """
 
     songs: jax.Array
@@ -45,7 +45,7 @@ def nearest(
       kept, progress: see sound.neighbours.
 
     Returns:
-      None where there is no song to place, or none to place it by.
+      None if there is no such song, or no possible neighbour.
     """
     has_audio, played = raw.audio_row >= 0, item_degree > 0
     songs = np.flatnonzero(has_audio & ~played)
@@ -54,11 +54,11 @@ def nearest(
 
 
 def place(items: jax.Array, nearest: Nearest, *, unit: bool) -> jax.Array:
-    """The embeddings with those of `nearest.songs` moved as above.
+    """The embeddings, with the formula above applied to `nearest.songs`.
 
     Args:
       items: float [I, d], song embeddings.
-      nearest: from the function of that name.
+      nearest: from the function `nearest`.
       unit: whether embeddings have unit length.
     """
     own, around = items[nearest.songs], items[nearest.neighbours].mean(axis=1)

@@ -1,7 +1,7 @@
-"""What all encoders share: e^(0) from ids and features, the table of encoders, and messages along the edges.
+"""The shared part of all encoders: e^(0) from ids and features, the table of encoders, and messages along the edges.
 
-An encoder turns e^(0) of users and songs into their embeddings. Each is one file, which alone knows its formula:
-`music_map.model.lightgcnpp` (the default), `lightgcn`, `mf`; docs/extending.md adds one from outside.
+An encoder turns e^(0) of users and songs into their embeddings. The formula of each encoder stands in one file:
+`music_map.model.lightgcnpp` (the default), `lightgcn` or `mf`. docs/extending.md shows how to add one from outside.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Params = dict[str, Any]
 
 
 class EncoderInputs(NamedTuple):
-    """What the encoder reads besides its parameters: the graph and the songs' features, on the device.
+    """The inputs of the encoder besides its parameters: the graph and the songs' features, on the device.
 
     Attributes:
       adjacency: the bipartite graph.
-      features: the songs' features, or None where id embeddings are all there is.
-      layout: where rows lie; where they are partitioned, those of `adjacency` and `features` are this device's.
+      features: the songs' features, or None if the model uses id embeddings alone.
+      layout: where rows lie. If rows are partitioned, `adjacency` and `features` have this device's rows.
     """
 
     adjacency: Adjacency
@@ -36,14 +36,14 @@ class EncoderInputs(NamedTuple):
 
 
 class Embeddings(NamedTuple):
-    """Something with a row for each user and each song: float32 [U, d] and [I, d], or a column [U, 1] and [I, 1]."""
+    """A row for each user and each song: float32 [U, d] and [I, d], or columns [U, 1] and [I, 1]."""
 
     user: jax.Array
     item: jax.Array
 
 
 class Encoded(NamedTuple):
-    """Embeddings of users [U, d] and songs [I, d], and their e^(0); or the rows that were asked for. float32."""
+    """Embeddings of users [U, d] and songs [I, d] and their e^(0), of all nodes or of the wanted rows. float32."""
 
     user: jax.Array
     item: jax.Array
@@ -51,7 +51,7 @@ class Encoded(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """The rows that an encoder is asked for.
+    """The rows that an encoder must return.
 
     Attributes:
       rows: users int32 [B] and songs int32 [N], repeats allowed; None: all of both.
@@ -67,10 +67,10 @@ class Wanted(NamedTuple):
 
 
 class Encoder:
-    """An encoder: pure functions over parameters. A subclass has `apply`, and `init` where it learns more."""
+    """An encoder: pure functions over parameters. A subclass defines `apply`, and `init` if it has own parameters."""
 
     def init(self, key: jax.Array, settings: ModelSettings) -> Params:
-        """Parameters besides those of e^(0), by names other than theirs; none has a row for each node."""
+        """Parameters besides those of e^(0), under other names than these. None may have a row for each node."""
         del key, settings
         return {}
 
@@ -80,19 +80,20 @@ class Encoder:
         """The embeddings of the rows in `wanted`.
 
         Args:
-          params: those of `init` among them.
+          params: all parameters, also those of `init`.
           inputs: graph and features. A song that a training step treats as never listened to has the degree 0: no
             message may reach or leave it.
           settings: static.
-          base: e^(0) of all nodes. The embeddings must depend on node-wise parameters through it alone.
-          wanted: the rows to return; what is taken of them last costs a training step least (see `receive`).
+          base: e^(0) of all nodes. The embeddings must depend on node-wise parameters only through it.
+          wanted: the rows to return. A training step is cheapest if the last layer computes these rows alone, see
+            `receive`.
         """
         raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """An encoder of the table, and its settings: ModelSettings or a subclass with fields of its own."""
+    """An encoder in the table, and its settings: ModelSettings or a subclass with further fields."""
 
     encoder: Encoder
     settings: type[ModelSettings]
@@ -111,14 +112,14 @@ def register(name: str, *, settings: type[ModelSettings] = ModelSettings) -> Cal
     return add
 
 
-# Where only directions matter (gamma = 0), l2 shrinks an embedding without end, until its squares underflow.
+# The least norm. If only directions matter (gamma = 0), l2 shrinks an embedding until its squares underflow.
 LEAST_NORM = 1e-4
 
 
 def l2_normalize(x: jax.Array) -> jax.Array:
     """x / max(||x||, 1e-4) along the last axis; a zero row stays zero.
 
-    The gradient of a plain norm is NaN at zero, where nodes without edges are from the first layer on.
+    The gradient of a plain norm is NaN at zero, and nodes without edges are zero from the first layer on.
     """
     squares = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(squares, LEAST_NORM**2))
@@ -137,16 +138,16 @@ def degree_power(adjacency: Adjacency, exponent: float) -> Embeddings:
 def receive(
     inputs: EncoderInputs, settings: ModelSettings, sent: Embeddings, rows: Embeddings | None = None
 ) -> Embeddings:
-    """What nodes receive: users the sum over their songs of w_ui * sent_i, songs that over their users.
+    """One propagation: y_u = sum_{i in N(u)} w_ui sent_i for users, y_i = sum_{u in N(i)} w_ui sent_u for songs.
 
     Args:
-      inputs: the graph, its edge weights w.
+      inputs: the graph with its edge weights w.
       settings: storage and backend of the products.
       sent: of all nodes, [U, d] and [I, d].
-      rows: receivers that are wanted (`Wanted.rows`): the last layer is needed by the batch alone. None: all.
+      rows: the wanted receivers (`Wanted.rows`); a batch needs only its own rows of the last layer. None: all.
 
     Returns:
-      float32 [U, d] and [I, d], or [B, d] and [N, d] of the rows.
+      float32 [U, d] and [I, d], or [B, d] and [N, d] for `rows`.
     """
     matrix, axis = inputs.adjacency.users_from_items, inputs.layout.axis
     users, items = (x.astype(settings.storage) for x in sent)
@@ -168,7 +169,8 @@ def init(key: jax.Array, settings: ModelSettings, inputs: EncoderInputs) -> Para
       inputs: of the whole graph; degrees and features set the shapes.
 
     Returns:
-      {"user": [U, d], "item": [I, d]} ~ N(0, init_std^2), float32; "fusion" where there are features; the encoder's.
+      {"user": [U, d], "item": [I, d]} ~ N(0, init_std^2), float32; "fusion" if there are features; and the encoder's
+      own parameters.
     """
     user_key, item_key, fusion_key = jax.random.split(key, 3)
     num_users, num_items = inputs.adjacency.user_degree.shape[0], inputs.adjacency.item_degree.shape[0]
@@ -183,7 +185,7 @@ def init(key: jax.Array, settings: ModelSettings, inputs: EncoderInputs) -> Para
 
 
 def known_songs(inputs: EncoderInputs, settings: ModelSettings, dropout_key: jax.Array | None) -> jax.Array:
-    """Songs with a train edge, less those that `dropout_key` leaves out in a training step: bool [I]."""
+    """Songs with a train edge, without those that `dropout_key` drops in a training step: bool [I]."""
     known, layout = inputs.adjacency.item_degree > 0, inputs.layout
     if inputs.features is None or dropout_key is None or settings.id_dropout == 0:
         return known
@@ -196,7 +198,7 @@ def base_embeddings(params: Params, inputs: EncoderInputs, settings: ModelSettin
     """e^(0) of users [U, d] and songs [I, d]; see `known_songs`."""
     if inputs.features is None:
         return Embeddings(params["user"], params["item"])
-    # A song without a train edge never trained its id embedding: only its features speak for it.
+    # A song without a train edge has an untrained id embedding: only its features are used.
     content = fusion.apply(params["fusion"], inputs.features, known, backend=settings.backend)
     return Embeddings(params["user"], params["item"] * known[:, None] + content)
 
@@ -208,21 +210,21 @@ def encode(
     dropout_key: jax.Array | None = None,
     rows: Embeddings | None = None,
 ) -> Encoded:
-    """Encodes all users and songs, or some rows of them at less cost.
+    """Encodes all users and songs, or only some rows at less cost.
 
     Args:
       params: from `init`.
       inputs: graph and features.
       settings: the encoder; static under jit, with a resolved backend (not "auto").
       dropout_key: random key of a training step, None otherwise.
-      rows: users int32 [B] and songs int32 [N], repeats allowed, of rows that are not partitioned; None: all.
+      rows: users int32 [B] and songs int32 [N], repeats allowed; only if rows are not partitioned. None: all.
 
     Returns:
-      Embeddings [U, d], [I, d] and e^(0), all float32. Where rows are partitioned U and I are this device's slots.
+      Embeddings [U, d], [I, d] and e^(0), all float32. If rows are partitioned, U and I count this device's slots.
     """
     known = known_songs(inputs, settings, dropout_key)
     base = base_embeddings(params, inputs, settings, known)
-    # Rows are taken of e^(0) and of each layer, not of their sum: then no gradient of the whole sum is written down.
+    # Rows are taken from e^(0) and from each layer, not from their sum: this avoids the gradient of the whole sum.
     wanted = Wanted(rows, Wanted(rows, base).of(base))
     degree = jnp.where(known, inputs.adjacency.item_degree, 0.0)
     seen = inputs._replace(adjacency=inputs.adjacency._replace(item_degree=degree))

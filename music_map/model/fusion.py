@@ -1,10 +1,10 @@
-"""What is known of a song besides who listened, as a part of its e^(0): audio, artists, albums, track length.
+"""The content part of a song's e^(0): audio, artists, albums and track length.
 
     content_i = A audio_i                        (or a learned vector where the song has no audio)
               + mean of its artists' embeddings + mean of its albums' embeddings
               + T (log-length standardised, its square)
 
-Every part is 0 where nothing is known, so a song with any of them gets a place, listened to or not.
+A term is 0 if its data is unknown. So a song with any of these gets an embedding, also without listens.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from music_map.preprocess.dataset import ItemFeatures
 
 
 class Features(NamedTuple):
-    """Song features on the device; None where a kind is absent or switched off.
+    """Song features on the device; None for a kind that is absent or switched off.
 
     Attributes:
-      audio: float32 [I, 128], unit rows, 0 without. A row a song, so that its gradient needs no scatter.
+      audio: float32 [I, 128], rows of unit length, 0 for songs without audio. There is a row for every song, so that
+        the gradient needs no scatter.
       has_audio: bool [I].
-      artists: float32 [I, number of artists], rows average a song's artists; untrained artists are left out.
+      artists: float32 [I, number of artists]; a row averages a song's artists, without the untrained ones.
       albums: likewise.
-      track: float32 [I, 3]: known (0 or 1), log-length standardised over the known, its square.
+      track: float32 [I, 3]: whether the length is known (0 or 1), the log-length standardised over known lengths, and
+        its square.
     """
 
     audio: jax.Array | None
@@ -39,7 +41,7 @@ class Features(NamedTuple):
 
 
 def _membership(offsets: np.ndarray, groups: np.ndarray, num_groups: int, item_degree: np.ndarray) -> Matrix | None:
-    """The averaging matrix [I, groups] over groups with a trained song; None where no song has one."""
+    """The averaging matrix [I, groups] over groups with a trained song; None if no song has such a group."""
     num_items = len(offsets) - 1
     item = np.repeat(np.arange(num_items, dtype=np.int32), np.diff(offsets))
     trained = np.zeros(num_groups, bool)
@@ -57,11 +59,11 @@ def features(raw: ItemFeatures, item_degree: np.ndarray, *, audio: bool, metadat
 
     Args:
       raw: from the processed data set.
-      item_degree: float [I], 0 for songs without train edges; nothing is standardised or learned over those.
-      audio, metadata: which kinds to use.
+      item_degree: float [I], 0 for songs without train edges, which are left out of all means and of learning.
+      audio, metadata: the kinds to use.
 
     Returns:
-      None where no kind is both present and wanted.
+      None if no kind is both present and wanted.
     """
     by_song = has_audio = artists = albums = track = None
     if audio and len(raw.audio):
@@ -84,7 +86,7 @@ def features(raw: ItemFeatures, item_degree: np.ndarray, *, audio: bool, metadat
 
 
 class Fusion(nn.Module):
-    """The learned part: float32 [I, embedding_dim] from Features.
+    """The learned function from Features to float32 [I, embedding_dim].
 
     Attributes:
       embedding_dim: d.
@@ -109,7 +111,7 @@ class Fusion(nn.Module):
                 size = matrix.backward.offsets.shape[0] - 1
                 total += spmm(matrix, self.param(name, normal, (size, d)), self.backend)
         if inputs.track is not None:
-            # A song without listens has no length either: it is known from listens alone.
+            # The length is only known from listens, so a song without listens has none.
             weights = self.param("track", nn.initializers.zeros, (inputs.track.shape[1], d))
             total += (inputs.track * known[:, None]) @ weights
         return total
@@ -120,7 +122,7 @@ _NO_ENTRIES = Csr(np.zeros(2, np.int32), *(np.zeros(0, t) for t in (np.int32, np
 
 def init(key: jax.Array, inputs: Features, *, embedding_dim: int, init_std: float) -> dict[str, Any]:
     """Draws the fusion's parameters."""
-    # The parameters are the same whatever the number of songs: flax is given one, and multiplies next to nothing.
+    # The parameters do not depend on the number of songs: one song is enough for flax, and the cheapest.
     one = jax.tree.map(lambda x: x[:1], inputs._replace(artists=None, albums=None))
     artists, albums = (m and m._replace(forward=_NO_ENTRIES) for m in (inputs.artists, inputs.albums))
     module = Fusion(embedding_dim, init_std, "segment")
@@ -128,6 +130,6 @@ def init(key: jax.Array, inputs: Features, *, embedding_dim: int, init_std: floa
 
 
 def apply(params: dict[str, Any], inputs: Features, known: jax.Array, *, backend: str) -> jax.Array:
-    """Content part of e^(0), float32 [I, d]; `known`, bool [I], False for songs to treat as never listened to."""
+    """The content part of e^(0), float32 [I, d]; `known` is bool [I], False for songs treated as never listened to."""
     d = jax.tree.leaves(params)[0].shape[-1]
     return Fusion(d, 1.0, backend).apply({"params": params}, inputs, known)

@@ -1,8 +1,8 @@
 """Sparse times dense as Pallas (Triton) kernels for GPUs; elsewhere Pallas interprets them, for tests.
 
-A program sums at most 512 entries of one row, so that a hub of a million entries is shared by thousands of programs. A
-row that one program can sum is written by that program; a hub's partial sums are added up, in their order, by a second
-kernel. No message is written to memory and nothing is added atomically: the same input gives the same bits.
+A program sums at most 512 entries of one row, so thousands of programs share a hub of a million entries. If one program
+can sum a whole row, it writes the row. A second kernel adds up the partial sums of a hub, in order. No message is
+written to memory and nothing is added atomically: the same input gives the same bits.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from jax.experimental.pallas import triton
 
 
 class Tiling(NamedTuple):
-    """How the work is cut; the defaults were the fastest of 16 on an H200 (docs/benchmarks.md).
+    """How the work is cut. The defaults were the fastest of 16 settings on an H200 (docs/benchmarks.md).
 
     Attributes:
-      piece: most entries of one program.
+      piece: the most entries that one program sums.
       chunk: entries that a program loads at once, a power of two.
       warps: of one program, 32 threads each.
     """
@@ -35,11 +35,11 @@ TILING = Tiling()
 
 
 class Pieces(NamedTuple):
-    """The programs of both kernels; those of no use sum nothing and write nothing that is read.
+    """The programs of both kernels. The arrays have spare programs, which sum nothing and whose output is not read.
 
     Attributes:
       begin, count, row, single: int32 [P] each: the entries of a piece, its row, and whether it is the whole row.
-      hub, hub_first, hub_count: int32 [H] each: a row of several pieces, the first of them and their number.
+      hub, hub_first, hub_count: int32 [H] each: a row of several pieces, its first piece and the number of its pieces.
     """
 
     begin: jax.Array
@@ -53,16 +53,16 @@ class Pieces(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("num_entries", "piece"))
 def cut(begin: jax.Array, count: jax.Array, num_entries: int, piece: int = TILING.piece) -> Pieces:
-    """Cuts rows into pieces, which depends on the matrix alone: of a graph it is done once.
+    """Cuts rows into pieces. The result depends on the matrix alone, so a graph is cut once.
 
     Args:
       begin, count: int32 [R], the entries of row r are begin[r]:begin[r] + count[r].
-      num_entries: E, which all counts together do not exceed.
-      piece: most entries of a piece.
+      num_entries: E; the sum of all counts is at most this.
+      piece: the most entries of a piece.
     """
     num_rows = begin.shape[0]
-    # Every row has a piece, that of an empty one sums nothing: max(1, ceil(n / piece)) of n entries, all together at
-    # most R + E / piece. Rows of more than one are fewer than E / piece.
+    # A row of n entries has max(1, ceil(n / piece)) pieces; the piece of an empty row sums nothing. All rows together
+    # have at most R + E / piece pieces. Fewer than E / piece rows have more than one.
     most, most_hubs = num_rows + num_entries // piece, min(num_rows, num_entries // piece)
     pieces = jnp.maximum(-(-count // piece), 1)
     first = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(pieces, dtype=jnp.int32)])
@@ -76,7 +76,7 @@ def cut(begin: jax.Array, count: jax.Array, num_entries: int, piece: int = TILIN
     return Pieces(begin[row] + before, size, row, single, hub, first[hub], hub_count)
 
 
-# Positions int32 [chunk] and which of them are wanted, bool [chunk], to their rows, float32 [chunk, width].
+# From positions int32 [chunk] and a mask of the wanted ones bool [chunk] to their rows float32 [chunk, width].
 _Load = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -87,7 +87,7 @@ def _sum_chunks(count: jax.Array, load: _Load, *, width: int, chunk: int) -> jax
         at = number * chunk + jnp.arange(chunk)
         return total + load(at, at < count)
 
-    # The sum over the rows of a chunk moves data between threads: once, at the end.
+    # The sum over the rows of a chunk moves data between threads, so it is done once, at the end.
     total = jax.lax.fori_loop(0, (count + chunk - 1) // chunk, add, jnp.zeros((chunk, width), jnp.float32))
     return jnp.sum(total, axis=0)
 
@@ -146,7 +146,7 @@ def gather_sum(
     dims = x.shape[1]
     if columns.shape[0] == 0 or num_rows == 0:
         return jnp.zeros((num_rows, dims), jnp.float32)
-    # Triton's arrays have powers of two as sizes.
+    # Triton needs arrays whose sizes are powers of two.
     width = pl.next_power_of_2(dims)
     padded = x if width == dims else jnp.pad(x, ((0, 0), (0, width - dims)))
     one, whole = pl.BlockSpec((1,), lambda i: (i,)), pl.BlockSpec(memory_space=pl.ANY)

@@ -5,7 +5,7 @@ With N(u) the neighbours of u, w the edge weights, d the degrees and ||.|| the L
     e_u^(k+1) = sum_{i in N(u)} w_ui / (d_u^alpha * d_i^beta) * e_i^(k) / ||e_i^(k)||     (and with u, i swapped)
     e_u       = gamma * e_u^(0) + (1 - gamma) * mean_{k=1..K} e_u^(k)
 
-The receiver's degree takes the power alpha and the neighbour's beta, so the weights are not symmetric.
+The receiver's degree has the exponent alpha and the neighbour's degree beta, so the weights are not symmetric.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from music_map.model.settings import ModelSettings
 
 @jax.custom_vjp
 def _scaled_unit(x: jax.Array, factor: jax.Array, scale: jax.Array) -> jax.Array:
-    """scale * l2_normalize(factor * x); of factor and scale, columns [N, 1], there is no gradient.
+    """scale * l2_normalize(factor * x). The columns factor and scale [N, 1] have no gradient.
 
-    factor * x is never written down, and neither pass over the rows waits for anything but x and the gradient: half the
-    memory traffic of the automatic gradient.
+    factor * x is never stored, and each pass reads only x and the gradient: half the memory traffic of the automatic
+    gradient.
     """
     return _scaled_unit_forward(x, factor, scale)[0]
 
@@ -43,7 +43,7 @@ def _scaled_unit_forward(
     squares = factor * factor * jnp.sum(x * x, axis=-1, keepdims=True)
     inverse = jax.lax.rsqrt(jnp.maximum(squares, LEAST_NORM**2))
     total = scale * factor * inverse
-    # d(x total) = total (dx - x (x . dx) factor^2 / ||factor x||^2), without the second part below the least norm.
+    # d(x total) = total (dx - x (x . dx) factor^2 / ||factor x||^2); below the least norm the second term is 0.
     along = jnp.where(squares > LEAST_NORM**2, jnp.square(factor * inverse), 0.0)
     return total * x, (x, total, along)
 
@@ -71,14 +71,14 @@ def _shares(params: Params, settings: ModelSettings) -> list[jax.Array]:
 
 @register("lightgcnpp")
 class LightGCNpp(Encoder):
-    """The encoder of the formula above; with `adaptive`, gamma and a weight per layer are learned."""
+    """The encoder of the formula above. With `adaptive`, gamma and a weight per layer are learned."""
 
     def init(self, key: jax.Array, settings: ModelSettings) -> Params:
-        """{"combine": {"gamma_logit": [], "layer_logits": [K]}} where gamma is learned."""
+        """{"combine": {"gamma_logit": [], "layer_logits": [K]}} if gamma is learned, else {}."""
         del key
         if not settings.adaptive:
             return {}
-        # A sigmoid cannot start at 0 or 1: gamma is kept within [0.01, 0.99].
+        # A sigmoid cannot start at 0 or 1: the initial gamma is clipped to [0.01, 0.99].
         start = jnp.clip(jnp.float32(settings.gamma), 0.01, 0.99)
         layer_logits = jnp.zeros((max(settings.num_layers, 1),), jnp.float32)
         return {"combine": {"gamma_logit": jnp.log(start) - jnp.log1p(-start), "layer_logits": layer_logits}}
@@ -86,12 +86,13 @@ class LightGCNpp(Encoder):
     def apply(
         self, params: Params, inputs: EncoderInputs, settings: ModelSettings, base: Embeddings, wanted: Wanted
     ) -> Embeddings:
-        # w_ui / (d_u^alpha d_i^beta) as two scalings about the raw product: one stored value serves both directions.
+        # w_ui / (d_u^alpha d_i^beta) is a scaling before and one after the product with w: one stored value per edge
+        # serves both directions.
         before = degree_power(inputs.adjacency, -settings.beta)
         after = degree_power(inputs.adjacency, -settings.alpha)
         first, *shares = _shares(params, settings)
         total = jax.tree.map(lambda x: first * x, wanted.base)
-        # A layer is kept as what the product gave, [N, d], and the column that it is to be multiplied by.
+        # A layer is kept as two factors: the product's result [N, d] and a column that scales its rows.
         layer, factor = base, jax.tree.map(jnp.ones_like, after)
         for k, share in enumerate(shares, 1):
             sent = jax.tree.map(_scaled_unit, layer, factor, before)

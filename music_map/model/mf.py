@@ -1,4 +1,4 @@
-"""Matrix factorisation: an embedding is its e^(0), of the id and, for songs, of their features.
+"""Matrix factorisation: the embedding of a node is its e^(0), from its id and, for songs, from their features.
 
 Reference: Koren, Bell, Volinsky: "Matrix Factorization Techniques for Recommender Systems", Computer 2009.
 """
@@ -11,7 +11,7 @@ from music_map.model.settings import ModelSettings
 
 @register("mf")
 class MatrixFactorisation(Encoder):
-    """No message passes along the edges; a song is placed by its listeners through the loss alone."""
+    """No message passes along the edges: a song learns from its listeners through the loss alone."""
 
     def apply(
         self, params: Params, inputs: EncoderInputs, settings: ModelSettings, base: Embeddings, wanted: Wanted

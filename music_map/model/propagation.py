@@ -1,9 +1,9 @@
 """Products with the sparse bipartite adjacency, forward and backward, behind one function: `spmm`.
 
-The two halves of a bipartite graph are propagated separately: users gather from songs with W, songs from users with
-its transpose. Both orientations are kept sorted by receiver, so the gradient of a product with W, which is a product
-with the transpose, costs what the forward product costs; the automatic gradient of a gather is a scatter, several
-times slower on every platform.
+The two directions of a bipartite graph are propagated separately: users gather from songs with W, songs from users with
+its transpose. Both matrices are stored, sorted by receiver. The gradient of a product with W is a product with the
+transpose, so it costs as much as the forward product. The automatic gradient of a gather would be a scatter, which is
+several times slower on every platform.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Csr(NamedTuple):
       rows: int32 [E], ascending.
       columns: int32 [E].
       values: float32 [E].
-      pieces: how the backend "pallas" shares the rows among programs, see `prepare`; None: cut at every product.
+      pieces: the rows cut into programs of the backend "pallas", see `prepare`; None: they are cut at every product.
     """
 
     offsets: jax.Array
@@ -45,7 +45,7 @@ class Csr(NamedTuple):
 
 
 class Matrix(NamedTuple):
-    """A sparse matrix and its transpose: what a product and its gradient need.
+    """A sparse matrix and its transpose; a product needs the first, its gradient the second.
 
     Example: W = [[0, 2], [3, 0]] has forward.columns = [1, 0], forward.values = [2, 3] and backward.columns = [1, 0],
     backward.values = [3, 2].
@@ -64,11 +64,12 @@ class Adjacency(NamedTuple):
     """The bipartite graph as the encoder reads it, on the device.
 
     Attributes:
-      users_from_items: W, float32 [U, I]; None where only the degrees are needed.
+      users_from_items: W, float32 [U, I]; None if only the degrees are needed.
       user_degree: float32 [U], sum of the edge weights of each user (or the number of edges).
       item_degree: float32 [I], likewise.
-      item_scale: None, or float32 []: what songs receive is multiplied by it. Of a part of the users that is the number
-        of parts: the expectation is then that of the whole graph, whose degrees these are.
+      item_scale: None, or float32 [], a factor for all that songs receive. If the edges are those of one part of the
+        users, it is the number of parts: then the expectation equals that of the whole graph. The degrees are always
+        those of the whole graph.
     """
 
     users_from_items: Matrix | None
@@ -78,7 +79,7 @@ class Adjacency(NamedTuple):
 
 
 def coo_matrix(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, *, num_rows: int, num_columns: int) -> Matrix:
-    """Builds a Matrix from entries (row, column, value) in any order; entries of one place add up.
+    """Builds a Matrix from entries (row, column, value) in any order; entries at the same place add up.
 
     Args:
       rows, columns: integers [E].
@@ -107,7 +108,7 @@ def adjacency(graph: BipartiteGraph, *, degree: str) -> Adjacency:
       degree: "weighted": a node's degree is the sum of its edge weights; "count": the number of its edges.
 
     Raises:
-      UserError: more edges than a device's int32 indices reach.
+      UserError: the graph has more edges than int32 indices can count.
     """
     user, item, weight, order = graph.user, graph.item, graph.weight, graph.item_order
     if len(user) >= 2**31:
@@ -124,26 +125,26 @@ def adjacency(graph: BipartiteGraph, *, degree: str) -> Adjacency:
 
 
 def _triton_compiles() -> bool:
-    """Whether the GPU is an Ampere or newer; XLA refuses Triton kernels for older ones, such as the T4."""
+    """Whether the GPU is an Ampere or newer. XLA refuses Triton kernels on older ones, such as the T4."""
     capability = str(getattr(jax.devices()[0], "compute_capability", ""))
     return bool(re.fullmatch(r"\d+\.\d+", capability)) and float(capability) >= 8.0
 
 
-# Edges from which on the kernel is taken. On an H200 a layer of Gowalla's 719,081 edges takes it .50 ms, forward and
-# backward, and segment sums .38; one of 33.9 million 5.05 and 10.76.
+# The least number of edges for which "auto" takes the kernel. On an H200, forward and backward of a layer take .50 ms
+# with the kernel and .38 ms with segment sums for Gowalla's 719,081 edges, and 5.05 and 10.76 ms for 33.9 million.
 _KERNEL_FROM = 1_000_000
 
 
 def choose_backend(name: str, *, num_edges: int | None = None) -> str:
-    """Resolves "auto": the CSR product on CPU (XLA has a native kernel there), the kernel of
-    `music_map.model.gather_kernel` on a GPU that Triton compiles for, segment sums elsewhere and for small graphs.
+    """Resolves "auto": the CSR product on CPU, where XLA has a native kernel; the kernel of
+    `music_map.model.gather_kernel` on a GPU that Triton supports; segment sums elsewhere and for small graphs.
 
     Args:
-      name: of the configuration.
-      num_edges: of the graph; None: it is large.
+      name: from the configuration.
+      num_edges: of the graph; None: a large graph.
 
     Raises:
-      UserError: the name is no backend, or none for this platform.
+      UserError: the name is unknown, or the backend does not run on this platform.
     """
     platform = jax.default_backend()
     if name == "auto":
@@ -155,10 +156,10 @@ def choose_backend(name: str, *, num_edges: int | None = None) -> str:
         raise UserError(f"config.model.backend={name!r} is unknown; choose one of auto, {', '.join(BACKENDS)}")
     if name == "pallas" and platform != "gpu":
         raise UserError(f"config.model.backend='pallas' is for GPUs, not for {platform}; choose 'auto'")
-    # Without cuSPARSE JAX would take a path slower than the segment sums, and say nothing.
+    # Without cuSPARSE, JAX would silently take a path that is slower than segment sums.
     if name == "csr" and platform == "gpu" and not jax.config.jax_bcoo_cusparse_lowering:
         raise UserError(
-            "config.model.backend='csr' is cuSPARSE on a GPU, which JAX leaves out unless the environment variable "
+            "config.model.backend='csr' needs cuSPARSE on a GPU, and JAX only uses it if the environment variable "
             "JAX_BCOO_CUSPARSE_LOWERING is 1: set it, or choose 'auto'"
         )
     return name
@@ -168,9 +169,9 @@ T = TypeVar("T")
 
 
 def prepare(tree: T, backend: str) -> T:
-    """Makes, for every matrix in a pytree, what the backend needs of it and would otherwise make at every product.
+    """Cuts every matrix in a pytree into pieces for the backend "pallas", which would otherwise do so at every product.
 
-    Under the other backends than "pallas" nothing is.
+    For other backends the tree is returned as it is.
     """
     if backend != "pallas":
         return tree
@@ -193,8 +194,8 @@ def _product(matrix: Csr, x: jax.Array, backend: str) -> jax.Array:
     num_rows = matrix.offsets.shape[0] - 1
     if backend == "csr":
         shape = (num_rows, x.shape[0])
-        # XLA's kernel is for float32: what was stored in fewer bits is widened first.
-        from jax.experimental import sparse  # not for commands without a product: they answer sooner
+        # XLA's kernel is for float32: values stored in fewer bits are widened first.
+        from jax.experimental import sparse  # only here: commands without a product start faster
 
         return sparse.BCSR((matrix.values, matrix.columns, matrix.offsets), shape=shape) @ x.astype(jnp.float32)
     if backend == "pallas":
@@ -209,14 +210,15 @@ def spmm(matrix: Matrix, x: jax.Array, backend: str, axis: Axis = ONE) -> jax.Ar
 
     Only `x` has a gradient: the graph is data.
 
-    Where rows are partitioned over devices, each has its rows of W, of the transpose and of x. The forward product
-    gathers x; the backward one gathers the gradient, [R, d], and multiplies by its rows of the transpose. The other
-    way, W^T g from the rows of W and a reduce-scatter of [C, d], would need each part of W sorted by column besides,
-    twice the memory of edges; as users gather from songs and songs from users, both move the same number of bytes.
+    If rows are partitioned over devices, each device has its rows of W, of the transpose and of x. The forward product
+    gathers x. The backward product gathers the gradient [R, d] and multiplies it by the device's rows of the transpose.
+    The alternative is W^T g from the rows of W, then a reduce-scatter of [C, d]. It needs each part of W sorted by
+    column as well, which doubles the memory of edges. Both move the same number of bytes, because users gather from
+    songs and songs from users.
 
     Args:
       matrix: [R, C].
-      x: float32 or bfloat16 [C, d]; so is its gradient. Half the bytes are gathered of bfloat16 (not by "csr").
+      x: float32 or bfloat16 [C, d], like its gradient. bfloat16 halves the bytes that are gathered, except for "csr".
       backend: "segment" (jraph's segment sum; every platform), "csr" (a CSR product: XLA's own on CPU, cuSPARSE on
         GPU) or "pallas" (a kernel that gathers and sums without messages; GPU).
       axis: the devices that share the rows.
@@ -228,7 +230,7 @@ def spmm(matrix: Matrix, x: jax.Array, backend: str, axis: Axis = ONE) -> jax.Ar
 
 
 def _spmm_forward(matrix: Matrix, x: jax.Array, backend: str, axis: Axis) -> tuple[jax.Array, tuple[Matrix, jax.Array]]:
-    # An empty slice says what dtype x had.
+    # An empty slice keeps the dtype of x.
     return _product(matrix.forward, axis.gather(x), backend), (matrix, x[:0])
 
 
@@ -240,20 +242,20 @@ def _spmm_backward(backend: str, axis: Axis, saved: tuple[Matrix, jax.Array], g:
 spmm.defvjp(_spmm_forward, _spmm_backward)
 
 
-# Rows are copied out of a matrix where they have at most this share of its entries; more cost a whole product as well.
+# Rows are copied out of a matrix if they have at most this share of its entries; above it, a whole product is as cheap.
 _MOST_ENTRIES = 1 / 3
 
 
 def _copy_rows(matrix: Csr, rows: jax.Array, offsets: jax.Array, room: int) -> Csr:
-    """Rows of a matrix as a matrix of `room` entries, the b-th of which are offsets[b]:offsets[b + 1]."""
+    """Rows of a matrix as a matrix of `room` entries; the b-th row has the entries offsets[b]:offsets[b + 1]."""
     num_rows = rows.shape[0]
-    # Entry j of row b lies at start[b] + j - offsets[b]: from one entry to the next 1 further, and where a row begins a
-    # jump further. Sums along the entries are several times quicker than a search for each entry's row.
+    # Entry j of row b lies at start[b] + j - offsets[b]: it grows by 1 per entry and jumps where a row
+    # begins. A cumulative sum is several times faster than a search for each entry's row.
     jump = jnp.diff(matrix.offsets[rows] - offsets[:-1], prepend=0)
     steps = jnp.ones(room, jnp.int32).at[0].set(0).at[offsets[:-1]].add(jump, mode="drop")
     at = jnp.clip(jnp.cumsum(steps), 0, matrix.columns.shape[0] - 1)
     row = jnp.cumsum(jnp.zeros(room, jnp.int32).at[offsets[1:-1]].add(1, mode="drop"))
-    # What is left of the room is of no row.
+    # The rest of the room belongs to no row.
     row = jnp.where(jnp.arange(room) < offsets[-1], row, num_rows)
     return Csr(offsets, row, matrix.columns[at], matrix.values[at])
 
@@ -262,14 +264,14 @@ def _copy_rows(matrix: Csr, rows: jax.Array, offsets: jax.Array, room: int) -> C
 def spmm_rows(matrix: Matrix, x: jax.Array, rows: jax.Array, backend: str) -> jax.Array:
     """Some rows of sparse times dense, spmm(matrix, x)[rows], at about the cost of these rows.
 
-    Forward, "pallas" sums the entries of the rows (of repeated ones once) where they lie. The other backends copy them
-    out, if they are at most a third of all, and otherwise take the whole product. Backward, the product with the
-    transpose reads the gradient of the rows from a table of B + 1, whose last row, for all nodes that are not among
-    them, is 0: it goes through all entries, but stays within a core's cache.
+    Forward, "pallas" sums the entries of the rows in place, repeated rows once. The other backends copy these entries
+    out if they are at most a third of all; otherwise they compute the whole product. Backward, the product with the
+    transpose reads the gradient from a table of B + 1 rows. The last row is 0 and stands for all nodes outside `rows`.
+    The product goes through all entries, but its table fits a core's cache.
 
     Args:
       matrix: [R, C].
-      x: float32 or bfloat16 [C, d]; so is its gradient.
+      x: float32 or bfloat16 [C, d], like its gradient.
       rows: int32 [B], in any order, repeats allowed.
       backend: as for `spmm`.
 
@@ -284,7 +286,7 @@ def _spmm_rows_forward(
 ) -> tuple[jax.Array, tuple[Matrix, jax.Array, jax.Array, jax.Array]]:
     edges, size = matrix.forward, rows.shape[0]
     order = jnp.arange(size, dtype=jnp.int32)
-    # Where in the batch a node is first; of nodes that are not in it, one beyond.
+    # A node's first position in the batch; B for nodes outside it.
     first = jnp.full((edges.offsets.shape[0] - 1,), size, jnp.int32).at[rows].min(order)
     place = first[rows]
     count = jnp.where(place == order, edges.offsets[rows + 1] - edges.offsets[rows], 0)
@@ -292,7 +294,7 @@ def _spmm_rows_forward(
     if backend == "pallas":
         pieces = cut(edges.offsets[rows], count, edges.columns.shape[0])
         return _gather_sum(edges, pieces, size, x)[place], saved
-    # int32 may overflow only where repeats were counted, and they are not.
+    # Repeats are counted once, so int32 cannot overflow here.
     offsets = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(count, dtype=jnp.int32)])
     room = int(_MOST_ENTRIES * edges.columns.shape[0])
     out = jax.lax.cond(

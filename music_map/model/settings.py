@@ -1,4 +1,4 @@
-"""What the encoder is, checked."""
+"""The settings of the encoder, with their checks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ModelSettings(Settings):
     alpha: float = setting(0.6, "lightgcnpp: power of the receiver's degree")
     beta: float = setting(-0.1, "lightgcnpp: power of the neighbour's degree")
     gamma: float = setting(0.35, "lightgcnpp: share of e^(0) in the final embedding", at_least=0, at_most=1)
-    adaptive: bool = setting(False, "lightgcnpp: learn gamma and the layers' weights, from `gamma` and equal ones on")
+    adaptive: bool = setting(False, "lightgcnpp: learn gamma (from `gamma`) and the layers' weights (from equal ones)")
     degree: str = setting(
         "weighted",
         'a node\'s degree: "weighted": the sum of its edge weights; "count": the number of its edges',
@@ -53,7 +53,7 @@ class ModelSettings(Settings):
         below=1,
     )
     cold_neighbours: int = setting(
-        5, "played songs by whose sound a song without train edges is placed; 0: by its content alone", at_least=0
+        5, "played songs, nearest in sound, that place a song without train edges; 0: content alone", at_least=0
     )
     backend: str = setting(
         "auto",

@@ -18,7 +18,7 @@ from music_map.reporter import Progress, silent
 from music_map.storage import ArrayFolder, ArrayWriter, fingerprint, new_folder
 from music_map.topk import rows_at_once, top_k
 
-# Raised when the same arguments give other neighbours: what was kept before is then computed anew.
+# Increase this when the same arguments give other neighbours: stored neighbours are then computed again.
 _VERSION = 1
 
 
@@ -26,8 +26,8 @@ class Neighbours(NamedTuple):
     """Neighbours of S songs.
 
     Attributes:
-      songs: int32 [S, N], the nearest first; -1 where a song has no audio or fewer neighbours.
-      cosines: float32 [S, N], 0 where there is none.
+      songs: int32 [S, N], the nearest first; -1 if a song has no audio or fewer neighbours.
+      cosines: float32 [S, N], 0 for missing neighbours.
     """
 
     songs: np.ndarray
@@ -35,10 +35,10 @@ class Neighbours(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """Where neighbours are kept for the next time.
+    """Where computed neighbours are stored.
 
     Attributes:
-      folder: those of one question are in its folder sound-KEY.
+      folder: the neighbours for one set of arguments are in its folder sound-KEY.
       identity: of the audio; the data set's fingerprint.
     """
 
@@ -60,11 +60,11 @@ def neighbours(
     Args:
       features: audio of all songs.
       songs: integers [S].
-      others: integers [P], ascending; those without audio are left out. Of equal cosines the first is nearer.
-      count: N; the width is less where there are fewer others.
-      kept: read where this has been computed before, written where it has not. A folder that cannot be written, or
-        that is damaged, costs the time and nothing else.
-      progress: reports songs.
+      others: integers [P], ascending; those without audio are left out. Among equal cosines the first song is nearer.
+      count: N; the width is less if there are fewer others.
+      kept: the neighbours are read from here, or computed and written here. If the folder is damaged or cannot be
+        written, they are computed again.
+      progress: counts songs.
     """
     others = np.asarray(others)[features.audio_row[others] >= 0].astype(np.int32)
     songs = np.asarray(songs, np.int32)
@@ -100,7 +100,7 @@ def _compute(
     with progress("sound", len(has_audio), "song") as advance:
         for start in range(0, len(has_audio), size):
             rows = has_audio[start : start + size]
-            # A short last block is filled up with its first song: one shape, one compilation.
+            # The last block is padded with its first song: one shape needs one compilation.
             block = songs[np.append(rows, np.full(size - len(rows), rows[0]))]
             near, cosines = _nearest(features.audio[features.audio_row[block]], block, audio, on_device, count=count)
             found.songs[rows], found.cosines[rows] = np.asarray(near)[: len(rows)], np.asarray(cosines)[: len(rows)]
@@ -112,9 +112,9 @@ def _compute(
 def _nearest(
     query: jax.Array, songs: jax.Array, audio: jax.Array, others: jax.Array, *, count: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Songs int32 [B, N] and cosines float32 [B, N]: of `songs` with audio `query` among `others` with `audio`."""
+    """The nearest of `others` (with `audio`) to `songs` (with audio `query`): songs and cosines, both [B, N]."""
     cosines = jnp.matmul(query, audio.T, precision=jax.lax.Precision.HIGHEST)
-    # Where a song would be among the others; one beyond the end is dropped.
+    # The position where a song would be among the others; a position beyond the end is dropped.
     own = jnp.searchsorted(others, songs)
     own = jnp.where(others[jnp.minimum(own, len(others) - 1)] == songs, own, len(others))
     best, at = top_k(cosines.at[jnp.arange(len(songs)), own].set(-jnp.inf, mode="drop"), count)

@@ -1,8 +1,8 @@
-"""The graph cut into parts by the node where an edge ends, parts of almost equally many edges.
+"""The graph cut into parts of almost equally many edges; an edge belongs to the part of the node where it ends.
 
-Nodes get slots: NUM_PARTS parts of equally many slots each, and a device holds NUM_PARTS / n consecutive parts. So the
-slots do not depend on the number of devices n, and what is stored by slot (embeddings, optimizer state, checkpoints)
-moves to another number of devices without being renumbered.
+Each node gets a slot. There are NUM_PARTS parts with equally many slots, and each of n devices holds NUM_PARTS / n
+consecutive parts. The slots do not depend on n, so arrays stored by slot (embeddings, optimizer state, checkpoints)
+keep their order on another number of devices.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from music_map.graph.bipartite import BipartiteGraph
 from music_map.model.propagation import Csr
 from music_map.rows import select
 
-# Any number of devices that divides it can share the parts.
+# The number of devices must divide this.
 NUM_PARTS = 64
 
-# Parts are filled one round (a node for each) at a time, the heaviest nodes first and each round against the loads so
-# far; from this round on nodes are so light, and so alike, that dealing them back and forth keeps the loads level.
+# Each round gives every part one node, the heaviest nodes first, and balances the loads so far. From this round on,
+# nodes are light and alike: assigning them in alternating order is enough to keep the loads level.
 _MEASURED_ROUNDS = 20_000
 
 
@@ -34,7 +34,7 @@ class Slots:
     Attributes:
       of_node: int32 [N], each node's slot.
       node: int32 [NUM_PARTS x slots of a part], each slot's node; N for an empty one. The last slot of each part is
-        empty: edges that only fill up an array end there.
+        empty: padding edges end there.
     """
 
     of_node: np.ndarray
@@ -46,19 +46,19 @@ class Slots:
         return len(self.node)
 
     def nodes_of(self, part: int, num_parts: int = NUM_PARTS) -> np.ndarray:
-        """Nodes of a part's slots, N for an empty one."""
+        """The nodes in a part's slots, N for an empty slot."""
         size = self.num_slots // num_parts
         return self.node[part * size : (part + 1) * size]
 
     def to_slots(self, rows: np.ndarray) -> np.ndarray:
-        """Rows by node to rows by slot, zeros in empty slots."""
+        """Reorders rows from node order to slot order; empty slots get zeros."""
         out = np.zeros((self.num_slots, *rows.shape[1:]), rows.dtype)
         out[self.of_node] = rows
         return out
 
 
 def make_slots(degree: np.ndarray, num_parts: int = NUM_PARTS) -> Slots:
-    """Deals nodes to parts: as many nodes in each, to within one, and as many edges as that allows.
+    """Assigns nodes to parts: numbers of nodes that differ by one at most, and numbers of edges as equal as possible.
 
     Args:
       degree: int [N], edges that end at each node.
@@ -72,12 +72,12 @@ def make_slots(degree: np.ndarray, num_parts: int = NUM_PARTS) -> Slots:
     padded = np.concatenate([degree[heaviest_first], np.zeros(rounds * num_parts - num_nodes, degree.dtype)])
     by_round = padded.reshape(rounds, num_parts)
     for r in range(min(rounds, _MEASURED_ROUNDS)):
-        # The heaviest node of the round goes where there is least.
+        # The heaviest node of the round goes to the lightest part.
         part_of[r] = np.argsort(loads, kind="stable")
         loads[part_of[r]] += by_round[r]
     rest = np.arange(_MEASURED_ROUNDS, rounds)
     part_of[_MEASURED_ROUNDS:] = np.where(rest[:, None] % 2, np.arange(num_parts)[::-1], np.arange(num_parts))
-    # The heaviest nodes are in the first parts dealt to: with their bits reversed these are far apart, on all devices.
+    # The first parts got the heaviest nodes. Reversing the bits of the part numbers spreads these over all devices.
     bits = num_parts.bit_length() - 1
     reversed_bits = np.array([int(f"{p:0{bits}b}"[::-1], 2) for p in range(num_parts)])
     slot = reversed_bits[part_of] * (rounds + 1) + np.arange(rounds)[:, None]
@@ -89,7 +89,7 @@ def make_slots(degree: np.ndarray, num_parts: int = NUM_PARTS) -> Slots:
 
 
 class Ends(NamedTuple):
-    """The edges that end at the nodes of a part, by slot and within one in the graph's order.
+    """The edges that end at the nodes of a part, sorted by slot, and within a slot in the graph's order.
 
     Attributes:
       start: int32 [E of the part], the node at the other end.
@@ -105,7 +105,7 @@ class EdgeParts(Protocol):
 
     Attributes:
       num_edges: E.
-      user_offsets, item_offsets: int64 [U + 1], [I + 1], as of a BipartiteGraph.
+      user_offsets, item_offsets: int64 [U + 1], [I + 1], as in a BipartiteGraph.
       user_total, item_total: float64 [U], [I], sums of the edge weights.
       users, items: slots.
     """
@@ -126,7 +126,7 @@ class EdgeParts(Protocol):
 
 
 class GraphInMemory:
-    """EdgeParts of a graph that this process has whole (or mapped)."""
+    """EdgeParts of a graph that this process holds whole, in memory or mapped from files."""
 
     def __init__(self, graph: BipartiteGraph):
         self._graph = graph
@@ -152,19 +152,19 @@ class GraphInMemory:
 
 
 def positions(offsets: np.ndarray, nodes: np.ndarray) -> np.ndarray:
-    """offsets[v]:offsets[v + 1] of each node in turn, as one array; node N, an empty slot, has none."""
+    """The positions offsets[v]:offsets[v + 1] of all nodes v, concatenated; node N, an empty slot, has none."""
     return select(np.append(offsets, offsets[-1]), nodes)[1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """What has rows by one kind of node, entries of a sparse matrix, cut by devices.
+    """The rows of a sparse matrix by one kind of node, cut over devices.
 
     Attributes:
       slots: of the nodes.
       offsets: int [N + 1], node v has entries offsets[v]:offsets[v + 1].
       num_devices: n.
-      capacity: entries on each device, the most that any has and one.
+      capacity: length of each device's arrays: the most entries of any device, plus one.
     """
 
     slots: Slots
@@ -178,26 +178,26 @@ class Side:
         return self.slots.num_slots // self.num_devices
 
     def parts(self, device: int) -> range:
-        """The parts that a device has."""
+        """The parts on a device."""
         share = NUM_PARTS // self.num_devices
         return range(device * share, (device + 1) * share)
 
     def nodes(self, device: int) -> np.ndarray:
-        """Nodes of a device's slots, N for an empty one."""
+        """The nodes in a device's slots, N for an empty slot."""
         return self.slots.node[device * self.rows_per_device : (device + 1) * self.rows_per_device]
 
     def degree(self, device: int) -> np.ndarray:
-        """Entries of each of a device's slots."""
+        """The number of entries of each slot of a device."""
         return _at(np.diff(self.offsets), self.nodes(device))
 
     def fill(self, values: np.ndarray) -> np.ndarray:
-        """Values filled up with zeros to the capacity."""
+        """Values padded with zeros to the capacity."""
         return np.concatenate([values, np.zeros(self.capacity - len(values), values.dtype)])
 
     def csr(self, device: int, columns: np.ndarray, values: np.ndarray) -> Csr:
-        """A device's rows, NumPy, filled up to the capacity, from its entries by slot."""
+        """A device's rows (NumPy), padded to the capacity, from its entries in slot order."""
         degree = self.degree(device)
-        degree[-1] += self.capacity - len(columns)  # the empty last slot takes what fills up
+        degree[-1] += self.capacity - len(columns)  # the empty last slot takes the padding
         return Csr(
             np.concatenate([[0], np.cumsum(degree)]).astype(np.int32),
             np.repeat(np.arange(len(degree), dtype=np.int32), degree),
@@ -211,11 +211,11 @@ def _at(values: np.ndarray, nodes: np.ndarray) -> np.ndarray:
 
 
 def make_side(slots: Slots, offsets: np.ndarray, num_devices: int) -> Side:
-    """Cuts rows over devices. Raises UserError for a number of devices that cannot share the parts."""
+    """Cuts rows over devices. Raises UserError if the number of devices does not divide the parts."""
     if NUM_PARTS % num_devices:
         raise UserError(
-            f"config.parallel='sharded' shares {NUM_PARTS} parts evenly; {num_devices} devices do not divide them: "
-            "use 1, 2, 4, 8, 16, 32 or 64"
+            f"config.parallel='sharded' divides {NUM_PARTS} parts evenly among the devices, which is not possible for "
+            f"{num_devices}: use 1, 2, 4, 8, 16, 32 or 64"
         )
     side = Side(slots, offsets, num_devices, 0)
     most = max(int(side.degree(d).sum()) for d in range(num_devices))
@@ -226,7 +226,7 @@ def make_side(slots: Slots, offsets: np.ndarray, num_devices: int) -> Side:
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
-    """A graph cut both ways: edges by the user and edges by the song where they end."""
+    """A graph cut both ways: once by the users and once by the songs where edges end."""
 
     graph: EdgeParts
     users: Side
@@ -241,12 +241,12 @@ class Partition:
         return _joined(self.graph.to_items, self.items.parts(device))
 
     def user_rows(self, device: int) -> Csr:
-        """W: rows are the device's users, columns slots of songs."""
+        """W: rows are the device's users, columns are slots of songs."""
         ends = self.to_users(device)
         return self.users.csr(device, self.items.slots.of_node[ends.start], ends.weight)
 
     def item_rows(self, device: int) -> Csr:
-        """W transposed: rows are the device's songs, columns slots of users."""
+        """W transposed: rows are the device's songs, columns are slots of users."""
         ends = self.to_items(device)
         return self.items.csr(device, self.users.slots.of_node[ends.start], ends.weight)
 
@@ -256,7 +256,7 @@ def _joined(read: Callable[[int], Ends], parts: range) -> Ends:
 
 
 def partition(graph: EdgeParts, num_devices: int) -> Partition:
-    """Cuts a graph for a number of devices; reads no edge."""
+    """Cuts a graph for a number of devices, without reading any edge."""
     return Partition(
         graph,
         make_side(graph.users, graph.user_offsets, num_devices),

@@ -43,12 +43,12 @@ def make_runner(
 
     Args:
       mode: "none", "pmap" or "sharded".
-      graph: the bipartite graph, NumPy; of it "sharded" reads the negative edges alone where `parts` are given.
+      graph: the bipartite graph, NumPy; if `parts` are given, "sharded" reads only its negative edges.
       inputs: of the whole graph, on one device or in the host's memory. "sharded" needs no edges in it.
       users, items: how pairs are drawn, see `music_map.training.sampling.sample_data`.
-      settings: what a step is compiled for.
-      parts: of "sharded": where the edges are read from; None: the graph.
-      devices: of "pmap" and "sharded"; None: all of all processes.
+      settings: the static settings of a step.
+      parts: the source of the edges for "sharded"; None: the graph.
+      devices: for "pmap" and "sharded"; None: all devices of all processes.
 
     Raises:
       UserError: the mode cannot use these devices.
@@ -69,7 +69,7 @@ def make_runner(
 
 
 def degrees(graph: EdgeParts, *, degree: str) -> Adjacency:
-    """`music_map.model.propagation.adjacency` without its edges: what the runner "sharded" needs of it."""
+    """`music_map.model.propagation.adjacency` without edges, which is enough for the runner "sharded"."""
     if degree == "weighted":
         users, items = graph.user_total, graph.item_total
     else:
@@ -80,8 +80,9 @@ def degrees(graph: EdgeParts, *, degree: str) -> Adjacency:
 class Replicated:
     """Data-parallel training: every device has the whole graph and 1/n of each batch.
 
-    In one process the step is compiled with `jax.pmap`. Over several it is compiled with `jit` of `shard_map`, which
-    `jax.pmap` is a layer over: it would hand out arrays of this process alone, which cannot be checkpointed as one.
+    In one process the step is compiled with `jax.pmap`. With several processes it is compiled with `jit` of
+    `shard_map`, on which `jax.pmap` is built: `jax.pmap` would return arrays of this process alone, and these cannot be
+    saved as one checkpoint.
     """
 
     def __init__(
@@ -97,17 +98,17 @@ class Replicated:
         self._source = inputs
         inputs = prepare(inputs, settings.model.backend)._replace(layout=NodeLayout(Axis(self.mesh.size)))
         self._inputs, self._data = meshes.replicate(self.mesh, (inputs, data))
-        # The copy of this process's first device.
+        # The copy on this process's first device.
         first = jax.tree.map(lambda x: x.addressable_data(0), self._inputs)
         self._one = OneDevice(first._replace(layout=NodeLayout()), None, settings)
         run = functools.partial(run_steps, settings=self.settings)
         self._count = functools.partial(meshes.put, meshes.replicated(self.mesh))
-        # Gradients are summed within, so all devices end with one state: it goes in and comes out once.
+        # The step sums the gradients over the devices, so all end with the same state: one copy goes in and comes out.
         if processes.count() > 1:
             whole = jax.shard_map(run, mesh=self.mesh, in_specs=P(), out_specs=P(), check_vma=False)
             self.step = jax.jit(whole, donate_argnums=0)
         else:
-            self._count = functools.partial(np.full, self.mesh.size)  # pmap wants one argument with a device axis
+            self._count = functools.partial(np.full, self.mesh.size)  # pmap needs one argument with a device axis
             self.step = jax.pmap(
                 run,
                 axis_name=NAME,
@@ -148,7 +149,7 @@ class Sharded:
     """Nodes, optimizer state, edges and batch partitioned over a mesh by `jax.shard_map`.
 
     A device has the slots of its parts, see `music_map.parallel.partition`, and the edges that end there. A layer
-    gathers the other side's embeddings: (U + I) d floats in each direction of differentiation.
+    gathers the embeddings of the other kind of node: (U + I) d floats forward, and as many backward.
     """
 
     def __init__(
@@ -165,7 +166,7 @@ class Sharded:
         self.mesh, self.settings = meshes.make_mesh(devices), settings
         self.num_edges = graph.num_edges
         self.partition = partition(graph, self.mesh.size)
-        # No edge is held here twice: of what encodes and draws there is no whole copy.
+        # Edges, inputs and sampling tables exist only in parts: no device or host holds a whole copy.
         self._source = inputs._replace(adjacency=inputs.adjacency._replace(users_from_items=None))
         self._slots = {"user": graph.users, "item": graph.items}
         self._inputs = self._put_inputs(inputs)
@@ -227,12 +228,12 @@ class Sharded:
         return EncoderInputs(meshes.put_parts(self.mesh, part), features, meshes.replicate(self.mesh, layout))
 
     def _put_data(self, dislikes: Dislikes, users: str, items: str) -> SampleData:
-        """As `sample_data`, from the edges of this process's devices."""
+        """Like `sample_data`, from the edges of this process's devices."""
         cut, graph = self.partition, self.partition.graph
         if users == "degree" and self._inputs.layout.user_offsets is None:
             raise UserError(
-                f"config.train.user_sampling='degree' draws among {self.num_edges} edges; int32 indices hold 2^31 - 1: "
-                "use 'uniform'"
+                f"config.train.user_sampling='degree' draws from {self.num_edges} edges, more than int32 indices can "
+                "count (2^31 - 1): use 'uniform'"
             )
         by_weight = items == "weight"
         degree = np.diff(graph.user_offsets)
@@ -261,7 +262,7 @@ class Sharded:
         return whole._replace(positives=whole.positives._replace(cumulative=meshes.put_parts(self.mesh, cumulative)))
 
     def _specs(self, tree):
-        """P("devices") for what has a row for each node: embeddings and their moments; P() for the rest."""
+        """P("devices") for arrays with a row for each node (embeddings and their moments), P() for the rest."""
 
         def spec(path: tuple, leaf: object) -> P:
             del leaf
@@ -270,7 +271,7 @@ class Sharded:
         return jax.tree_util.tree_map_with_path(spec, tree)
 
     def to_slots(self, tree):
-        """A state or parameters by node, put on the devices by slot."""
+        """Puts a state or parameters on the devices, reordered from nodes to slots."""
 
         def put(path: tuple, leaf: jax.Array) -> jax.Array:
             kind = _node_kind(path)
@@ -316,19 +317,19 @@ class Sharded:
 
 
 def _node_kind(path: tuple) -> str | None:
-    """ "user" or "item" where the leaf at a path of a state or of parameters has a row for each such node."""
+    """ "user" or "item" if the leaf at this path of a state or parameters has a row for each such node, else None."""
     last = getattr(path[-1], "key", None) if path else None
     return last if last in PARTITIONED else None
 
 
 def _filled(values: np.ndarray, nodes: np.ndarray) -> np.ndarray:
-    """values[nodes], 0 where a node is one beyond the last."""
+    """values[nodes], with 0 for the node one beyond the last."""
     extra = np.zeros((1, *values.shape[1:]), values.dtype)
     return np.concatenate([values, extra])[nodes]
 
 
 def _put_features(mesh: jax.sharding.Mesh, features: Features, cut: Partition) -> Features:
-    """The songs' features by the songs' slots."""
+    """Puts the songs' features on the devices, by the songs' slots."""
     items = cut.items
 
     def by_slot(values: jax.Array | None) -> jax.Array | None:
@@ -342,7 +343,7 @@ def _put_features(mesh: jax.sharding.Mesh, features: Features, cut: Partition) -
 
 
 def _put_groups(mesh: jax.sharding.Mesh, matrix: Matrix, cut: Partition) -> Matrix:
-    """A matrix [I, groups] by the songs' slots, with the transpose of each device's rows."""
+    """Puts a matrix [I, groups] on the devices by the songs' slots, with the transpose of each device's rows."""
     offsets = np.asarray(matrix.forward.offsets).astype(np.int64)
     columns, values = np.asarray(matrix.forward.columns), np.asarray(matrix.forward.values)
     num_groups = matrix.backward.offsets.shape[0] - 1

@@ -1,6 +1,6 @@
-"""The parts of a graph as files, so that a process reads those of its own devices and no other.
+"""The parts of a graph as files, so that a process reads only the parts of its own devices.
 
-FOLDER/manifest.json                       which graph, and the checksums
+FOLDER/manifest.json                       the graph's fingerprint and the checksums
 FOLDER/users/PP/{start,weight,total}.npy   edges that end at the users of part PP (see `Ends`); total: float64, the sum
                                            of the weights of each of the part's users
 FOLDER/items/PP/...                        likewise for songs
@@ -22,17 +22,17 @@ from music_map.parallel.partition import NUM_PARTS, Ends, GraphInMemory, Slots, 
 from music_map.reporter import Progress, silent
 from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, fingerprint, new_folder, read_json, write_json
 
-# Raised when slots or files change their meaning: parts of an older version are then made anew.
+# Increase this when slots or files change their meaning: stored parts of an older version are then made again.
 FORMAT_VERSION = 1
 
 
 def parts_folder(processed_dir: Path, graph_identity: str) -> Path:
-    """Where the parts of the graph with this fingerprint are kept."""
+    """The folder for the parts of the graph with this fingerprint."""
     return processed_dir / f"parts-{graph_identity[:12]}"
 
 
 class StoredParts:
-    """EdgeParts in a folder of `save_parts`; what is read is checked against its checksum.
+    """EdgeParts in a folder that `save_parts` wrote; each file is checked against its checksum before it is read.
 
     Args:
       store: the folder.
@@ -71,7 +71,7 @@ class StoredParts:
 
 
 def load_parts(folder: Path, graph: BipartiteGraph, *, identity: str) -> StoredParts | None:
-    """The stored parts of a graph, of which only the offsets are read; None where there are none of this graph."""
+    """The stored parts of a graph, or None if there are none of this graph. Only the graph's offsets are read."""
     if not (folder / MANIFEST).is_file():
         return None
     store = ArrayFolder.open(folder)
@@ -81,11 +81,11 @@ def load_parts(folder: Path, graph: BipartiteGraph, *, identity: str) -> StoredP
 
 
 def save_parts(graph: BipartiteGraph, folder: Path, *, identity: str, progress: Progress = silent) -> None:
-    """Writes the parts of a graph; all processes call it, and each writes its share of them.
+    """Writes the parts of a graph; all processes call this, and each writes its share of the parts.
 
     Args:
       graph: may be mapped from its files: a process holds one part at a time.
-      folder: on a file system that all processes see; it appears when it is whole.
+      folder: on a file system that all processes share; it appears only when all parts are written.
       identity: fingerprint of the graph.
       progress: shows the parts.
     """

@@ -1,17 +1,17 @@
 """Orbax checkpoints with checksums: asynchronous and atomic, the latest ones and the best one kept.
 
-FOLDER/<step>/            an Orbax checkpoint: "state" (arrays), "progress" (JSON), "metrics" (which improvement it is)
+FOLDER/<step>/            an Orbax checkpoint: "state" (arrays), "progress" (JSON), "metrics" (its improvement number)
 FOLDER/sha256/<step>.json its record, written once the checkpoint is whole: sha256 of each file, the improvement, the
                           run that it belongs to, and the record's own sha256
 FOLDER/damaged-<step>/    a checkpoint whose files did not match, set aside
 
-Orbax writes and reads the arrays, on one process and many. It has no checksums of its files' bytes, and its manager
-reads a file of every checkpoint when it is opened, so that one damaged file would stop all work. Which checkpoints
-there are, whether they are whole and which are kept is therefore decided here, and Orbax reads a checkpoint only when
-all of its files match.
+Orbax writes and reads the arrays, with one process or several. It keeps no checksums of its files, and its manager
+reads a file of every checkpoint when it opens a folder, so one damaged file would stop all work. Therefore this module
+decides which checkpoints exist, whether they are whole and which to keep. Orbax reads a checkpoint only if all of its
+files match their checksums.
 
-Of several processes all call the same methods: each writes and reads the rows of its own devices, the first one alone
-makes folders, records and choices.
+With several processes, every process calls the same methods. Each writes and reads the rows of its own devices. Only
+the first one makes folders, writes records and decides.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from music_map.storage import (
 )
 
 _FULL = ("no space left", "resource_exhausted", "file too large", "disk quota", "requested and")
-_TEMPORARY = "*.orbax-checkpoint-tmp*"  # Orbax's, until a checkpoint is whole
+_TEMPORARY = "*.orbax-checkpoint-tmp*"  # Orbax's name of a checkpoint that is not yet whole
 _RECORD = {"improvement": int, "run": str, "files": {str: str}, "sha256": str}
-_SMALL = 1 << 16  # bytes of a checkpoint's files besides the arrays, generously
+_SMALL = 1 << 16  # a generous bound on the bytes of a checkpoint's files besides the arrays
 
 
 def _note_nothing(message: str) -> None:
@@ -60,10 +60,11 @@ class CheckpointStore:
 
     Args:
       folder: where they are; made on the first save.
-      keep: how many of the latest to keep besides the best.
+      keep: how many of the latest checkpoints to keep besides the best.
       warn: called with one line for each damaged or missing checkpoint that is passed over.
-      read_only: nothing in the folder is touched: for reading beside a run that may still be training.
-      run: fingerprint of the run, stored with each checkpoint: one of another run is damage; "" is not compared.
+      read_only: nothing in the folder is changed; for a run that may still be training.
+      run: fingerprint of the run, stored with each checkpoint. A checkpoint of another run counts as damaged. "": no
+        comparison.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class CheckpointStore:
     def _make_folder(self) -> None:
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            # What killed saves left.
+            # Files that killed saves left behind.
             for stale in self.folder.glob(_TEMPORARY):
                 shutil.rmtree(stale, ignore_errors=True)
             sweep(self.folder)
@@ -107,7 +108,7 @@ class CheckpointStore:
         return self._orbax
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints, the one in flight too, ascending."""
+        """Steps of the checkpoints, ascending, with the one that is being saved."""
         return list(self._steps)
 
     def save(self, step: int, state: Any, progress: dict[str, Any], *, improvement: int = -1) -> None:
@@ -116,12 +117,12 @@ class CheckpointStore:
         Args:
           step: steps done.
           state: pytree of arrays.
-          progress: JSON-able; its "best_step", where it has one, is that of the best checkpoint so far.
-          improvement: running number of this improvement of the validation metric, -1 where it is none; the highest
-            is kept as the best.
+          progress: JSON-able; "best_step", if present, is the step of the best checkpoint so far.
+          improvement: running number of this improvement of the validation metric, -1 if it is none. The checkpoint
+            with the highest number is kept as the best.
 
         Raises:
-          UserError: the disk is full (also for the save before, which ran in the background).
+          UserError: the disk is full, for this save or for the previous one, which ran in the background.
         """
         self.wait()
         processes.once(lambda: self._check_space(step, state))
@@ -138,7 +139,7 @@ class CheckpointStore:
         self._steps = sorted({*self._steps, step})
 
     def _check_space(self, step: int, state: Any) -> None:
-        """Raises UserError where the disk has no room: Orbax would find out in the middle of its threads."""
+        """Raises UserError if the disk has no room. Orbax would only notice later, in one of its threads."""
         wanted = sum(x.nbytes for x in jax.tree.leaves(state)) + _SMALL
         if shutil.disk_usage(self.folder).free < wanted:
             raise self._full(step)
@@ -163,14 +164,14 @@ class CheckpointStore:
             improvements = {s: self._improvement(s) for s in steps}
             best = max(steps, key=lambda s: (_rank(improvements[s]), s))
             for s in steps[: -self._keep]:
-                # One that cannot be judged is left alone.
+                # A checkpoint whose rank is unknown is not deleted.
                 if s != best and improvements[s] is not None:
                     remove_aside(self.folder / str(s))
                     self._sums(s).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _saving(self, step: int) -> Iterator[None]:
-        """Turns what Orbax raises on a full disk into a UserError that says what is kept."""
+        """Turns Orbax's errors on a full disk into a UserError that names the checkpoint that is kept."""
         try:
             yield
         except UserError:
@@ -187,7 +188,7 @@ class CheckpointStore:
         kept = [s for s in self._listed() if s != step]
         return UserError(
             f"{self.folder}: no space left on the disk for the checkpoint of step {step}; "
-            + (f"that of step {kept[-1]} is kept. " if kept else "")
+            + (f"the checkpoint of step {kept[-1]} is kept. " if kept else "")
             + "Free some space and run the same command again"
         )
 
@@ -204,7 +205,7 @@ class CheckpointStore:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        # After an error among several processes one may be gone: a save that waits for it would wait in vain.
+        # After an error, another process may be gone: a save that waits for it would never end.
         if error is None or processes.count() == 1:
             self.close()
 
@@ -216,7 +217,7 @@ class CheckpointStore:
         return {str(p.relative_to(root)): file_sha256(p) for p in sorted(root.rglob("*")) if p.is_file()}
 
     def _record(self, step: int) -> dict[str, Any] | None:
-        """A checkpoint's record; None where there is none. Raises DamagedFileError."""
+        """A checkpoint's record, or None if it has none. Raises DamagedFileError."""
         path = self._sums(step)
         if not path.exists():
             return None
@@ -233,7 +234,7 @@ class CheckpointStore:
         if record is None:
             return
         if self._run and record.get("run") not in (None, "", self._run):
-            raise DamagedFileError(f"{root}: is a checkpoint of another run")
+            raise DamagedFileError(f"{root}: this checkpoint belongs to another run")
         for name, wanted in record["files"].items():
             path = root / name
             if not path.is_file():
@@ -243,10 +244,10 @@ class CheckpointStore:
         known = record["files"].keys()
         for path in sorted(root.rglob("*")):
             if path.is_file() and str(path.relative_to(root)) not in known and not path.name.startswith("."):
-                raise DamagedFileError(f"{path}: is no file of the checkpoint of step {step}")
+                raise DamagedFileError(f"{path}: does not belong to the checkpoint of step {step}")
 
     def _damage(self, step: int) -> str:
-        """What is wrong with a checkpoint; "" where nothing is."""
+        """What is wrong with a checkpoint; "" if nothing is."""
         try:
             self._check(step)
         except DamagedFileError as e:
@@ -254,12 +255,12 @@ class CheckpointStore:
         return ""
 
     def _improvement(self, step: int) -> int | None:
-        """Which improvement a checkpoint is, -1 for none; None where the file that says it is damaged."""
+        """The number of the improvement that a checkpoint is, -1 for none; None if the file with it is damaged."""
         try:
             record = self._record(step) or {"files": {}}
             if "improvement" in record:
                 return record["improvement"]
-            # Killed before there was a record, or of an earlier version.
+            # The process was killed before it wrote the record, or an earlier version wrote the checkpoint.
             for name in ("metrics/metadata", "metrics/metrics"):
                 path = self.folder / str(step) / name
                 if path.is_file() and _sha256_of(path) == record["files"].get(name, _sha256_of(path)):
@@ -271,7 +272,7 @@ class CheckpointStore:
         return None
 
     def best_first(self) -> list[int]:
-        """Steps to evaluate with, in order: the best, then the others from the latest back."""
+        """Steps in the order to try for an evaluation: the best, then the others, latest first."""
         steps = self.steps()
         improvements = {s: self._improvement(s) for s in steps}
         return sorted(steps, key=lambda s: (_rank(improvements[s]), s), reverse=True)
@@ -280,20 +281,20 @@ class CheckpointStore:
         """Loads the latest checkpoint that is undamaged, or the best one.
 
         Args:
-          like: pytree of arrays or shapes of the state; None where only the shapes stored are known.
-          best: the best by validation instead of the latest.
+          like: pytree of arrays or shapes of the state; None: take the stored shapes.
+          best: load the best by validation instead of the latest.
 
         Returns:
-          (step, state, progress), or None where there is no checkpoint.
+          (step, state, progress), or None if there is no checkpoint.
 
         Raises:
-          DamagedFileError: there are checkpoints and all are damaged; the message names the first damage.
+          DamagedFileError: all checkpoints are damaged; the message names the first damage.
         """
         order = processes.from_first(self.best_first() if best else self.steps()[::-1])
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         damage: list[str] = []
         for step in order:
-            # One process compares the checksums: each would read every process's files.
+            # Only one process compares the checksums: otherwise each would read the files of all.
             found = processes.from_first(self._damage(step) if processes.first() else "")
             restored = None
             if not found:
@@ -305,7 +306,7 @@ class CheckpointStore:
                         ),
                     )
                 except (ValueError, KeyError, OSError, TypeError) as e:
-                    # Orbax and tensorstore say in many ways that a file cannot be read.
+                    # Orbax and tensorstore raise many kinds of error for a file that cannot be read.
                     found = f"{self.folder / str(step)}: cannot be read ({' '.join(str(e).split())[:200]})"
                 if not processes.any_says(bool(found)):
                     if best:
@@ -321,15 +322,18 @@ class CheckpointStore:
         return None
 
     def _warn_of_another(self, step: int, wanted: int | None, damage: list[str]) -> None:
-        """Says that the best checkpoint by the progress of another one, the restored one, is not there."""
+        """Warns if the restored checkpoint's progress names another one as the best, which is missing or damaged."""
         if wanted in (None, step) or damage:
             return
         found = processes.from_first(self._damage(wanted) if wanted in self._steps else "")
         why = found or f"{self.folder / str(wanted)}: the best checkpoint is missing"
-        self._warn(f"{why}; that of step {step} is used instead and gives other figures: put it back from a copy")
+        self._warn(
+            f"{why}; the checkpoint of step {step} is used instead and gives other figures: put the best one back from "
+            "a copy"
+        )
 
     def discard_after(self, step: int | None) -> None:
-        """Sets aside the checkpoints after `step` (all for None): a resumed run writes those steps anew."""
+        """Sets aside the checkpoints after `step` (None: all of them): a resumed run writes those steps again."""
         late = processes.from_first([s for s in self.steps() if step is None or s > step])
         if not late:
             return
@@ -364,9 +368,9 @@ def _sha256_of(path: Path) -> str:
 
 @functools.cache
 def _quiet_threads() -> None:
-    """Keeps stderr from what Orbax's threads say of errors, which `wait` raises anyway: pages of tracebacks.
+    """Silences the pages of tracebacks that Orbax's threads print for errors; `wait` raises these errors anyway.
 
-    For good: threads of a failed save may speak up until the process ends.
+    The effect lasts until the process ends, because threads of a failed save may print at any time.
     """
     in_threads, in_native_code = threading.excepthook, sys.unraisablehook
 
@@ -378,7 +382,7 @@ def _quiet_threads() -> None:
             in_threads(args)
 
     def unraisable(args: Any) -> None:
-        # What tensorstore says of writes that end after the event loop of a failed save.
+        # tensorstore raises this when a write ends after the event loop of a failed save.
         if str(args.exc_value) != "Event loop is closed":
             in_native_code(args)
 

@@ -1,4 +1,4 @@
-"""The training loop: dispatches of many steps, a log line, an evaluation, a checkpoint; resumable at any moment."""
+"""The training loop: dispatches of many steps, log lines, evaluations, checkpoints. It can be resumed at any moment."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from music_map.training.step import MEASURES, StepSettings, rate_at
 
 @dataclasses.dataclass(frozen=True)
 class LoopSettings:
-    """How long to train and what to do in between; the fields of TrainSettings, which checks them.
+    """How long to train and what to do in between. The fields come from TrainSettings, which checks them.
 
     Attributes:
-      num_epochs: passes; an epoch is ceil(edges / batch size) steps. More where min_steps asks for them.
+      num_epochs: passes; an epoch is ceil(edges / batch size) steps. min_steps can make it more.
       seed: of parameters, batches and dropout.
       eval_every_epochs: epochs between evaluations.
       patience: evaluations without improvement after which training stops; 0 never stops early.
       log_every_steps: steps between lines of metrics.jsonl.
-      steps_per_dispatch: most steps run before the host looks up: how soon a signal or a NaN is noticed.
-      checkpoint_every_seconds: seconds between checkpoints besides those of evaluations; 0: after every dispatch.
+      steps_per_dispatch: most steps in one dispatch; signals and NaNs are noticed between dispatches.
+      checkpoint_every_seconds: seconds between checkpoints, which are also saved at evaluations; 0: every dispatch.
       metric: validation metric to maximise, e.g. "ndcg@20".
-      min_steps: steps that short epochs are repeated for, see `epochs_of`; 0: num_epochs alone counts.
+      min_steps: least number of steps, see `epochs_of`; 0: num_epochs alone counts.
     """
 
     num_epochs: int
@@ -52,11 +52,11 @@ class LoopSettings:
 
 @dataclasses.dataclass
 class TrainProgress:
-    """How far a training has come, besides its TrainState; stored with each checkpoint as JSON.
+    """The progress of a training besides its TrainState; stored with each checkpoint as JSON.
 
     Attributes:
       best_metric, best_step: of the best evaluation so far; None before the first.
-      improvements: how many evaluations were the best so far.
+      improvements: how many evaluations were better than all before them.
       stale_evals: evaluations since the best.
       train_seconds, eval_seconds, compile_seconds: wall-clock seconds, kept apart.
     """
@@ -89,7 +89,7 @@ def steps_per_epoch(num_edges: int, batch_size: int) -> int:
 def epochs_of(num_epochs: int, min_steps: int, steps_per_epoch: int) -> int:
     """Epochs of a training: max(num_epochs, ceil(min_steps / steps_per_epoch)).
 
-    How far an optimizer gets is a matter of steps: epochs of a small data set are too few of them.
+    An optimizer needs enough steps to converge, and an epoch of a small data set has few.
     """
     return max(num_epochs, math.ceil(min_steps / steps_per_epoch))
 
@@ -117,25 +117,26 @@ def fit(
     Args:
       runner: the devices, with graph, features and sampling tables on them.
       settings: how long, and what to do in between.
-      store: checkpoints; the latest good one is where training goes on.
+      store: checkpoints; training goes on from the latest good one.
       log: metrics.jsonl.
-      evaluate: validation metrics of parameters; None where there is no validation split (the last step is the best).
-      should_stop: asked between dispatches; True saves and returns.
-      evaluated: told the epoch and the progress after each evaluation, before `should_stop` is asked.
+      evaluate: computes validation metrics from parameters; None without a validation split: the last step is the best.
+      should_stop: called between dispatches; on True, the loop saves and returns.
+      evaluated: called with the epoch and the progress after each evaluation, before `should_stop`.
       profile: steps to trace.
       progress: bar over steps.
-      clock: compilation, training and validation are added to its stages "compile", "train" and "validate".
+      clock: gets the seconds of compilation, training and validation as stages "compile", "train" and "validate".
 
     Raises:
-      UserError: loss or gradients are not finite (says the step; the last good checkpoint stays), or the disk is full.
+      UserError: loss or gradients are not finite (the message names the step; the last good checkpoint stays), or the
+        disk is full.
     """
     step_settings = runner.settings
     epoch = steps_per_epoch(runner.num_edges, step_settings.batch_size)
     last = epochs_of(settings.num_epochs, settings.min_steps, epoch) * epoch
     eval_every = settings.eval_every_epochs * epoch
 
-    # Resuming: 1. the state as a fresh run would make it, 2. the latest whole checkpoint over it, 3. later
-    # checkpoints (damaged ones) set aside, 4. log lines after that step dropped. Batches follow from (seed, step).
+    # Resuming: 1. make the state as a fresh run would, 2. replace it by the latest whole checkpoint, 3. set later
+    # (damaged) checkpoints aside, 4. drop log lines after that step. Batches follow from (seed, step).
     state = runner.create_state(settings.seed)
     so_far, resumed_from = TrainProgress(), None
     found = store.restore(state)
@@ -154,7 +155,7 @@ def fit(
 
     if step < last and not stale():
         started = time.perf_counter()
-        # No step is run: what this takes is compilation.
+        # No step is run: the time goes to compilation.
         with clock("compile"):
             state, _ = jax.block_until_ready(runner.advance(state, step, 0))
         so_far.compile_seconds += time.perf_counter() - started
@@ -196,7 +197,7 @@ def fit(
                 saved_at = time.perf_counter()
                 if evaluated is not None:
                     evaluated(step / epoch, so_far)
-            # Of several processes the first one's clock counts, and a signal to any of them.
+            # With several processes, the first one's clock counts, and a signal to any of them stops all.
             elif processes.from_first(time.perf_counter() - saved_at >= settings.checkpoint_every_seconds):
                 save()
                 saved_at = time.perf_counter()
@@ -242,7 +243,7 @@ def _evaluate(
     so_far: TrainProgress,
     log: MetricsLog,
 ) -> bool:
-    """Evaluates, logs, and updates `so_far`; whether this is the best so far."""
+    """Evaluates, logs and updates `so_far`; returns whether this evaluation is the best so far."""
     if evaluate is None:
         so_far.best_step, so_far.improvements = step, so_far.improvements + 1
         return True

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object per logged step, appended, and cut back on resume."""
+"""metrics.jsonl: one JSON object per logged step. Lines are appended; a resumed run cuts the file back first."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class MetricsLog:
 
     Args:
       path: the file.
-      writes: False in all but one of several processes: the file is left alone.
-      warn: called with one line where the file has lines that are not what was written.
+      writes: False in all processes but one: these leave the file alone.
+      warn: called with one line if the file has damaged lines.
     """
 
     def __init__(self, path: Path, *, writes: bool = True, warn: Callable[[str], object] = _silent):
@@ -30,8 +30,8 @@ class MetricsLog:
         self._warn = warn
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines. Damaged ones are passed over with a warning; a last one without its end, half written by a
-        killed process, without.
+        """All whole lines. Damaged lines are skipped with a warning. An unfinished last line, which a killed process
+        leaves, is skipped without one.
 
         Raises:
           DamagedFileError: the file cannot be read, or is a folder.
@@ -51,7 +51,7 @@ class MetricsLog:
             many = (
                 f"lines {damaged[0]} and {len(damaged) - 1} others are" if len(damaged) > 1 else f"line {damaged[0]} is"
             )
-            self._warn(f"{self.path}: {many} damaged and passed over; the other {len(lines)} are kept")
+            self._warn(f"{self.path}: {many} damaged and skipped; the other {len(lines)} are kept")
         return lines
 
     def resume(self, step: int) -> None:

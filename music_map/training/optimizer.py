@@ -13,14 +13,14 @@ import optax
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
-    """How parameters move: what a step is compiled for of TrainSettings, which checks the values. Hashable.
+    """The optimizer: those fields of TrainSettings that a step is compiled for. TrainSettings checks them. Hashable.
 
     Attributes:
       name: "adam" or "adamw".
       learning_rate: the peak.
       schedule: "constant", or "cosine" down to 0 at `total_steps`.
       warmup_steps: linear from 0 to the peak over the first steps.
-      weight_decay: adamw's.
+      weight_decay: the weight decay of AdamW.
       clip_norm: gradients are scaled to this global norm at most; 0 switches it off.
       total_steps: length of the schedule.
     """
@@ -47,7 +47,7 @@ def learning_rate(settings: OptimizerSettings) -> optax.Schedule:
 
 
 def _clip(most: float, norm: Callable[[Any], jax.Array]) -> optax.GradientTransformation:
-    """optax.clip_by_global_norm, which would take the norm of one device's rows alone, with a norm that is given."""
+    """optax.clip_by_global_norm with a given norm: optax's own would see one device's rows only."""
 
     def scaled(updates: Any, params: Any) -> Any:
         del params
@@ -63,8 +63,8 @@ def make_optimizer(
     """Clipping, then Adam or AdamW with the schedule.
 
     Args:
-      settings: which, and how fast.
-      norm: L2 norm of all gradients, those on other devices too.
+      settings: the optimizer and its learning rate.
+      norm: computes the L2 norm of all gradients, also of those on other devices.
     """
     rate = learning_rate(settings)
     update = optax.adam(rate) if settings.name == "adam" else optax.adamw(rate, weight_decay=settings.weight_decay)

@@ -1,4 +1,4 @@
-"""What the loop needs of the devices it runs on: a state, many steps at once, parameters and embeddings by node."""
+"""Runner, the loop's interface to the devices: a state, many steps at once, parameters and embeddings by node."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from music_map.training.subgraph import Subgraphs
 
 
 class Runner(Protocol):
-    """Devices, and how the graph lies on them.
+    """The devices and the placement of the graph on them.
 
     Attributes:
-      settings: what a step is compiled for.
+      settings: the static settings of a step.
       num_edges: E of the whole graph.
     """
 
@@ -33,10 +33,10 @@ class Runner(Protocol):
         """The state before the first step, a function of the seed alone."""
 
     def steps_left(self, step: int) -> int:
-        """Steps from `step` on that one call of `advance` can run."""
+        """The number of steps, from `step` on, that one call of `advance` can run."""
 
     def advance(self, state: TrainState, step: int, num_steps: int) -> tuple[TrainState, jax.Array]:
-        """`num_steps` steps from `step` = state.step on, see `music_map.training.step.run_steps`.
+        """Runs `num_steps` steps from `step` = state.step on, see `music_map.training.step.run_steps`.
 
         The state is donated.
         """
@@ -48,7 +48,7 @@ class Runner(Protocol):
         """The state's parameters with a row for each node, in the nodes' order."""
 
     def encode(self, params: Params) -> tuple[jax.Array, jax.Array]:
-        """User embeddings [U, d] and song embeddings [I, d] from parameters as `params` gives them."""
+        """User embeddings [U, d] and song embeddings [I, d]; takes the parameters that `params` returns."""
 
 
 @functools.partial(jax.jit, static_argnames="settings")
@@ -56,12 +56,12 @@ def _encode(params: Params, inputs: EncoderInputs, settings: ModelSettings) -> t
     return encoder.encode(params, inputs, settings)[:2]
 
 
-# Without subgraphs any number of steps runs in one program.
+# Without subgraphs, one program runs any number of steps.
 ANY_NUMBER = 2**31 - 1
 
 
 class OneDevice:
-    """All on one device, or, where steps train on subgraphs in turn, one subgraph at a time."""
+    """Everything on one device; with subgraphs, one subgraph at a time."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class OneDevice:
         self.settings = settings
         self._subgraphs = subgraphs
         self.num_edges = inputs.adjacency.users_from_items.forward.columns.shape[0]
-        # The whole graph may lie in the host's memory; it is encoded where it lies.
+        # The whole graph may be in the host's memory; then it is encoded there.
         (self._where,) = inputs.adjacency.user_degree.devices()
         self._model = settings.model
         if self._where.platform == "cpu" and settings.model.backend == "pallas" and jax.default_backend() != "cpu":

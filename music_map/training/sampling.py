@@ -1,6 +1,6 @@
-"""Drawing training pairs and negatives on the device; everything is a function of a key, nothing is state.
+"""Drawing training pairs and negatives on the device: pure functions of a random key.
 
-A batch depends on (seed, step) alone, so a resumed run draws what an uninterrupted one would have drawn.
+A batch depends on (seed, step) alone, so a resumed run draws the same batches as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from music_map.losses.settings import LOSSES, LossSettings
 from music_map.model.encoder import EncoderInputs
 from music_map.model.propagation import Csr
 
-# Uniform candidates per row for a song the user has not heard; all are heard with probability (share heard)^16.
+# Uniform candidates per user for a song that the user has not heard. All 16 have been heard with probability
+# (share of songs heard)^16.
 _TRIES = 16
 
 
@@ -25,8 +26,9 @@ class Positives(NamedTuple):
     """How training pairs are drawn.
 
     Attributes:
-      users: int32 [A], users with at least one edge, or None: users in proportion to their number of edges.
-      cumulative: float32 [E], within each user's row the running share of edge weight, or None: edges uniformly.
+      users: int32 [A], the users with at least one edge, drawn uniformly. None: users are drawn in proportion to their
+        number of edges.
+      cumulative: float32 [E], the running share of edge weight within each user's row. None: edges are drawn uniformly.
     """
 
     users: jax.Array | None
@@ -46,10 +48,10 @@ class Batch(NamedTuple):
 
     Attributes:
       users, items: int32 [B], the observed pairs.
-      negatives: int32: a song each that the users have not played [B]; songs that all rows share [N]; or all [I], in
-        order. Which of them is for the loss to declare.
+      negatives: int32, as the loss declares: [B], for each user a song not played; [N], songs that all rows share; or
+        [I], all songs in order.
       log_correction: float32 [N], see `draw_negatives`; None unless negatives are shared.
-      dislikes: B negative edges; None where they are not trained on.
+      dislikes: B negative edges; None if they are not trained on.
     """
 
     users: jax.Array
@@ -60,11 +62,11 @@ class Batch(NamedTuple):
 
 
 class SampleData(NamedTuple):
-    """What sampling reads besides the adjacency.
+    """The sampling tables, which the draws read besides the adjacency.
 
     Attributes:
       positives: how pairs are drawn.
-      item_probability: float32 [I], probability that a drawn pair has the song.
+      item_probability: float32 [I], probability that a drawn pair contains the song.
       dislikes: negative edges.
     """
 
@@ -74,7 +76,7 @@ class SampleData(NamedTuple):
 
 
 def user_probability(degree: np.ndarray, users: str) -> np.ndarray:
-    """Probability that a drawn pair has the user: float64 [U].
+    """Probability that a drawn pair contains the user: float64 [U].
 
     Args:
       degree: int [U], edges of each user.
@@ -88,8 +90,8 @@ def sample_data(graph: BipartiteGraph, *, users: str, items: str) -> SampleData:
 
     Args:
       graph: the bipartite graph.
-      users: "uniform": every user with edges alike; "degree": in proportion to the number of edges.
-      items: "uniform": every edge of the user alike; "weight": in proportion to the edge weight.
+      users: "uniform": every user with edges is equally likely; "degree": in proportion to the number of edges.
+      items: "uniform": every edge of the user is equally likely; "weight": in proportion to the edge weight.
     """
     degree = np.diff(graph.user_offsets)
     weight = graph.weight.astype(np.float64) if items == "weight" else np.ones(len(graph.weight))
@@ -112,7 +114,7 @@ def sample_data(graph: BipartiteGraph, *, users: str, items: str) -> SampleData:
 def _lower_bound(values: jax.Array, low: jax.Array, high: jax.Array, wanted: jax.Array) -> jax.Array:
     """First position p in [low, high) with values[p] >= wanted, else high; values ascend within each range."""
     size, at = values.shape[0], low
-    # A single number is carried, so that the unrolled search is a few fused kernels.
+    # The loop carries a single number, so XLA fuses the unrolled search into a few kernels.
     for step in (1 << k for k in reversed(range(size.bit_length()))):
         ahead = at + step  # negative where it exceeds int32
         below = (ahead > at) & (ahead <= high) & (values[jnp.clip(ahead - 1, 0, size - 1)] < wanted)
@@ -124,7 +126,7 @@ def observed(edges: Csr, users: jax.Array, items: jax.Array, layout: NodeLayout 
     """Whether (user, item) is an edge, by binary search in the user's row. bool, shape of `users`."""
     rows, here = layout.user_rows(users, edges.offsets.shape[0] - 1)
     low, high = edges.offsets[rows], edges.offsets[rows + 1]
-    # Within a row songs ascend, also where columns are slots, which do not.
+    # Songs ascend within a row. This also holds where columns are slots, although slots do not ascend.
     columns = layout.items_at(edges.columns)
     at = _lower_bound(columns, low, high, items)
     found = here & (at < high) & (columns[jnp.minimum(at, columns.shape[0] - 1)] == items)
@@ -134,30 +136,31 @@ def observed(edges: Csr, users: jax.Array, items: jax.Array, layout: NodeLayout 
 def observed_block(
     edges: Csr, users: jax.Array, items: jax.Array, num_items: int, layout: NodeLayout = WHOLE
 ) -> jax.Array:
-    """Whether each user of this device's part of a batch has an edge to each song: bool [ceil(B / n), N].
+    """Whether each user in this device's part of a batch has an edge to each song: bool [ceil(B / n), N].
 
-    One pass over all edges, which costs about 1/d of a propagation of d dimensions; binary searches for all B x N pairs
-    would cost more than the step itself.
+    This takes one pass over all edges and costs about 1/d of a propagation of d dimensions. Binary searches for all
+    B x N pairs would cost more than the step itself.
 
     Args:
       edges: users' edges.
       users: int32 [B]; repeats are allowed.
       items: int32 [N]; repeats are allowed.
       num_items: I.
-      layout: where rows lie; partitioned ones are filled in by the devices that have them.
+      layout: where rows lie; the device that has a partitioned row fills it in.
     """
     num_users, axis = edges.offsets.shape[0] - 1, layout.axis
     at, here = layout.user_rows(axis.filled(users) if layout.partitioned else axis.share(users), num_users)
     columns = layout.items_at(edges.columns)
     rows, width = at.shape[0], items.shape[0]
-    # Of repeats the first stands for all; what is not in the batch lies outside the block and is dropped.
+    # The first occurrence of a repeated node stands for all. Nodes outside the batch get an index beyond the block and
+    # are dropped.
     first = jnp.arange(rows, dtype=jnp.int32)
     # Padding entries have the row num_users: no row of the batch.
     row_of = jnp.full((num_users + 1,), rows, jnp.int32)
     row_of = row_of.at[at].min(jnp.where(here, first, rows))
     column_of = jnp.full((num_items,), width, jnp.int32).at[items].min(jnp.arange(width, dtype=jnp.int32))
     block = jnp.zeros((width, rows), bool).at[column_of[columns], row_of[edges.rows]].set(True, mode="drop")
-    # Whole rows are gathered both times: single elements would take a CPU ten times as long.
+    # Both gathers take whole rows: gathering single elements is ten times slower on a CPU.
     block = block[column_of[items]].T[jnp.minimum(row_of[at], rows - 1)]
     return axis.scatter((block & here[:, None]).astype(jnp.int8)) > 0 if layout.partitioned else block
 
@@ -165,7 +168,7 @@ def observed_block(
 def draw_positives(
     key: jax.Array, edges: Csr, positives: Positives, batch_size: int, layout: NodeLayout = WHOLE
 ) -> tuple[jax.Array, jax.Array]:
-    """Draws observed pairs with replacement: users int32 [B], songs int32 [B], the same pairs however rows lie."""
+    """Draws observed pairs with replacement: users int32 [B], songs int32 [B]. The layout does not change the pairs."""
     user_key, item_key = jax.random.split(key)
     if layout.partitioned:
         return _draw_partitioned(user_key, item_key, edges, positives, batch_size, layout)
@@ -194,7 +197,7 @@ def _draw_partitioned(
     batch_size: int,
     layout: NodeLayout,
 ) -> tuple[jax.Array, jax.Array]:
-    """All devices draw users and places in their rows alike; who has a user's row says which song is there."""
+    """All devices draw the same users and positions; the device that has a user's row looks up the song there."""
     if positives.users is None:
         at = jax.random.randint(user_key, (batch_size,), 0, layout.user_offsets[-1])
         users = jnp.searchsorted(layout.user_offsets, at, side="right").astype(jnp.int32) - 1
@@ -218,9 +221,9 @@ def _draw_partitioned(
 def draw_unobserved(
     key: jax.Array, edges: Csr, users: jax.Array, num_items: int, layout: NodeLayout = WHOLE
 ) -> jax.Array:
-    """For each user one song drawn uniformly from those that are no edge of the user. int32 [B].
+    """Draws, for each user, one song uniformly from those without an edge to the user. int32 [B].
 
-    Rounds of candidates are looked up until all users have a song: on sparse graphs one round is nearly always enough.
+    Candidates are drawn in rounds until all users have a song. On sparse graphs one round is nearly always enough.
     """
     candidates = jax.random.randint(key, (_TRIES, users.shape[0]), 0, num_items)
 
@@ -242,17 +245,17 @@ def draw_negatives(
     """Draws the negatives that a batch shares.
 
     With N_u uniform and N_b in-batch samples, song j is drawn with the mixture's probability
-    q_j = (N_u / I + N_b p_j) / (N_u + N_b), p_j the probability of the song in a training pair. "mixed" takes half of
-    its samples from the batch, or the whole batch where that is less.
+    q_j = (N_u / I + N_b p_j) / (N_u + N_b), where p_j is the song's probability in a training pair. "mixed" takes half
+    of its samples from the batch, or the whole batch if it is smaller.
 
     Args:
       key: random key.
       positives: int32 [B], the batch's songs.
       item_probability: float32 [I].
-      settings: says which samples and how many.
+      settings: the kind and number of samples.
 
     Returns:
-      songs int32 [N] and log(I q_j) float32 [N], 0 where all draws are uniform.
+      songs int32 [N] and log(I q_j) float32 [N], which is 0 if all draws are uniform.
     """
     num_items = item_probability.shape[0]
     batch = positives.shape[0]
@@ -261,7 +264,7 @@ def draw_negatives(
     ]
     num_uniform = 0 if settings.negatives == "in_batch" else settings.num_negatives - num_in_batch
     drawn = jax.random.randint(key, (num_uniform,), 0, num_items)
-    # The batch's rows are drawn independently of each other: its first ones are as good a sample as any.
+    # The rows of a batch are drawn independently, so its first rows are a random sample.
     songs = jnp.concatenate([drawn, positives[:num_in_batch]])
     in_batch_share = num_in_batch / songs.shape[0]
     q = (1.0 - in_batch_share) + in_batch_share * num_items * item_probability[songs]
@@ -269,7 +272,7 @@ def draw_negatives(
 
 
 def draw(keys: jax.Array, inputs: EncoderInputs, data: SampleData, loss: LossSettings, batch_size: int) -> Batch:
-    """Draws a batch from three keys: pairs, the negatives that the loss declares, dislikes where they count."""
+    """Draws a batch from three keys: pairs, the negatives that the loss declares, and dislikes if they are used."""
     positive_key, negative_key, dislike_key = keys
     edges, layout, num_items = inputs.adjacency.users_from_items.forward, inputs.layout, data.item_probability.shape[0]
     users, items = draw_positives(positive_key, edges, data.positives, batch_size, layout)

@@ -1,4 +1,4 @@
-"""How a model is trained, checked."""
+"""The settings of a training, with their checks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from music_map.settings import Settings, setting
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings(Settings):
-    """Loop, sampling and optimizer: the configuration's `train`."""
+    """Settings of loop, sampling and optimizer: the configuration's `train`."""
 
     section = "config.train"
     mode: str = setting(
@@ -19,12 +19,12 @@ class TrainSettings(Settings):
         choices=("full", "subgraph"),
     )
     partitions: int = setting(
-        8, "subgraph mode: parts that the users are dealt to at random, anew each epoch", at_least=1
+        8, "subgraph mode: number of parts; users are assigned to them at random, anew each epoch", at_least=1
     )
     num_epochs: int = setting(20, "an epoch draws as many pairs as there are edges", at_least=1)
-    min_steps: int = setting(0, "more epochs where num_epochs are fewer steps than these", at_least=0)
-    batch_size: int = setting(8192, "pairs of a step, of all devices together", at_least=1)
-    # Keys of JAX are made of 32 bits: a larger seed would give the numbers of a smaller one.
+    min_steps: int = setting(0, "least number of steps: num_epochs is raised if it gives fewer", at_least=0)
+    batch_size: int = setting(8192, "pairs of a step, all devices together", at_least=1)
+    # JAX's keys use 32 bits of the seed: a larger seed would give the same numbers as a smaller one.
     seed: int = setting(0, "of parameters, batches and dropout", at_least=0, at_most=2**31 - 1)
     optimizer: str = setting("adam", "the optimizer", choices=("adam", "adamw"))
     learning_rate: float = setting(3e-3, "the peak of the schedule", above=0)
@@ -36,12 +36,12 @@ class TrainSettings(Settings):
     clip_norm: float = setting(1.0, "gradients are scaled to this global norm at most; 0: off", at_least=0)
     user_sampling: str = setting(
         "uniform",
-        'how a pair\'s user is drawn: "uniform": users with edges alike; "degree": by their number of edges',
+        'how a pair\'s user is drawn: "uniform", or by "degree", in proportion to the number of edges',
         choices=("uniform", "degree"),
     )
     item_sampling: str = setting(
         "weight",
-        'how the user\'s song is drawn: "uniform", or by the "weight" of the edge',
+        'how the user\'s song is drawn: "uniform", or in proportion to the "weight" of the edge',
         choices=("uniform", "weight"),
     )
     eval_every_epochs: int = setting(1, "epochs between evaluations", at_least=1)
@@ -51,7 +51,7 @@ class TrainSettings(Settings):
     log_every_steps: int = setting(100, "steps between lines of metrics.jsonl", at_least=1)
     steps_per_dispatch: int = setting(50, "most steps before a signal or a NaN is noticed", at_least=1, free=True)
     checkpoint_every_seconds: float = setting(
-        300.0, "between checkpoints besides those of evaluations; 0: after every dispatch", at_least=0, free=True
+        300.0, "between checkpoints, which are also saved at evaluations; 0: every dispatch", at_least=0, free=True
     )
 
     def check(self) -> None:

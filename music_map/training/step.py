@@ -24,11 +24,11 @@ MEASURES = ("loss", "ranking_loss", "explicit_negative_loss", "l2", "grad_norm",
 
 @dataclasses.dataclass(frozen=True)
 class StepSettings:
-    """All that a step is compiled for; hashable.
+    """The static settings of a step; hashable.
 
     Attributes:
-      model, loss, optimizer: what is trained, and how.
-      batch_size: B, of all devices together; it need not be a multiple of their number.
+      model, loss, optimizer: settings of these three.
+      batch_size: B, all devices together; it need not be a multiple of their number.
     """
 
     model: ModelSettings
@@ -39,7 +39,7 @@ class StepSettings:
 
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """What a checkpoint holds: everything the next step depends on.
+    """Everything that the next step depends on; a checkpoint holds this.
 
     Attributes:
       step: int32 [], steps done.
@@ -56,11 +56,11 @@ class TrainState:
     metric_sums: dict[str, jax.Array]
 
     def logged(self, empty: dict[str, jax.Array]) -> TrainState:
-        """The state right after a log line, with sums that are `empty`."""
+        """The state right after a log line: the sums start again from `empty`."""
         return dataclasses.replace(self, metric_sums=empty)
 
 
-# Checkpoints name arrays by these.
+# Checkpoints name arrays by these fields.
 _STORED_AS = {"step": "step", "params": "params", "opt_state": "opt_state", "key": "key", "metric_sums": "window"}
 jax.tree_util.register_pytree_with_keys(
     TrainState,
@@ -83,14 +83,14 @@ def create_state(settings: StepSettings, inputs: EncoderInputs, *, seed: int) ->
 
 
 class BatchRows(NamedTuple):
-    """Embeddings of a batch, of this device's share of its rows.
+    """Embeddings of this device's share of a batch's rows.
 
     Attributes:
       user, item: float32 [B, d], of the observed pairs.
-      negative: of Batch.negatives: [B, d], [N, d], or of all songs [I, d].
-      disliked: users and songs of the dislikes, [B, d] each; None without.
-      base: [B, d] each: e^(0) of what the loss scores row by row, to be regularised.
-      mean_item: [d], the mean embedding of a drawn pair's song; None unless popularity smooths the loss.
+      negative: of Batch.negatives: [B, d], [N, d], or [I, d] for all songs.
+      disliked: users and songs of the dislikes, [B, d] each; None without dislikes.
+      base: [B, d] each: e^(0) of the nodes that the loss scores row by row, for the regularisation.
+      mean_item: [d], the expected embedding of a drawn pair's song; None unless popularity smooths the loss.
     """
 
     user: jax.Array
@@ -104,7 +104,7 @@ class BatchRows(NamedTuple):
 def encode_batch(
     params: Params, inputs: EncoderInputs, data: SampleData, batch: Batch, key: jax.Array, settings: StepSettings
 ) -> BatchRows:
-    """Encodes a batch: all nodes where all songs are wanted or rows are partitioned, otherwise the batch's alone."""
+    """Encodes a batch. All nodes are encoded if all songs are wanted or rows are partitioned, else the batch's only."""
     layout, loss = inputs.layout, LOSSES.find(settings.loss.name)
     against, smoothed = loss.negatives, loss.cross_entropy and settings.loss.popularity_smoothing > 0
     users, items = [batch.users], [batch.items]
@@ -127,7 +127,7 @@ def encode_batch(
             mean_item = drawn @ every.item
             mean_item = layout.axis.sum(mean_item) if layout.partitioned else mean_item
     else:
-        # All in one, so that the last layer is propagated once.
+        # One call for all rows, so that the last layer is propagated once.
         at = Embeddings(*(jnp.concatenate([layout.axis.share(x) for x in xs]) for xs in (users, items)))
         if against == "shared":
             at = at._replace(item=jnp.concatenate([at.item, batch.negatives]))
@@ -147,14 +147,14 @@ def encode_batch(
 
 
 def score(batch: Batch, rows: BatchRows, inputs: EncoderInputs, num_items: int, loss: LossSettings) -> Scores:
-    """The scores of a batch, and which of them are of negatives."""
+    """The scores of a batch, with the mask of negatives."""
     layout, edges = inputs.layout, inputs.adjacency.users_from_items.forward
     positive = jnp.sum(rows.user * rows.item, axis=-1)
     against, where = LOSSES.find(loss.name).negatives, None
     if against == "one":
         return Scores(positive, jnp.sum(rows.user * rows.negative, axis=-1), num_items=num_items)
     own = batch.negatives[None, :] == layout.axis.share(batch.items)[:, None]
-    if loss.mask_observed:  # the pair's own song is one that the user has played
+    if loss.mask_observed:  # this masks the pair's own song too, as the user has played it
         where = ~observed_block(edges, batch.users, batch.negatives, num_items, layout)
         where = where | own if against == "all" else where
     elif against == "shared":
@@ -165,9 +165,9 @@ def score(batch: Batch, rows: BatchRows, inputs: EncoderInputs, num_items: int, 
 def objective(
     rows: BatchRows, batch: Batch, inputs: EncoderInputs, num_items: int, settings: StepSettings
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The loss of an encoded batch, and its parts: float [] and float [] each.
+    """The loss of an encoded batch and its parts: float [] each.
 
-    On several devices each gives its rows' share: the loss is the sum over the devices.
+    With several devices, each returns the share of its rows; the loss is the sum over the devices.
     """
     loss, size, mean = settings.loss, settings.batch_size, inputs.layout.axis.batch_mean
     scores = score(batch, rows, inputs, num_items, loss)
@@ -190,7 +190,7 @@ def objective(
 def batch_loss(
     params: Params, inputs: EncoderInputs, data: SampleData, key: jax.Array, settings: StepSettings
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Draws a batch, encodes it and gives its `objective`."""
+    """Draws a batch, encodes it and returns its `objective`."""
     keys = jax.random.split(key, 4)
     batch = draw(keys[:3], inputs, data, settings.loss, settings.batch_size)
     rows = encode_batch(params, inputs, data, batch, keys[3], settings)
@@ -198,7 +198,7 @@ def batch_loss(
 
 
 def train_step(state: TrainState, inputs: EncoderInputs, data: SampleData, settings: StepSettings) -> TrainState:
-    """One update; sums of MEASURES go to `state.metric_sums`."""
+    """One update. Adds the step's MEASURES to `state.metric_sums`."""
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     axis = inputs.layout.axis
     (loss, parts), grads = jax.value_and_grad(batch_loss, has_aux=True)(state.params, inputs, data, key, settings)
@@ -219,7 +219,7 @@ def train_step(state: TrainState, inputs: EncoderInputs, data: SampleData, setti
 def run_steps(
     state: TrainState, inputs: EncoderInputs, data: SampleData, num_steps: jax.Array, *, settings: StepSettings
 ) -> tuple[TrainState, jax.Array]:
-    """Runs `num_steps` steps in one program; the number is data, so any number runs the same program.
+    """Runs `num_steps` steps in one program. The number is an array, so all numbers share one compilation.
 
     Args:
       state: where to start.
@@ -228,8 +228,8 @@ def run_steps(
       settings: static.
 
     Returns:
-      The new state, and bool []: whether loss and gradients stayed finite. The loop ends at the first step that is
-      not finite, and `state.step` is then the number of steps up to and with it.
+      The new state, and bool []: whether loss and gradients stayed finite. The loop ends after the first step that is
+      not finite; `state.step` then counts this step too.
     """
     last = state.step + num_steps
 
@@ -239,7 +239,7 @@ def run_steps(
 
     def advance(carry: tuple[TrainState, jax.Array]) -> tuple[TrainState, jax.Array]:
         state = train_step(carry[0], inputs, data, settings)
-        # A sum with one NaN or infinity is not finite.
+        # A sum that contains a NaN or an infinity is not finite.
         return state, jnp.isfinite(state.metric_sums["loss"]) & jnp.isfinite(state.metric_sums["grad_norm"])
 
     return jax.lax.while_loop(running, advance, (state, jnp.array(True)))

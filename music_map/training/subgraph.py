@@ -1,8 +1,8 @@
 """Training on parts of the graph, for graphs whose propagation does not fit the device.
 
-Each epoch deals the users to P parts at random. A part has all edges of its users, so their rows are exact; what songs
-receive comes from the part's users alone and is multiplied by P, which leaves its expectation as it is. The edges on
-the device, and the work of a step, fall by P; embeddings and optimizer state stay whole.
+Each epoch assigns the users to P parts at random. A part has all edges of its users, so users receive exact sums. Songs
+receive messages from the part's users only; these are multiplied by P, which keeps their expectation. The edges on the
+device and the work of a step fall by the factor P. Embeddings and optimizer state stay whole.
 
 References: Hamilton et al., "Inductive Representation Learning on Large Graphs", NeurIPS 2017 (sampled neighbourhoods);
 Chiang et al., "Cluster-GCN", KDD 2019 (batches of partitions, random ones mixed).
@@ -20,21 +20,21 @@ from music_map.model.propagation import Csr, Matrix, prepare
 from music_map.rows import offsets_of
 from music_map.training.sampling import Positives, SampleData
 
-# Room for parts that happen to have more edges than the average: every part is padded to one size, one program.
+# Room for parts with more edges than the average: all parts are padded to one size, so that one program serves all.
 _ROOM = 1.1
 
 
 class Subgraphs:
-    """The parts of a graph, one on the device at a time; which one a step uses follows from the seed and the step.
+    """The parts of a graph, one on the device at a time. Seed and step determine the part that a step uses.
 
     Args:
       graph: the whole graph, in host memory.
-      inputs: of the whole graph, on the host; degrees and features are taken from it.
-      data: of the whole graph; pairs must be drawn by users ("uniform").
+      inputs: of the whole graph, on the host, for degrees and features.
+      data: of the whole graph; it must draw users uniformly.
       num_parts: P.
-      steps_per_part: steps that a part is used for.
-      seed: of the deals.
-      backend: of the products that the parts are for.
+      steps_per_part: consecutive steps on one part.
+      seed: of the assignment of users to parts.
+      backend: of the sparse products.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Subgraphs:
         seed: int,
         backend: str,
     ):
-        # The whole graph may lie in host memory: what every part needs goes to the device, its edges do not.
+        # The whole graph may be in host memory. The arrays that all parts share go to the device, the edges do not.
         empty = inputs.adjacency._replace(users_from_items=None)
         self._graph, self._inputs = graph, jax.device_put(inputs._replace(adjacency=empty), jax.devices()[0])
         self._data = data
@@ -64,12 +64,12 @@ class Subgraphs:
         """The users of the number-th part of the run, ascending. Parts of an epoch share no user."""
         deal, part = divmod(number, self.num_parts)
         order = np.random.default_rng((self._seed, deal)).permutation(self._active)
-        # Every part is as large as every other; the rest is left to another epoch's deal.
+        # All parts have equally many users; the few left over are not used in this epoch.
         size = len(order) // self.num_parts
         return np.sort(order[part * size : (part + 1) * size])
 
     def at(self, step: int) -> tuple[EncoderInputs, SampleData, int]:
-        """What a step reads, and for how many steps from it on."""
+        """The arrays that a step reads, and the number of steps, from this one on, that read them."""
         number = step // self._steps_per_part
         if number != self._at:
             self._made = None  # one part on the device at a time
@@ -89,7 +89,7 @@ class Subgraphs:
             self._room = int(self._room * _ROOM) + 1
 
         def oriented(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: int, width: int) -> Csr:
-            # Entries beyond the last row are in no sum: their row is out of range, their value 0.
+            # Padding entries add to no sum: their row is out of range and their value 0.
             pad = self._room - count
             offsets = offsets_of(np.bincount(rows, minlength=size))
             return Csr(

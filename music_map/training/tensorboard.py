@@ -14,12 +14,12 @@ from music_map.training.metrics_log import MetricsLog
 
 
 class TensorBoardLog(MetricsLog):
-    """metrics.jsonl, and the same numbers below a folder for TensorBoard.
+    """metrics.jsonl, and the same numbers as TensorBoard event files.
 
     Args:
       path: of metrics.jsonl.
-      folder: of the event files. They follow metrics.jsonl: on resume they are written anew from the lines that stay,
-        those that were logged without TensorBoard included.
+      folder: of the event files. A resumed run writes them again from the lines of metrics.jsonl that it keeps, also
+        from lines that were logged without TensorBoard.
       warn: as for MetricsLog.
     """
 

@@ -156,7 +156,7 @@ def test_a_broken_log_line_takes_no_other_with_it(tmp_path, broken):
     log = MetricsLog(tmp_path / "metrics.jsonl", warn=warnings.append)
     log.path.write_bytes(b'{"step": 1}\n' + broken + b'{"step": 3}\n{"step": 4}\n')
     assert [line["step"] for line in log.read()] == [1, 3, 4]
-    assert warnings == [f"{log.path}: line 2 is damaged and passed over; the other 3 are kept"]
+    assert warnings == [f"{log.path}: line 2 is damaged and skipped; the other 3 are kept"]
     log.resume(3)
     assert [line["step"] for line in MetricsLog(log.path).read()] == [1, 3]
 
@@ -215,8 +215,8 @@ def test_a_missing_best_checkpoint_is_said(tmp_path):
     shutil.rmtree(folder / str(best))
     step, warnings = restored(folder)
     assert step == last and warnings == [
-        f"{folder / str(best)}: the best checkpoint is missing; that of step {last} is used instead and gives other "
-        "figures: put it back from a copy"
+        f"{folder / str(best)}: the best checkpoint is missing; the checkpoint of step {last} is used instead and "
+        "gives other figures: put the best one back from a copy"
     ]
 
 
@@ -226,7 +226,7 @@ def test_a_file_that_is_none_of_the_checkpoint_is_refused(tmp_path):
     assert restored(folder) == (best, [])
     (folder / str(best) / "state" / "more.pkl").touch()
     step, warnings = restored(folder)
-    assert step == last and "more.pkl: is no file of the checkpoint" in warnings[0]
+    assert step == last and "more.pkl: does not belong to the checkpoint" in warnings[0]
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
@@ -235,7 +235,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     with CheckpointStore(folder, run="one") as store:
         store.save(1, create_state(STEP, inputs, seed=0), {})
     assert restored(folder, best=False, run="one") == restored(folder, best=False) == (1, [])
-    with pytest.raises(DamagedFileError, match=r"checkpoints/1: is a checkpoint of another run"):
+    with pytest.raises(DamagedFileError, match=r"checkpoints/1: this checkpoint belongs to another run"):
         restored(folder, best=False, run="another")
 
 
