@@ -1,4 +1,4 @@
-"""One folder per configuration: what it is called, whether it is there, how it is made."""
+"""One folder per configuration: its name, whether it exists, and how to make it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from music_map.raw.schema import ID_TABLES, event_path, id_table_path, pipeline_
 from music_map.reporter import Progress, silent
 from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, fingerprint, new_folder, write_json
 
-# Raised when the stored arrays change their meaning, so that folders of an older version are not taken for current.
+# Increase this when the stored arrays change their meaning: folders of an older version are then not used.
 FORMAT_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetPlan:
-    """The data set that a configuration and its inputs stand for.
+    """The data set that a configuration and its inputs define.
 
     Attributes:
       settings: how the logs become a data set.
-      source: data.raw_dir, or data.path of the text format.
-      processed_dir: where data sets are kept.
-      inputs: the input files and their checksums; None where an optional file is absent.
+      source: data.raw_dir, or data.path for the text format.
+      processed_dir: the folder of all data sets.
+      inputs: the input files and their checksums; None for an optional file that is absent.
       fingerprint: identity of settings, inputs and format version.
     """
 
@@ -45,23 +45,23 @@ class DatasetPlan:
 
     @property
     def missing(self) -> list[str]:
-        """Optional input files that are absent, and count as empty."""
+        """Optional input files that are absent; they count as empty."""
         return [name for name, entry in self.inputs.items() if entry is None]
 
     @property
     def warnings(self) -> list[str]:
-        """What a user should know of the inputs: a line each."""
+        """Warnings about the inputs, a line each."""
         if not self.missing:
             return []
         if self.settings.format == "text":
             what = "is part of train anyway" if self.settings.train_on_val else "is a tenth of train's pairs"
-            return [f"{self.source}: {', '.join(self.missing)} is not there; validation {what}"]
-        are = "is not there and counts" if len(self.missing) == 1 else "are not there and count"
+            return [f"{self.source}: {', '.join(self.missing)} is missing; validation {what}"]
+        are = "is missing and counts" if len(self.missing) == 1 else "are missing and count"
         return [f"{self.source}: {', '.join(self.missing)} {are} as empty"]
 
 
 def dataset_folder(processed_dir: Path, identity: str) -> Path:
-    """Where the data set with this fingerprint is kept."""
+    """The folder for the data set with this fingerprint."""
     return processed_dir / f"events-{identity[:12]}"
 
 
@@ -74,8 +74,8 @@ def plan_dataset(
 
     Args:
       settings: how the logs become a data set.
-      source: folder in the hub's layout, or of train.txt, valid.txt and test.txt where settings.format is "text".
-      processed_dir: where data sets are kept.
+      source: folder in the hub's layout, or with train.txt, valid.txt and test.txt if settings.format is "text".
+      processed_dir: the folder of all data sets.
       progress: shows the bytes hashed.
     Raises:
       UserError: a required file is absent.
@@ -88,10 +88,10 @@ def plan_dataset(
 def remembered_plan(
     settings: PreprocessSettings, *, source: Path, processed_dir: Path
 ) -> tuple[DatasetPlan | None, dict[str, int]]:
-    """`plan_dataset` that reads no input and writes nothing, for a look ahead.
+    """`plan_dataset` for a preview: it reads no input and writes nothing.
 
     Returns:
-      The plan, None where an input is new or has changed since it was hashed; and the bytes of each input.
+      The plan, or None if an input is new or has changed since it was hashed; and the bytes of each input.
 
     Raises:
       UserError: a required file is absent.
@@ -107,12 +107,12 @@ def _identity(settings: PreprocessSettings, inputs: Inputs) -> str:
 
 
 def _wanted(settings: PreprocessSettings, source: Path) -> dict[str, Any]:
-    """The input files, those of them that may be absent, and what to do where another is."""
+    """The input files, the optional ones among them, and the remedy if another is absent."""
     if settings.format == "text":
         names, optional = list(TEXT_FILES.values()), [TEXT_FILES["val"]]
         remedy = "point --config.data.path at the folder that holds train.txt, valid.txt and test.txt"
     else:
-        # A table of ids counts only where there is one: what was made without keeps its fingerprint.
+        # A table of ids is only an input if it exists: data sets made without one keep their fingerprint.
         tables = (str(id_table_path(Path(), settings.size, kind)) for kind in ID_TABLES)
         names = pipeline_files(settings.size, source) + [name for name in tables if (source / name).is_file()]
         listens = str(event_path(Path(), settings.size, "listens"))
@@ -125,10 +125,10 @@ def _wanted(settings: PreprocessSettings, source: Path) -> dict[str, Any]:
 
 
 def find_dataset(plan: DatasetPlan) -> Dataset | None:
-    """Opens the planned data set if it has been made.
+    """Opens the planned data set, or returns None if it has not been made.
 
     Raises:
-      DamagedFileError: it has been made, and its manifest or ids are damaged.
+      DamagedFileError: its manifest or ids are damaged.
     """
     if not (plan.folder / MANIFEST).is_file() or ArrayFolder.open(plan.folder).fingerprint != plan.fingerprint:
         return None
@@ -136,7 +136,7 @@ def find_dataset(plan: DatasetPlan) -> Dataset | None:
 
 
 def build_dataset(plan: DatasetPlan, *, progress: Progress = silent, batch_rows: int = BATCH_ROWS) -> Dataset:
-    """Preprocesses the logs into the planned folder, which appears when it is whole.
+    """Preprocesses the logs into the planned folder, which appears only when it is whole.
 
     Args:
       plan: from plan_dataset.
@@ -156,12 +156,12 @@ def build_dataset(plan: DatasetPlan, *, progress: Progress = silent, batch_rows:
 
 
 def finish_dataset(plan: DatasetPlan, writer: ArrayWriter, meta: Mapping[str, Any]) -> None:
-    """Writes stats.json and the manifest, once all arrays are there.
+    """Writes stats.json and the manifest, after all arrays have been written.
 
     Args:
-      plan: what the folder is.
-      writer: has written the arrays.
-      meta: of preprocess_logs or preprocess_text.
+      plan: the plan of the folder.
+      writer: the writer of the arrays.
+      meta: from preprocess_logs or preprocess_text.
     """
     write_json(writer.folder / "stats.json", meta["stats"])
     own_ids = any("_own_" in name or "_name_" in name for name in writer.arrays)

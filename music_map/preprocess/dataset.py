@@ -6,20 +6,20 @@ Arrays of a processed folder (see music_map.storage), with S = shard number, fiv
     train/user-S, train/item-S             int32; likewise val/, test/; sorted by user, then timestamp (stable)
     train/timestamp-S                      uint32, seconds
     train/kind-S, train/is_organic-S       uint8
-    train/played_pct-S                     uint16; 0 where the event is no listen
+    train/played_pct-S                     uint16; 0 for events that are not listens
     train/withdrawn_user-S, _item-S, _timestamp-S, _kind-S   int32, int32, uint32, uint8; likewise val/, test/
     audio, audio_row, artist_*, album_*, track_seconds   see ItemFeatures
 
-and where songs are held out (see music_map.preprocess.cold):
+If songs are held out (see music_map.preprocess.cold), also:
 
     held_out                               bool [I]
-    held_out/user-S, ...                   columns as those of train
+    held_out/user-S, ...                   the same columns as train
 
-and where the logs were converted from others whose ids are texts, or whose names are known (see music_map.ids):
+If the logs were converted from logs whose ids are texts, or with names (see music_map.ids), also:
 
     user_own_offsets, user_own_data        int64 [U + 1], uint8; likewise item_, artist_, album_: the ids of those logs
     item_name_offsets, item_name_data      int64 [I + 1], uint8; likewise artist_, album_: "Artist - Title" of songs,
-                                           the name of others; empty where unknown
+                                           the name of artists and albums; empty if unknown
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Withdrawals(NamedTuple):
     Attributes:
       user, item: int32 [W].
       timestamp: uint32 [W], seconds.
-      kind: uint8 [W], LIKE or DISLIKE: what the event withdraws.
+      kind: uint8 [W], LIKE or DISLIKE: the kind of event that is withdrawn.
     """
 
     user: np.ndarray
@@ -79,16 +79,16 @@ class Withdrawals(NamedTuple):
 
 
 class ItemFeatures(NamedTuple):
-    """What is known of the songs besides who listened.
+    """The features of the songs.
 
     Attributes:
-      audio: float32 [A, 128], unit rows, of the songs that have an audio embedding.
-      audio_row: int32 [I], row of `audio`, or -1 where the song has none.
+      audio: float32 [A, 128], rows of unit length, for the songs with an audio embedding.
+      audio_row: int32 [I], the song's row in `audio`, or -1 if it has none.
       artist_offsets: int64 [I + 1]; the artists of song i are artists[artist_offsets[i]:artist_offsets[i + 1]].
       artists: int32, index into artist_ids.
       artist_ids: uint32, original ids, ascending.
       album_offsets, albums, album_ids: likewise.
-      track_seconds: float32 [I], length as seen in train, 0 where unknown.
+      track_seconds: float32 [I], the length that train's events state, 0 if unknown.
     """
 
     audio: np.ndarray
@@ -108,7 +108,7 @@ _Rows = TypeVar("_Rows", Events, Withdrawals)
 EVENT_TYPES = Events(np.int32, np.int32, np.uint32, np.uint8, np.uint8, np.uint16)
 WITHDRAWAL_TYPES = Withdrawals(np.int32, np.int32, np.uint32, np.uint8)
 
-# Written into every manifest, for readers without this module: type and meaning by array (S = shard number).
+# Type and meaning of each array (S = shard number). Every manifest has them, for readers without this module.
 SCHEMA: dict[str, str] = {
     "user_ids": "uint32 [users]: original user ids, ascending; the position is the index",
     "item_ids": "uint32 [songs]: original song ids, ascending; the position is the index",
@@ -142,14 +142,14 @@ OWN_IDS_SCHEMA: dict[str, str] = {
 class Dataset:
     """A processed folder, opened for reading; arrays are loaded (and their checksums verified) on demand.
 
-    Whole splits and the item features are loaded once, also for the data sets that `as_of` gives.
+    Whole splits and the item features are loaded once and shared with the data sets that `as_of` returns.
 
     Attributes:
       store: the folder and its manifest.
       user_ids: uint32 [U], original user ids, ascending.
       item_ids: uint32 [I], original song ids, ascending.
-      before: None, or seconds: train then ends before this time; see `as_of`.
-      loaded: events by split, and the item features, as far as they have been loaded.
+      before: None, or the time in seconds before which train ends; see `as_of`.
+      loaded: the events by split and the item features that have been loaded so far.
     """
 
     store: ArrayFolder
@@ -160,7 +160,7 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: Path) -> Dataset:
-        """Opens a processed folder. Raises DamagedFileError where it is not whole."""
+        """Opens a processed folder. Raises DamagedFileError if it is not whole."""
         store = ArrayFolder.open(folder)
         return cls(store, store.load("user_ids"), store.load("item_ids"))
 
@@ -174,35 +174,35 @@ class Dataset:
 
     @functools.cached_property
     def users(self) -> Ids:
-        """The users' ids as the logs have them."""
+        """The users' ids as in the logs."""
         return Ids.load(self.store, "user")
 
     @functools.cached_property
     def songs(self) -> Ids:
-        """The songs' ids as the logs have them, and their names where the logs told them."""
+        """The songs' ids as in the logs, and their names if the logs have any."""
         return Ids.load(self.store, "item")
 
     @functools.cached_property
     def artists(self) -> Ids:
-        """The artists' ids as the logs have them, in the order of ItemFeatures.artist_ids."""
+        """The artists' ids as in the logs, in the order of ItemFeatures.artist_ids."""
         return Ids.load(self.store, "artist")
 
     @functools.cached_property
     def albums(self) -> Ids:
-        """The albums' ids as the logs have them, in the order of ItemFeatures.album_ids."""
+        """The albums' ids as in the logs, in the order of ItemFeatures.album_ids."""
         return Ids.load(self.store, "album")
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the inputs and the configuration that the folder was made from, and of `before`."""
+        """Identity of the folder's inputs and configuration, and of `before`."""
         if self.before is None:
             return self.store.fingerprint
         return fingerprint({"dataset": self.store.fingerprint, "before": self.before})
 
     def as_of(self, before: int) -> Dataset:
-        """The data set as it was known at a time in train: train events and withdrawals from `before` on are hidden.
+        """The data set as of an earlier time: train events and withdrawals from `before` on are hidden.
 
-        Ids and item features stay: they say what exists, not who listened when.
+        Ids and item features stay, as they do not tell who listened when.
 
         Args:
           before: seconds.
@@ -211,7 +211,7 @@ class Dataset:
 
     @property
     def train_end(self) -> int:
-        """Timestamp of the last train event, seconds: the present as far as anything learned is concerned."""
+        """Timestamp of the last train event, seconds. Models take it as the present."""
         if self.before is None:
             return int(self.store.meta["train_end"])
         times = [shard.timestamp for shard in self._shards("train")]
@@ -219,29 +219,29 @@ class Dataset:
 
     @functools.cached_property
     def times(self) -> FarTimes:
-        """The events' times, over all splits: the first and the last, without a few far from all others."""
+        """The first and last time of all splits' events, without a few that are far from all others."""
         if (stored := self.store.meta.get("times")) is not None:
             return FarTimes(**stored)
-        # A data set made before they were stored.
+        # An older data set, whose manifest has no times.
         return far_times(np.concatenate([shard.timestamp for split in SPLITS for shard in self.event_shards(split)]))
 
     @property
     def present(self) -> int:
-        """The time at which recommendations are asked for, unless another is given: that of the last event, seconds.
+        """The default time of recommendations, seconds: the time of the last event.
 
-        A few events far later than all others (of a wrong clock) do not count. Of a data set of the past (`as_of`): the
-        end of train.
+        A few events that are far later than all others (from a wrong clock) do not count. For a data set of the past
+        (`as_of`) it is the end of train.
         """
         return self.times.last if self.before is None else self.train_end
 
     @property
     def warnings(self) -> list[str]:
-        """What a user should know of the data: a line each."""
+        """Warnings about the data, a line each."""
         first, last, num_early, num_late = self.times
         found = [(num_early, "before", first), (num_late, "after", last)]
         return [
-            f"{count:,} event{'s' if count > 1 else ''} far {side} all others, the nearest of which is at "
-            f"{_when(end)}: mend the times if they are wrong; recommendations for now rest on the others"
+            f"{count:,} event{'s' if count > 1 else ''} far {side} all others; the nearest of the others is at "
+            f"{_when(end)}: correct the times if they are wrong; recommendations take the present from the others"
             for count, side, end in found
             if count
         ]
@@ -252,13 +252,13 @@ class Dataset:
         return self.store.meta["stats"]
 
     def events(self, split: str) -> Events:
-        """The interactions of "train", "val" or "test", loaded once; `event_shards` then cuts them."""
+        """The interactions of "train", "val" or "test", loaded once; `event_shards` then slices the loaded arrays."""
         if split not in self.loaded:
             self.loaded[split] = _concatenate(Events, list(self._read_shards(split)))
         return self._known(self.loaded[split], split)
 
     def event_shards(self, split: str) -> Iterator[Events]:
-        """The interactions of a split, a shard (at most `chunk_size` rows) in memory at a time; a user may span two."""
+        """The interactions of a split, one shard (at most `chunk_size` rows) at a time. Two shards may share a user."""
         for shard in self._shards(split):
             yield self._known(shard, split)
 
@@ -270,7 +270,7 @@ class Dataset:
             yield Events(*(self.store.load(f"{split}/{column}-{shard:05d}") for column in Events._fields))
 
     def _cut(self, split: str) -> Iterator[Events]:
-        """The loaded events of a split, by the shards that they were stored in."""
+        """Slices the loaded events of a split by the shards in which they are stored."""
         start = 0
         for shard in range(self._num_shards("num_shards", split)):
             end = start + self.store.length_of(f"{split}/user-{shard:05d}")
@@ -294,7 +294,7 @@ class Dataset:
         return self.store.load("held_out")
 
     def held_out_events(self, split: str) -> Events:
-        """Loads the interactions of held-out songs, of all times, of the users that "val" or "test" measures."""
+        """Loads the interactions of all times with held-out songs, for the users that "val" or "test" measures."""
         shards = [
             Events(*(self.store.load(f"held_out/{column}-{shard:05d}") for column in Events._fields))
             for shard in range(int(self.store.meta["num_held_out_shards"]))
@@ -331,7 +331,7 @@ class Dataset:
 
 
 def _when(seconds: int) -> str:
-    """Seconds, with their date where they look like Unix time."""
+    """Seconds as text, with the date if they look like Unix time."""
     date = datetime.datetime.fromtimestamp(seconds, datetime.UTC).date()
     return f"{seconds} s" + (f" ({date})" if date.year >= 1990 else "")
 

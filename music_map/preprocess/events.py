@@ -1,6 +1,6 @@
-"""The pass that writes: events and withdrawals of kept users and songs as shards, split by time, sorted by user.
+"""The pass that writes events and withdrawals of kept users and songs as shards, split by time, sorted by user.
 
-One thread reads; others filter, merge the files and write what is full, several ranges of users at a time.
+One thread reads. Other threads filter, merge the files and write full shards, several ranges of users at a time.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from music_map.threads import num_workers, ordered_map
 KINDS = {"listens": LISTEN, "likes": LIKE, "dislikes": DISLIKE}
 WITHDRAWN_KINDS = {"unlikes": LIKE, "undislikes": DISLIKE}
 _TYPES = EVENT_TYPES._asdict()
-# Columns of Events that a raw file names otherwise.
+# Columns of Events that have another name in raw files.
 _RAW_NAMES = {"played_pct": "played_ratio_pct"}
 
 
 class Written(NamedTuple):
-    """What write_events wrote.
+    """The result of write_events.
 
     Attributes:
       num_shards, num_withdrawn_shards: by split.
@@ -46,7 +46,7 @@ class Written(NamedTuple):
       num_held_out_shards, num_held_out_rows: of the interactions of held-out songs.
       num_withdrawals: unlikes and undislikes written, over all splits.
       track_seconds: float32 [I], see ItemFeatures.
-      train_end: seconds, the last train event; None where there is none.
+      train_end: seconds, the last train event; None if there is none.
       num_read: rows read, by file.
     """
 
@@ -68,7 +68,7 @@ class EventShards:
       writer: the folder to write into.
       chunk_size: rows per shard.
       held_out: whether there are held-out songs.
-      first_rows: events by split that come before those written here, see ShardWriter.
+      first_rows: number of events by split that precede those written here, see ShardWriter.
       pool: writes full shards.
     """
 
@@ -90,7 +90,7 @@ class EventShards:
         self.held_out = shards("held_out/", Events._fields, EVENT_TYPES) if held_out else None
 
     def finish(self, track_seconds: np.ndarray, train_end: int | None, num_read: dict[str, int]) -> Written:
-        """Writes what is left."""
+        """Writes the remaining rows."""
         apart = self.held_out
         return Written(
             {name: shards.finish() for name, shards in self.events.items()},
@@ -120,12 +120,12 @@ def write_events(
 ) -> Written:
     """Writes the events and withdrawals of kept users and songs, split by time, sorted by user, then timestamp.
 
-    Equal (user, timestamp) keep the order listens, likes, dislikes (unlikes, undislikes), then that of the file.
-    Interactions of `held_out` songs, bool [I], are written apart, those of all times; their withdrawals are dropped.
+    Rows with equal (user, timestamp) are ordered listens, likes, dislikes (unlikes, undislikes), then as in the file.
+    Interactions of all times with `held_out` songs, bool [I], are written apart; their withdrawals are dropped.
 
     Args:
-      users: whose events to write.
-      first_rows: events by split of the users before them, see ShardWriter.
+      users: the users whose events to write.
+      first_rows: number of events by split of the users before them, see ShardWriter.
     """
     track_seconds = np.zeros(len(kept.items), np.float32)
     train_end: int | None = None
@@ -154,12 +154,12 @@ def write_events(
 
 
 class _Arranged(NamedTuple):
-    """A range of users, ready to be written.
+    """The events of a range of users, ready to be written.
 
     Attributes:
       events, withdrawn: by split.
       held_out: interactions of held-out songs.
-      lengths: songs and lengths of tracks, in seconds, of train events that state one, in order.
+      lengths: songs and track lengths in seconds, from the train events that state one, in order.
       num_read: rows read by file.
     """
 
@@ -195,12 +195,12 @@ class _Found:
 
     Attributes:
       stays: bool [n], both user and song are kept.
-      hidden: bool [n], rows that stay of held-out songs; None where there are none.
+      hidden: bool [n], the rows of held-out songs among those that stay; None if no song is held out.
     """
 
     def __init__(self, name: str, columns: Columns, kept: Filter, cutoffs: Cutoffs, held_out: np.ndarray):
         uid = columns["uid"]
-        # Users come in runs: one look-up a run.
+        # Rows of a user are adjacent: one look-up per user is enough.
         starts = np.flatnonzero(np.append(True, uid[1:] != uid[:-1])) if len(uid) else np.empty(0, np.int64)
         user_of_run = kept.users.lookup(uid[starts])
         user = np.repeat(user_of_run, np.diff(np.append(starts, len(uid))))
@@ -213,7 +213,7 @@ class _Found:
             self.stays &= user >= 0
         self.hidden: np.ndarray | None = None
         if held_out.any():
-            # Rows that do not stay have index -1: any value will do for them.
+            # Rows that do not stay have index -1; their value here is not used.
             self.hidden = self.stays & held_out[item]
             self.stays &= ~self.hidden
 
@@ -226,16 +226,16 @@ class _Found:
         if name == "kind":
             return np.full(int(np.count_nonzero(rows)), self._kind, np.uint8)
         values = self._columns.get(_RAW_NAMES.get(name, name))
-        # Likes and the like were not played.
+        # Only listens have a played share.
         return np.zeros(int(np.count_nonzero(rows)), _TYPES[name]) if values is None else values[rows]
 
     def new_lengths(self, track_seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Songs and seconds of the train rows, in order, that state the length of a song that has none yet.
+        """Songs and seconds of the train rows, in order, that state the length of a song without a known length.
 
-        Others may note more lengths meanwhile: then there is a row too many here, which changes nothing.
+        Other threads may store more lengths meanwhile. Then this returns rows that are not needed, which does no harm.
         """
         item, seconds = self._columns["item"], self._columns["track_length_seconds"]
-        # Index -1, of rows that do not stay, reads some song's length: masked as well.
+        # Rows that do not stay have index -1, which reads some other song's length, so they are masked too.
         rows = np.flatnonzero(track_seconds.take(item, mode="wrap") == 0)
         rows = rows[self.of_split(0)[rows] & (seconds[rows] > 0)]
         return item[rows], seconds[rows]
@@ -246,13 +246,13 @@ def _merge(chosen: list[tuple[_Found, np.ndarray]], names: tuple[str, ...] | lis
     if not chosen:
         return [np.empty(0, _TYPES[name]) for name in names]
     parts = [{name: rows.column(name, mask) for name in names} for rows, mask in chosen]
-    # The short files first, then they into the long one.
+    # Merge the short files first, then the result into the long one.
     merged = functools.reduce(lambda later, part: _merge_two(part, later), reversed(parts))
     return [merged[name] for name in names]
 
 
 def _merge_two(first: Columns, second: Columns) -> Columns:
-    """Merges sorted rows; of equal ones those of `first` come first. Quick where `second` is short."""
+    """Merges sorted rows; among equal rows those of `first` come first. Fast if `second` is short."""
     if not len(second["user"]):
         return first
     at = np.searchsorted(_key(first), _key(second), side="right") + np.arange(len(second["user"]))
@@ -272,7 +272,7 @@ def _key(rows: Columns) -> np.ndarray:
 
 
 def see_track_seconds(track_seconds: np.ndarray, item: np.ndarray, seconds: np.ndarray) -> None:
-    """Notes the lengths of songs that had none yet, in place: the first row of a song that states one."""
+    """Stores, in place, the first stated length of each song that has none yet."""
     new = np.flatnonzero(track_seconds[item] == 0)[::-1]
-    # Of several values assigned to one place NumPy keeps the last, so the first row of the song wins.
+    # NumPy keeps the last of several values assigned to one place; rows are reversed, so a song's first row wins.
     track_seconds[item[new]] = seconds[new]

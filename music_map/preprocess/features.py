@@ -25,12 +25,12 @@ _AUDIO_BATCH_ROWS = 8_192
 def write_audio(writer: ArrayWriter, path: Path | None, items: IdIndex, *, progress: Progress) -> int:
     """Writes `audio` and `audio_row` (see ItemFeatures) for the kept songs.
 
-    A first pass over the ids finds the rows to keep; a second reads embeddings by row group, skipping groups with none.
-    The column is normalized_embed where the file has it, else embed; rows are scaled to unit length either way. Rows of
-    songs that are not kept are never looked at.
+    A first pass over the ids finds the rows to keep. A second pass reads embeddings by row group and skips groups
+    without such rows. The column is normalized_embed if the file has it, else embed; either way rows are scaled to unit
+    length. Rows of songs that are not kept are not checked.
 
     Args:
-      path: the embeddings file, None where there is none.
+      path: the embeddings file, None if there is none.
       items: the kept songs.
     Returns:
       The number of songs with audio.
@@ -52,7 +52,7 @@ def write_audio(writer: ArrayWriter, path: Path | None, items: IdIndex, *, progr
     if count == 0:
         writer.write("audio", np.zeros((0, AUDIO_DIM), np.float32))
     else:
-        # Written by file offset, not through a memory map, whose pages would count as ours: 512 bytes a song.
+        # Rows (512 bytes a song) are written by file offset: a memory map's pages would count as memory of the process.
         header = npy_header(np.dtype(np.float32), (count, AUDIO_DIM))
         (writer.folder / "audio.npy").write_bytes(header)
         with (
@@ -80,7 +80,7 @@ def write_audio(writer: ArrayWriter, path: Path | None, items: IdIndex, *, progr
 
 
 def _write_rows(file: io.RawIOBase, start: int, rows: np.ndarray, values: np.ndarray) -> None:
-    """Writes rows of a matrix that begins at `start` in the file; those that follow each other in one go."""
+    """Writes rows of a matrix that begins at offset `start` of the file; adjacent rows are written together."""
     order = np.argsort(rows)
     rows, values = rows[order], values[order]
     ends = np.append(np.flatnonzero(np.diff(rows) != 1) + 1, len(rows)).tolist()
@@ -108,7 +108,7 @@ def _embedding_column(path: Path) -> str:
 
 
 def _kept_rows(path: Path, items: IdIndex) -> np.ndarray:
-    """Index of the kept song of each row of the file, -1 where the song is not kept: int32 [rows]."""
+    """For each row of the file, the index of its song among the kept songs, or -1: int32 [rows]."""
     table = Table.open(path, pa.schema([EMBEDDINGS.field("item_id")]))
     batches = [items.lookup(batch["item_id"]) for batch in table.batches(["item_id"], batch_rows=BATCH_ROWS)]
     item_of_row = np.concatenate([np.empty(0, np.int32), *batches])
@@ -129,8 +129,8 @@ def _unit_rows(column: pa.Array, at: np.ndarray, path: Path, name: str, first_ro
 
     def fail(which: int, problem: str) -> None:
         raise UserError(
-            f"{path}: column {name}, row {first_row + at[which]}: {problem}; mend the row, or drop it: a song "
-            "without a row counts as having no audio"
+            f"{path}: column {name}, row {first_row + at[which]}: {problem}; correct the row or drop it: a song "
+            "without a row counts as a song without audio"
         )
 
     if kept.null_count:
@@ -146,10 +146,10 @@ def _unit_rows(column: pa.Array, at: np.ndarray, path: Path, name: str, first_ro
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
         fail(int((~finite).argmax()), "a value that is NaN or infinite")
-    # Scaling by the largest value first: the squares of very large or small ones would leave the range of a double.
+    # Scale by the largest value first: squares of very large or small values would exceed the range of a double.
     largest = np.abs(values).max(axis=1, keepdims=True)
     if (largest == 0).any():
-        fail(int((largest == 0).argmax()), "all zero, which has no direction")
+        fail(int((largest == 0).argmax()), "all values are zero, so it has no direction")
     values /= largest
     return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
 
@@ -161,9 +161,9 @@ def write_mapping(
 
     Args:
       name: "artist" or "album"; the table's columns are NAME_id and item_id.
-      table: the mapping, None where there is none.
+      table: the mapping, None if there is none.
     Returns:
-      The ids of the artists (albums) of kept songs, uint32, ascending: the caller writes `NAME_ids`.
+      The ids of the artists (albums) of kept songs, uint32, ascending; the caller writes them as `NAME_ids`.
     """
     pairs = [(np.empty(0, np.uint32), np.empty(0, np.int32))]
     if table is not None:
@@ -174,7 +174,7 @@ def write_mapping(
                 advance(len(item))
     groups, songs = (np.concatenate(column) for column in zip(*pairs, strict=True))
     ids, group = np.unique(groups, return_inverse=True)
-    # A pair listed twice is one pair.
+    # A repeated pair counts once.
     pair = np.unique(songs.astype(np.int64) * max(len(ids), 1) + group)
     song, group = np.divmod(pair, max(len(ids), 1))
     writer.write(f"{name}_offsets", offsets_of(np.bincount(song, minlength=len(items))))

@@ -1,10 +1,11 @@
-"""Which users and songs stay: at least `min_interactions` interactions, counted once or as a k-core.
+"""The filter: users and songs stay if they have `min_interactions` interactions, counted once or as a k-core.
 
-The census is the one pass that reads every interaction. It also keeps the rows that the filter may still drop, those
-whose user or song has come fewer than `min_interactions` times so far: at most min_interactions x (users + songs), and
-in the end exactly the rows to take off the counts, so that the filter "once" needs no pass of its own.
+The census is the one pass that reads every interaction. It also keeps the rows that the filter may still drop: those
+whose user or song has come fewer than `min_interactions` times so far. These are at most min_interactions x
+(users + songs) rows, and in the end exactly the rows to subtract from the counts. So the filter "once" needs no second
+pass.
 
-A log may be counted in parts, ranges of users, by different processes: counts are added up before anything is decided.
+Different processes may count parts of a log (ranges of users). The counts are added up before the filter decides.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from music_map.raw.reader import EVERYONE, EventTable, UserRange
 from music_map.reporter import Progress
 from music_map.threads import ordered_map
 
-# The event files whose rows are interactions; unlikes and undislikes withdraw one and are none.
+# The event files whose rows are interactions. Unlikes and undislikes withdraw interactions, so they do not count.
 INTERACTIONS = ("listens", "likes", "dislikes")
 _COUNTED = ("uid", "timestamp", "item_id")
-# 12 bytes each: 192 MiB. A filter that may drop more than this reads the log again.
+# 12 bytes each: 192 MiB. If the filter may drop more rows than this, it reads the log again.
 _MOST_UNDECIDED = 1 << 24
-# Batches read before the first of them has been counted.
+# Number of batches that may be read ahead of the counting.
 _AHEAD = 3
 
 
@@ -54,12 +55,12 @@ class Rows(NamedTuple):
 
 
 class Census(NamedTuple):
-    """A log, or a range of its users, before anything is dropped.
+    """The counts of a log, or of a range of its users, before anything is dropped.
 
     Attributes:
       tally: all interactions.
       undecided: the interactions whose user or song has fewer than `min_interactions` here, and perhaps others; None
-        where they were too many to keep.
+        if they were too many to keep.
     """
 
     tally: Tally
@@ -67,12 +68,12 @@ class Census(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What the filter left.
+    """The result of the filter.
 
     Attributes:
       users, items: the users and songs that still have a row.
-      times: rows left by timestamp.
-      last_timestamp: of all interactions, seconds, without those far later than all others, see `present_of`.
+      times: the remaining rows by timestamp.
+      last_timestamp: of all interactions, seconds, without those that are far later than all others, see `present_of`.
       num_raw_users, num_raw_items: users and songs before the filter.
     """
 
@@ -85,7 +86,7 @@ class Kept(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """The users and songs whose rows stay: a row stays if both do."""
+    """The users and songs that stay. A row stays if both its user and its song do."""
 
     users: IdIndex
     items: IdIndex
@@ -100,7 +101,7 @@ def take_census(
     users: UserRange = EVERYONE,
     most_undecided: int = _MOST_UNDECIDED,
 ) -> Census:
-    """Counts the interactions of a range of users; checks the order of every event file on the way."""
+    """Counts the interactions of a range of users, and checks the order of every event file."""
     by_user, by_item, by_time = counters = Counter(), Counter(), Counter()
     undecided = _Undecided(by_user, by_item, min_interactions, most_undecided)
 
@@ -127,7 +128,7 @@ def take_census(
 
 
 class _Undecided:
-    """Keeps the rows whose user or song has come fewer than `least` times; the counts only ever grow."""
+    """Keeps the rows whose user or song has come fewer than `least` times so far."""
 
     def __init__(self, by_user: Counter, by_item: Counter, least: int, most: int):
         self._by_user = by_user
@@ -140,7 +141,7 @@ class _Undecided:
         self._given_up = False
 
     def add(self, rows: Rows, starts: np.ndarray) -> None:
-        """Adds rows that have been counted, sorted by user; the users begin at `starts`."""
+        """Adds rows that have been counted and are sorted by user; `starts` are the first rows of the users."""
         self._given_up |= not (self._by_user.is_dense and self._by_item.is_dense)
         if self._given_up:
             return
@@ -154,7 +155,7 @@ class _Undecided:
             self._limit = 2 * self._num_rows + (1 << 20)
 
     def result(self) -> Rows | None:
-        """The rows that are still rare; None where they were too many."""
+        """The rows whose user or song is still rare; None if they were too many."""
         if not self._given_up:
             self._prune()
         return None if self._given_up else self._parts[0]
@@ -184,7 +185,7 @@ def count_left(
     progress: Progress,
     users: UserRange = EVERYONE,
 ) -> Tally:
-    """Counts the interactions of a range of users that stay, in a pass over them."""
+    """Counts the remaining interactions of a range of users, in a pass over them."""
     user_counts, item_counts = (np.zeros(len(index), np.int64) for index in kept)
     by_time = Counter()
 
@@ -210,7 +211,7 @@ def _each_batch(
     batch_rows: int,
     progress: Progress,
 ) -> None:
-    """Reads files in this thread and hands batches of those `counted` to another one."""
+    """Reads all files in this thread, and passes the batches of the files `counted` to a counting thread."""
 
     def batches() -> Iterator[list[np.ndarray]]:
         for name, table in tables.items():
@@ -220,7 +221,7 @@ def _each_batch(
                     yield [batch[column] for column in _COUNTED]
 
     total = sum(t.num_rows for t in tables.values()) if users == EVERYONE else None
-    # One thread that counts: batches come one after the other.
+    # One counting thread, so that batches are counted one after the other.
     with (
         progress(label, total, "row") as advance,
         ThreadPoolExecutor(1) as pool,
@@ -235,7 +236,7 @@ def _counts(index: IdIndex, counts: np.ndarray) -> Counts:
 
 
 def left_of(census: Census, kept: Filter) -> Tally:
-    """What of a census stays under the first filter, without another pass; needs `census.undecided`."""
+    """The tally that remains of a census under the first filter, without another pass; needs `census.undecided`."""
     rows = census.undecided
     dropped = (kept.users.lookup(rows.uid) < 0) | (kept.items.lookup(rows.item_id) < 0)
     columns = [values[dropped] for values in (rows.uid, rows.item_id, rows.timestamp)]
@@ -244,7 +245,7 @@ def left_of(census: Census, kept: Filter) -> Tally:
 
 
 def _less(counts: Counts, dropped: np.ndarray) -> Counts:
-    """Counts after taking the values `dropped` off."""
+    """The counts without the values `dropped`."""
     values, times = np.unique(dropped, return_counts=True)
     left = counts.counts.copy()
     left[np.searchsorted(counts.values, values)] -= times
@@ -270,19 +271,20 @@ def select(
 ) -> tuple[Kept, Callable[[], Iterable[Tally]]]:
     """Applies the filter to a log that was counted in parts.
 
-    A row stays if both its user and its song stay. A user (or song) that has enough interactions but loses every row,
-    since all its songs (or users) go, is not in the result.
+    A row stays if both its user and its song stay. A user with enough interactions is dropped if all its songs are
+    dropped, and likewise a song if all its users are.
 
     Args:
       censuses: of the parts.
-      recount: given the number of the pass, from 1, and a filter: the rows left in every part, as count_left.
-      rule: "once": both counts over all rows, before anything is dropped. "k_core": repeated on what is left until
-        every user and song left has `min_interactions` rows left.
-      path: the listens, to name in errors.
+      recount: takes the number of the pass, from 1, and a filter; returns the remaining rows of every part, like
+        count_left.
+      rule: "once": users and songs are both counted over all rows, before anything is dropped. "k_core": repeated until
+        every remaining user and song has `min_interactions` remaining rows.
+      path: the listens, named in errors.
     Returns:
-      What the filter left, and a function that gives the rows left in every part.
+      The result of the filter, and a function that returns the remaining rows of every part.
     Raises:
-      UserError: nothing is left.
+      UserError: nothing remains.
     """
     enough_kept = True
 

@@ -8,12 +8,13 @@ import numpy as np
 
 from music_map.ids import index_of
 
-# Up to here values are counted in a table with one slot for each possible one, of 4 bytes: 512 MiB at most, for ids up
-# to 134 million. Yambda's song ids (below 10 million) and timestamps (26 million, in steps of 5) take 40 and 21 MiB.
+# Values up to this limit are counted in a table with a slot of 4 bytes for each possible value: at most 512 MiB, for
+# ids up to 134 million. Yambda's song ids (below 10 million) and timestamps (26 million, in steps of 5) take 40 and
+# 21 MiB.
 _DENSE_VALUES = 1 << 27
-# Ids up to here are looked up in a bit map: 2 bits for each possible one, 128 MiB.
+# Ids up to this limit are looked up in a bit map, with 2 bits for each possible id: 128 MiB.
 _MAPPED_IDS = 1 << 29
-# Without a table, new values wait until there are this many, or as many as known ones, and are merged then.
+# Without a table, new values are collected and merged when there are this many, or as many as known values.
 _WAITING_VALUES = 1 << 21
 
 
@@ -36,9 +37,9 @@ class Counts(NamedTuple):
 class Counter:
     """Counts unsigned 32-bit values that come batch by batch.
 
-    A table indexed by value while the values lie close together, else a merge of sorted distinct values. Where all
-    values differ by multiples of some step (timestamps often do), the table has a slot a step: a fifth of the size for
-    bins of 5 seconds, which then fits a processor's cache.
+    While values lie close together, they index a table; otherwise sorted distinct values are merged. If all values
+    differ by multiples of a step, as timestamps often do, the table has one slot per step. For steps of 5 seconds that
+    is a fifth of the size, which fits a processor's cache.
     """
 
     def __init__(self, *, dense_values: int = _DENSE_VALUES):
@@ -51,7 +52,7 @@ class Counter:
 
     @property
     def is_dense(self) -> bool:
-        """Whether `seen` can answer."""
+        """Whether `seen` can be called."""
         return self._table is not None
 
     def add(self, values: np.ndarray, times: np.ndarray | None = None) -> None:
@@ -69,7 +70,7 @@ class Counter:
         np.add.at(self._table, slots, np.ones(len(values), np.uint32) if times is None else times.astype(np.uint32))
 
     def seen(self, values: np.ndarray) -> np.ndarray:
-        """How often each of `values`, which have all been added, came so far: uint32 [n]. Needs `is_dense`."""
+        """How often each of `values` came so far: uint32 [n]. All must have been added; needs `is_dense`."""
         slots = values.astype(np.int64)
         slots -= self._base
         return self._table.take(slots if self._step == 1 else slots // self._step, mode="clip")
@@ -82,17 +83,17 @@ class Counter:
             self._merge()
             found = self._known
         if found.total != self._total:
-            raise OverflowError("a value came more than 4,294,967,295 times; a slot of the table holds 32 bits")
+            raise OverflowError("a value occurs more than 4,294,967,295 times; a slot of the table holds 32 bits")
         return found
 
     def _slots(self, values: np.ndarray) -> np.ndarray | None:
-        """Slots of values in a table made to hold them, int64 [n]; None where it is, or has to be, given up."""
+        """The slots of values, int64 [n], in a table enlarged to hold them; None if there is no table any more."""
         if self._table is None:
             return None
         low, high = int(values.min()), int(values.max())
         if not self._step:
             self._base = low
-            # Of a few thousand values; a wrong guess is found out below, now or later.
+            # The step is guessed from a few thousand values; the code below notices a wrong guess, now or later.
             self._step = int(np.gcd.reduce(values[:4096].astype(np.int64) - low)) or 1
         offsets = values.astype(np.int64)
         offsets -= self._base
@@ -111,16 +112,16 @@ class Counter:
         return slots
 
     def _reach(self, low: int, high: int) -> tuple[int, int]:
-        """Makes the table hold slots from `low` (negative ones come before its start) to `high`.
+        """Enlarges the table to hold slots from `low` (negative: before its start) to `high`.
 
-        Returns: how far the start moved (0 or below), and the size that is needed: no table larger than dense_values
-        is made.
+        Returns: how far the start moved (0 or below), and the needed size. If that exceeds dense_values, the table is
+        not enlarged.
         """
         size = len(self._table)
         first, end = min(low, 0), max(high + 1, size)
         if end - first > self._dense_values or (first == 0 and end == size):
             return 0, end - first
-        # At least twice the size, towards where it was too small: the copies stay linear in the final size.
+        # At least double the size, in the needed direction: the total of copies stays linear in the final size.
         spare = max(0, min(2 * size, self._dense_values) - (end - first))
         if first < 0:
             # No value is below 0.
@@ -134,7 +135,7 @@ class Counter:
         return first, end - first
 
     def _widen(self) -> None:
-        """Gives every value a slot: the step was no step."""
+        """Gives every value a slot of its own, after the guessed step proved wrong."""
         if len(self._table) * self._step > self._dense_values:
             self._give_up()
             return
@@ -171,9 +172,9 @@ def merge_counts(counts: list[Counts]) -> Counts:
 class IdIndex:
     """Original ids -> positions.
 
-    A bit map of the ids and, for every 32 bits, how many ids come before them: an id's position is that number and the
-    bits below its own. For song ids up to 22 million that is 5.5 MiB, which stays in a processor's cache, where a table
-    of positions would take 88.
+    A bit map of the ids and, for every word of 32 bits, the number of ids before it. An id's position is that number
+    plus the number of bits below its own. For song ids up to 22 million this takes 5.5 MiB, which fits a processor's
+    cache; a table of positions would take 88 MiB.
 
     Args:
       ids: uint32 [N], ascending and distinct.
@@ -183,12 +184,12 @@ class IdIndex:
         self.ids = ids
         self._words: np.ndarray | None = None
         if len(ids) and int(ids[-1]) < mapped_ids:
-            # The last word, without a bit, stands for everything beyond.
+            # The last word has no bit and stands for all ids beyond the map.
             words, counts = np.unique(ids >> 5, return_counts=True)
             starts = np.concatenate([[0], np.cumsum(counts)])
             self._words = np.zeros(int(words[-1]) + 2, np.uint32)
             self._words[words] = np.bitwise_or.reduceat(np.uint32(1) << (ids & np.uint32(31)), starts[:-1])
-            # Less one: a bit is counted with those below it.
+            # Minus one, because the count of bits includes the id's own bit.
             self._before = np.zeros(len(self._words), np.int32)
             self._before[words] = starts[:-1] - 1
 
@@ -196,11 +197,11 @@ class IdIndex:
         return len(self.ids)
 
     def lookup(self, wanted: np.ndarray) -> np.ndarray:
-        """Positions of the ids `wanted`, uint32 [n]; -1 where an id is not there: int32 [n]."""
+        """Positions int32 [n] of the ids `wanted`, uint32 [n]; -1 for unknown ids."""
         if self._words is None:
             return index_of(self.ids, wanted).astype(np.int32)
         at = (wanted >> 5).astype(np.int64)
-        # The id's own bit becomes the highest; those above it are gone.
+        # The shift makes the id's own bit the highest and removes the bits above it.
         bits = self._words.take(at, mode="clip") << (~wanted & np.uint32(31))
         found = self._before.take(at, mode="clip") + np.bitwise_count(bits)
         found[bits < np.uint32(1 << 31)] = -1

@@ -15,7 +15,7 @@ from music_map.threads import num_workers
 
 _BLOCK_BYTES = 8 << 20
 
-# Per file {"size": bytes, "sha256": hex}, or None where an optional file is absent.
+# Per file {"size": bytes, "sha256": hex}, or None for an optional file that is absent.
 Inputs = dict[str, dict[str, Any] | None]
 
 
@@ -25,15 +25,15 @@ def identify_inputs(
     """Identifies files by content.
 
     Args:
-      folder: where the files are.
+      folder: the folder of the files.
       names: paths relative to `folder`.
       optional: those of `names` that may be absent.
       remedy: end of the error message for an absent file.
-      cache: JSON file that remembers sha256 sums by absolute path, size and modification time; a damaged one is
+      cache: JSON file that stores sha256 sums by absolute path, size and modification time. A damaged cache is
         replaced.
       progress: shows the bytes hashed.
     Returns:
-      Size and sha256 by name, None where the file is absent.
+      Size and sha256 by name, None for an absent file.
     Raises:
       UserError: a file that is not optional is absent.
     """
@@ -44,7 +44,7 @@ def identify_inputs(
             progress("checksums", sum(entries[name]["size"] for name in unknown), "B") as advance,
             ThreadPoolExecutor(num_workers()) as pool,
         ):
-            # The largest first: it is what the others are waited for with.
+            # The largest file first, because it takes longest and the others can be hashed meanwhile.
             unknown.sort(key=lambda name: -entries[name]["size"])
             for name, found in zip(unknown, pool.map(lambda n: _sha256(folder / n, advance), unknown), strict=True):
                 entries[name]["sha256"] = found
@@ -55,11 +55,11 @@ def identify_inputs(
 def remembered_inputs(
     folder: Path, names: Sequence[str], *, optional: Sequence[str], remedy: str, cache: Path
 ) -> tuple[Inputs | None, dict[str, int]]:
-    """`identify_inputs` that reads and writes nothing: for a look ahead.
+    """`identify_inputs` for a preview: it reads no input and writes nothing.
 
     Returns:
-      The identities, None where a file is new or has changed since its sum was remembered; and the bytes of each file
-      that is there.
+      The identities, or None if a file is new or has changed since its sum was stored; and the bytes of each existing
+      file.
     """
     entries = _look(folder, names, optional=optional, remedy=remedy)
     _, unknown = _recall(folder, entries, cache)
@@ -67,7 +67,7 @@ def remembered_inputs(
 
 
 def _look(folder: Path, names: Sequence[str], *, optional: Sequence[str], remedy: str) -> dict[str, dict[str, Any]]:
-    """Size and modification time of the files that are there."""
+    """Size and modification time of the existing files."""
     entries: dict[str, dict[str, Any]] = {}
     for name in names:
         path = folder / name
@@ -82,7 +82,7 @@ def _look(folder: Path, names: Sequence[str], *, optional: Sequence[str], remedy
 def _recall(
     folder: Path, entries: dict[str, dict[str, Any]], cache: Path
 ) -> tuple[Mapping[str, dict[str, Any]], list[str]]:
-    """Adds the sums that the cache remembers. Returns all that it knows, and the files that it does not know."""
+    """Adds the sums from the cache. Returns the whole cache, and the files that it lacks."""
     known, unknown = _read_cache(cache), []
     for name, entry in entries.items():
         old = known.get(str((folder / name).absolute()))

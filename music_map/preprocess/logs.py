@@ -1,10 +1,11 @@
-"""Parquet logs to shards: two streaming passes over the events, and the item files beside the second.
+"""Parquet logs to shards: two streaming passes over the events; the item files are read during the second.
 
-    1. count users, songs and times; decide what stays and where the splits part   (take_census, select, Layout)
-    2. map to indices, merge, split, write                                         (write_events)
+    1. count users, songs and times; decide what stays and where the splits begin   (take_census, select, Layout)
+    2. map to indices, merge, split, write                                          (write_events)
 
-A k-core takes one pass more per round in between. Memory follows the numbers of users, songs and distinct timestamps,
-and the size of a batch; not the number of events. The two passes can be shared out: see music_map.preprocess.parts.
+A k-core takes one more pass per round in between. Memory grows with the numbers of users, songs and distinct timestamps
+and with the size of a batch, not with the number of events. Several processes can share the two passes, see
+music_map.preprocess.parts.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from music_map.storage import ArrayWriter
 
 
 class Layout(NamedTuple):
-    """What the counts decide before anything is written.
+    """The decisions from the counts, before anything is written.
 
     Attributes:
-      kept: what the filter left.
-      cutoffs: where the splits part.
-      sizes: events by split and under "gap", those of held-out songs among them.
+      kept: the result of the filter.
+      cutoffs: the times where the splits begin and end.
+      sizes: number of events by split and under "gap", including events of held-out songs.
       held_out: bool [I], songs held out altogether.
     """
 
@@ -54,10 +55,10 @@ class Layout(NamedTuple):
 
 
 def plan_layout(kept: Kept, settings: PreprocessSettings) -> Layout:
-    """Decides where the splits part and which songs are held out.
+    """Decides where the splits begin and which songs are held out.
 
     Raises:
-      UserError: a split would be empty, or songs cannot be held out as asked.
+      UserError: a split would be empty, or the fraction of held-out songs selects none or all.
     """
     if settings.split == "temporal":
         cutoffs = temporal_cutoffs(
@@ -91,7 +92,7 @@ def preprocess_logs(
       batch_rows: rows read at a time; the result does not depend on it.
     Returns:
       The manifest's meta: stats, train_end, times (see FarTimes), num_shards, num_withdrawn_shards, cutoffs;
-      num_held_out_shards where songs are held out.
+      num_held_out_shards if songs are held out.
     Raises:
       UserError: a file, column or value that cannot be used, a filter that leaves nothing, or an empty split.
     """
@@ -108,7 +109,7 @@ def preprocess_logs(
     )
     del census
     layout = plan_layout(kept, settings)
-    # The item files take as long to decode as a tenth of the events: beside them, not after.
+    # Decoding the item files takes a tenth of the time of the events, so it runs beside them, not after.
     with ThreadPoolExecutor(1) as beside:
         features = beside.submit(write_features, raw_dir, settings.size, layout, writer, progress=progress)
         written = write_events(
@@ -129,7 +130,9 @@ def preprocess_logs(
 def write_features(
     raw_dir: Path, size: str, layout: Layout, writer: ArrayWriter, *, progress: Progress
 ) -> dict[str, int]:
-    """Writes ids and item features of what the filter left; how many songs have audio, how many artists and albums."""
+    """Writes ids and item features of the kept users and songs; returns the numbers of songs with audio, artists and
+    albums.
+    """
 
     def write_ids(kind: str, index: IdIndex) -> None:
         read_own_ids(id_table_path(raw_dir, size, kind), index).write(writer, kind)
@@ -161,7 +164,7 @@ def logs_meta(
     written: Written,
     features: Mapping[str, int],
 ) -> dict[str, Any]:
-    """The meta of preprocess_logs.
+    """The meta that preprocess_logs returns.
 
     Raises:
       UserError: no event is left to train on.

@@ -1,4 +1,4 @@
-"""Likes and dislikes that stand: an unlike (undislike) takes back the marks before it."""
+"""Likes and dislikes that are still valid: an unlike (undislike) withdraws the likes (dislikes) before it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from music_map.preprocess.dataset import Events, Withdrawals
 
 
 def standing(events: Events, withdrawals: Withdrawals, kind: int, *, num_items: int) -> np.ndarray:
-    """Which events of a kind stand: those whose (user, song) has no withdrawal of that kind at their time or later.
+    """Marks the valid events of a kind: those whose (user, song) has no withdrawal of that kind at their time or later.
 
     Args:
       events: rows of any kind.

@@ -17,11 +17,11 @@ _REMEDY = "convert the logs again, or remove the tables of ids beside them"
 
 
 def read_own_ids(path: Path, index: IdIndex) -> Ids:
-    """The own ids, and names where there are any, of the numbers that are kept.
+    """The own ids of the kept numbers, and their names if there are any.
 
     Args:
-      path: a table with the columns number and id and, where they are known, title and artist of songs or name of
-        artists and albums. Where there is no such file, or each id is its number, the numbers are the ids.
+      path: a table with the columns number and id, and optionally title and artist (songs) or name (artists, albums).
+        If there is no such file, or each id equals its number, the numbers are the ids.
       index: the kept numbers.
     Raises:
       UserError: a column is missing or of another type, a null, a kept number or an id occurs twice, or a kept number
@@ -46,7 +46,7 @@ def read_own_ids(path: Path, index: IdIndex) -> Ids:
     count = np.bincount(at, minlength=len(index))
     if len(index) and (wrong := count != 1).any():
         number = index.ids[wrong.argmax()]
-        what = "occurs twice" if count[wrong.argmax()] else "is in the logs and has no id here"
+        what = "occurs twice" if count[wrong.argmax()] else "is in the logs but has no id here"
         raise UserError(f"{path}: column number: {number} {what}; {_REMEDY}")
     table = pa.Table.from_batches(kept).take(np.argsort(at)) if kept else pa.table({name: [] for name in columns})
     own = _column(table, "id", path)
@@ -74,7 +74,7 @@ def _column(table: pa.Table, name: str, path: Path) -> pa.Array:
 
 
 def _names(table: pa.Table, path: Path) -> Texts | None:
-    """Artist - Title, or the title alone where no artist is known, or the name; None where there is no such column."""
+    """ "Artist - Title", the title alone if no artist is known, or the name; None if there is no such column."""
     column = next((name for name in ("title", "name") if name in table.column_names), None)
     if column is None:
         return None

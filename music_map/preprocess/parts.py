@@ -1,16 +1,16 @@
-"""Preprocessing shared out to workers that only see a common folder: each takes one of n ranges of users, one merges.
+"""Preprocessing by several workers that share only a folder: each processes one of n ranges of users, and one merges.
 
-    count    every part counts its users, songs and times                                       count-0/part-I
-    write    every part adds up all counts, decides as one process would, writes its shards     write/part-I
+    count    every part counts its users, songs and times                                        count-0/part-I
+    write    every part adds up all counts, decides like a single process, writes its shards     write/part-I
     merge    the shards become one data set, the item files are read
 
-A step of a part needs the step before of all parts. A k-core counts once more per round between the two (count-1, ...),
-as does a filter that may drop more rows than the first count kept. Each part knows from the counts how many rows come
-before its own, and cuts its shards where those of the whole are cut: merging links files, and copies only the rows
-around the seams. The result is that of one process to the last byte.
+A part can only do a step after all parts have done the step before. A k-core adds a count per round between the two
+(count-1, ...), and so does a filter that may drop more rows than the first count could keep. Each part knows from the
+counts how many rows precede its own, and cuts its shards where a single process would. So merging links files and
+copies only the rows at the boundaries of parts. The result equals that of a single process byte for byte.
 
-What is done is kept below processed_dir/parts-FINGERPRINT-of-N until the merge: a step that failed is run again, one
-that is done is not.
+Results of steps are kept below processed_dir/parts-FINGERPRINT-of-N until the merge: a failed step is run again, a
+finished one is not.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _WRITE = "write"
 
 
 class _Unfinished(Exception):
-    """A step that has to be done before it can go on."""
+    """Raised if a step must be done first."""
 
     def __init__(self, step: str, kept: Filter):
         super().__init__(step)
@@ -47,7 +47,7 @@ class _Unfinished(Exception):
 
 
 class _Steps:
-    """What the parts have done so far, one folder per step and part."""
+    """The finished steps of the parts, one folder per step and part."""
 
     def __init__(self, plan: DatasetPlan, of: int):
         self._plan = plan
@@ -62,7 +62,7 @@ class _Steps:
         return store if store.fingerprint == self._identity(step, part) else None
 
     def write(self, step: str, part: int, write: Callable[[ArrayWriter], dict]) -> None:
-        """Makes the folder of a step, which appears when it is whole; `write` returns its meta."""
+        """Makes the folder of a step, which appears only when it is whole; `write` returns its meta."""
         with new_folder(self._folder(step, part)) as folder:
             writer = ArrayWriter(folder)
             writer.finish(fingerprint=self._identity(step, part), meta=write(writer))
@@ -89,18 +89,18 @@ class _Steps:
 def run_part(
     plan: DatasetPlan, part: int, of: int, *, progress: Progress = silent, batch_rows: int = BATCH_ROWS
 ) -> str:
-    """Does the next step of one part. All parts may run at the same time, in processes or on machines of their own.
+    """Does the next step of one part. All parts may run at the same time, in several processes or on several machines.
 
     Args:
-      plan: from plan_dataset; processed_dir is a folder that all workers see.
+      plan: from plan_dataset; processed_dir is a folder that all workers share.
       part: from 1 to `of`.
-      of: number of parts; more than the log has users leaves some empty.
+      of: number of parts; some are empty if the log has fewer users.
       progress: shows the rows read.
       batch_rows: rows of Parquet in memory at a time.
     Returns:
-      The step done: "count-0", "count-1", ... or "write"; "done" where nothing is left to do.
+      The finished step: "count-0", "count-1", ... or "write"; "done" if nothing is left to do.
     Raises:
-      UserError: a part has not done the step before; or as build_dataset.
+      UserError: a part has not done the step before, or as in build_dataset.
     """
     _check(plan, part, of)
     settings, steps = plan.settings, _Steps(plan, of)
@@ -151,10 +151,10 @@ def run_part(
 
 
 def merge_parts(plan: DatasetPlan, of: int, *, progress: Progress = silent) -> Dataset:
-    """Makes the data set of what `of` parts have written, and removes their folder.
+    """Merges what `of` parts have written into the data set, and removes their folder.
 
     Raises:
-      UserError: a part is not written; or as build_dataset.
+      UserError: a part is not written, or as in build_dataset.
       DamagedFileError: a file of a part is damaged; the message names it.
     """
     _check(plan, 1, of)
@@ -178,7 +178,7 @@ def merge_parts(plan: DatasetPlan, of: int, *, progress: Progress = silent) -> D
                 if written.num_read[name] != table.num_rows:
                     raise UserError(
                         f"{table.path}: the parts read {written.num_read[name]:,} of its {table.num_rows:,} rows: the "
-                        "lowest and highest uid that it states for its row groups are wrong; write it again"
+                        "lowest and highest uid in its row groups' statistics are wrong; write the file again"
                     )
             found = features.result()
         writer.write("track_seconds", written.track_seconds)
@@ -196,7 +196,7 @@ def _check(plan: DatasetPlan, part: int, of: int) -> None:
 def _decide(
     steps: _Steps, plan: DatasetPlan, tables: dict[str, EventTable]
 ) -> tuple[Layout, Callable[[], Iterable[Tally]]]:
-    """The layout that the counts of all parts give, and the rows left by part; _Unfinished where one is lacking."""
+    """The layout from all parts' counts, and the remaining rows by part. Raises _Unfinished if a count is missing."""
     steps.require(_FIRST_COUNT)
 
     def recount(number: int, kept: Filter) -> Iterator[Tally]:
@@ -233,7 +233,7 @@ class _Censuses(Sequence[Census]):
 
 
 def _rows_before(lefts: Iterable[Tally], part: int, cutoffs: Cutoffs) -> dict[str, int]:
-    """Events by split that the parts before this one write."""
+    """Number of events by split that the parts before this one write."""
     before = dict.fromkeys(SPLITS, 0)
     for _, left in zip(range(part - 1), lefts, strict=False):
         split = cutoffs.assign(left.times.values)
@@ -251,7 +251,7 @@ def _write_census(writer: ArrayWriter, census: Census) -> dict:
 
 def _write_tally(writer: ArrayWriter, tally: Tally) -> dict:
     for name, counts in tally._asdict().items():
-        # Ids and seconds are unsigned 32-bit numbers; so is how often one of them came, see Counter.
+        # Ids, seconds and their counts are unsigned 32-bit numbers, see Counter.
         writer.write(f"{name}_values", counts.values.astype(np.uint32))
         writer.write(f"{name}_counts", counts.counts.astype(np.uint32))
     return {}
@@ -265,7 +265,7 @@ def _read_tally(store: ArrayFolder) -> Tally:
 def _join(
     parts: Sequence[ArrayFolder], layout: Layout, writer: ArrayWriter, *, chunk_size: int, progress: Progress
 ) -> Written:
-    """Puts the shards of the parts one after the other."""
+    """Joins the shards of the parts in order."""
     shards = EventShards(writer, chunk_size=chunk_size, held_out=bool(layout.held_out.any()))
     track_seconds = np.zeros(len(layout.kept.items), np.float32)
     ends, num_read = [], dict.fromkeys(parts[0].meta["num_read"], 0)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 DAY = 86_400
-# Shares and sizes of what may be called far; see `far_times`.
+# The constants of `far_times`.
 _TAIL = 0.01
 _SHARE_OF_SPAN = 0.05
 _BULK_GAPS = 3
@@ -15,7 +15,7 @@ _FEW, _TINY = 1_000, 5
 
 
 class FarTimes(NamedTuple):
-    """Times that lie far from all others.
+    """The times of a log, with the number of those that lie far from all others.
 
     Attributes:
       first, last: the earliest and the latest time of the others.
@@ -32,33 +32,33 @@ class FarTimes(NamedTuple):
         sides = ((self.num_early, "before", self.first), (self.num_late, "after", self.last))
         return [
             f"{count:,} events lie far {side} all others (second {edge:,}); are their times right? The present is the "
-            "last of the others; the split rests on all"
+            "last of the others; the split counts all events"
             for count, side, edge in sides
             if count
         ]
 
 
 def far_times(timestamps: np.ndarray, counts: np.ndarray | None = None) -> FarTimes:
-    """Finds the few times that are parted from all others by a gap.
+    """Finds the few times that a gap separates from all others.
 
-    The bulk of n events is what remains without the earliest and the latest max(1, n / 100). Going outwards from the
-    bulk, what lies behind the first gap longer than
+    The bulk of n events are those without the earliest and the latest max(1, n / 100). Outwards from the bulk, times
+    beyond the first gap that is longer than
 
         max(30 days, 5 % of the bulk's span, 3 times the longest gap inside the bulk)
 
-    is far. So a holiday is no such gap where there have been others like it. With fewer than 1,000 events a year
-    takes the place of the 30 days, and with fewer than 5 nothing is far.
+    are far. So a holiday is not such a gap if the log has others like it. With fewer than 1,000 events, a year replaces
+    the 30 days; with fewer than 5 events, no time is far.
 
     Args:
       timestamps: integers [n], seconds, in any order.
-      counts: integers [n], how many events each stands for; None: one.
+      counts: integers [n], number of events at each timestamp; None: one each.
 
     Raises:
       ValueError: there is no event.
     """
     times = np.asarray(timestamps).astype(np.int64)
     if len(times) == 0:
-        raise ValueError("no events: they have no times")
+        raise ValueError("there are no events, so there is no time")
     if counts is not None and (np.diff(times) > 0).all():
         events = np.asarray(counts).astype(np.int64)
     else:
@@ -85,7 +85,7 @@ def present_of(timestamps: np.ndarray, counts: np.ndarray | None = None) -> int:
 
     Args:
       timestamps: integers [n], seconds, in any order.
-      counts: integers [n], how many events each stands for; None: one.
+      counts: integers [n], number of events at each timestamp; None: one each.
 
     Raises:
       ValueError: there is no event.

@@ -1,4 +1,4 @@
-"""What preprocess can be told, checked."""
+"""The settings of preprocess, with their checks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SPLIT_RULES = ("temporal", "global_temporal")
 
 @dataclasses.dataclass(frozen=True)
 class PreprocessSettings(Settings):
-    """How logs become a data set: the configuration's `data`, less where files lie.
+    """How logs become a data set: the configuration's `data` without the paths.
 
-    Of these fields only train_on_val and chunk_size apply to the text format.
+    Only train_on_val and chunk_size apply to the text format.
     """
 
     section = "config.data"
@@ -28,12 +28,12 @@ class PreprocessSettings(Settings):
     min_interactions: int = setting(10, "users and songs with fewer interactions are dropped", at_least=1)
     filter: str = setting(
         "once",
-        '"once": one count of both over all rows before anything is dropped; "k_core": repeated until nothing changes',
+        '"once": users and songs are counted once, before any is dropped; "k_core": repeated until nothing changes',
         choices=FILTERS,
     )
     split: str = setting(
         "temporal",
-        '"temporal": shares of the events, by time; "global_temporal": Yambda\'s 300 days, a gap, the last day',
+        '"temporal": shares of the events, in time order; "global_temporal": Yambda\'s 300 days, a gap, the last day',
         choices=SPLIT_RULES,
     )
     train_fraction: float = setting(0.8, "share of the events in train", above=0, below=1)
@@ -43,7 +43,7 @@ class PreprocessSettings(Settings):
         0.0, "share of the songs held out altogether, for the protocol cold_start", at_least=0, below=1
     )
     cold_item_seed: int = setting(0, "another seed holds out other songs", at_least=0)
-    # A shard of 2^27 rows fills 2 GiB in memory; more than that is no chunk.
+    # A shard of 2^27 rows takes 2 GiB of memory, which is a sensible upper bound.
     chunk_size: int = setting(1_000_000, "rows per shard", at_least=1, at_most=2**27, free=True)
 
     def check(self) -> None:
@@ -61,11 +61,11 @@ class PreprocessSettings(Settings):
             )
 
     def identity(self) -> dict[str, Any]:
-        """The fields that shape the result, JSON-able: what the folder's fingerprint is made from."""
+        """The fields that determine the result, JSON-able; the folder's fingerprint is made from them."""
         if self.format == "text":
             return {"format": self.format, "train_on_val": self.train_on_val, "chunk_size": self.chunk_size}
         fields = dataclasses.asdict(self)
         if not self.cold_item_fraction:
-            # Left out, so that the fingerprints of data sets made before these fields existed stay valid.
+            # Defaults are left out, so that fingerprints of data sets older than these fields stay valid.
             del fields["cold_item_fraction"], fields["cold_item_seed"]
         return fields

@@ -1,4 +1,4 @@
-"""Writes columns that come piece by piece as shards of a fixed number of rows."""
+"""Writes columns, which arrive piece by piece, as shards of a fixed number of rows."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class ShardWriter:
 
     Args:
       writer: the folder to write into.
-      prefix: what the names begin with, e.g. "train/".
+      prefix: the beginning of the names, e.g. "train/".
       columns: names of the columns.
       dtypes: their types.
       chunk_size: rows per shard.
-      first_row: rows that come before those of this writer, in other folders: the first shard here is the rest of the
-        one that they leave unfinished, so that all that follow are whole shards of the whole.
-      pool: writes a full shard in the background; None: at once.
+      first_row: number of rows in other folders that precede those of this writer. The first shard here completes their
+        unfinished last one, so all later shards are whole shards of the joined rows.
+      pool: writes full shards in the background; None: they are written at once.
     """
 
     def __init__(
@@ -64,10 +64,11 @@ class ShardWriter:
                 self._flush()
 
     def adopt(self, store: ArrayFolder, shard: int) -> None:
-        """Adds the rows of a shard of the same columns and prefix in another folder; its files, where they fit as is.
+        """Adds a shard with the same columns and prefix from another folder. Its files are linked if they fit, else its
+        rows are copied.
 
         Raises:
-          DamagedFileError: rows that have to be copied are missing or damaged.
+          DamagedFileError: rows to copy are missing or damaged.
         """
         names = [f"{self._prefix}{name}-{shard:05d}" for name in self._columns]
         rows = store.arrays[names[0]]["shape"][0]
@@ -80,7 +81,7 @@ class ShardWriter:
         self.num_rows += rows
 
     def finish(self) -> int:
-        """Writes what is left; returns the number of shards."""
+        """Writes the remaining rows; returns the number of shards."""
         if self._filled or self.num_shards == 0:
             self._flush()
         self._wait()

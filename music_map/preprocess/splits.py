@@ -1,4 +1,4 @@
-"""Where train ends and val and test begin: by time, the same moment for every user."""
+"""The times where train ends and val and test begin, the same for every user."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Cutoffs(NamedTuple):
     """Half-open ranges of time, seconds: train [0, train_before), val [val_from, val_before), test [test_from, ...).
 
     Attributes:
-      moved: events by which (train, val + train) differ from the requested share, since equal timestamps stay together.
+      moved: events by which train, and train + val, differ from the requested share, as equal timestamps stay together.
     """
 
     train_before: int
@@ -32,7 +32,7 @@ class Cutoffs(NamedTuple):
     moved: tuple[int, int] = (0, 0)
 
     def assign(self, timestamp: np.ndarray) -> np.ndarray:
-        """Position in SPLITS of each timestamp, int8 [n]; -1 in a gap between two splits."""
+        """The position in SPLITS of each timestamp's split, int8 [n]; -1 in a gap between two splits."""
         split = np.full(timestamp.shape, -1, np.int8)
         split[timestamp < self.train_before] = 0
         split[(timestamp >= self.val_from) & (timestamp < self.val_before)] = 1
@@ -43,10 +43,10 @@ class Cutoffs(NamedTuple):
 def temporal_cutoffs(
     times: np.ndarray, counts: np.ndarray, *, train_fraction: float, val_fraction: float, train_on_val: bool
 ) -> Cutoffs:
-    """Splits events by shares of their number, in order of time; equal timestamps are never parted.
+    """Splits events by shares of their number, in order of time; equal timestamps are never separated.
 
-    A boundary lies where the number of events before it is nearest to the requested share; of two equally near places,
-    at the earlier.
+    A boundary lies where the number of events before it is nearest to the requested share. Of two equally near places
+    the earlier is taken.
 
     Args:
       times: int64 [T], distinct timestamps, ascending.
@@ -59,7 +59,7 @@ def temporal_cutoffs(
 
     def boundary(fraction: float) -> tuple[int, int]:
         wanted = round(fraction * total)
-        # The nearest of the places (time, events before it) on both sides, the first of all and the last included.
+        # The nearer of the places (time, events before it) on both sides; the first and the last place are possible.
         at = int(np.searchsorted(before, wanted))
         places = [(int(times[n]), int(before[n - 1]) if n else 0) for n in (at, at + 1) if n < len(times)]
         places.append((int(times[-1]) + 1, total))
@@ -92,18 +92,18 @@ def global_temporal_cutoffs(last_timestamp: int, *, train_on_val: bool) -> Cutof
 
 
 def split_sizes(cutoffs: Cutoffs, times: np.ndarray, counts: np.ndarray, *, train_on_val: bool) -> dict[str, int]:
-    """Events per split, and under "gap" those in none.
+    """Number of events per split; "gap" counts events outside all splits.
 
     Raises:
-      UserError: a split would be empty (val may be where it joined train).
+      UserError: a split would be empty (val may be empty if it joined train).
     """
     split = cutoffs.assign(times)
     sizes = {name: int(counts[split == at].sum()) for at, name in enumerate(SPLITS)}
     for name, size in sizes.items():
         if size == 0 and not (name == "val" and train_on_val):
             raise UserError(
-                f"the {name} split would be empty: the interactions left by the filter are from {times[0]} s to "
-                f"{times[-1]} s, train would end before {cutoffs.train_before} s, test begin at {cutoffs.test_from} "
+                f"the {name} split would be empty: the filtered interactions are from {times[0]} s to "
+                f"{times[-1]} s, train would end before {cutoffs.train_before} s and test begin at {cutoffs.test_from} "
                 "s; choose another --config.data.split or other fractions, or give a longer log"
             )
     return sizes | {"gap": int(counts[split < 0].sum())}

@@ -24,7 +24,7 @@ _SHIFT = np.uint64(32)
 
 
 def read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads user-item pairs: whitespace-separated integers, the first of a line the user, the others its items.
+    """Reads user-item pairs. A line has integers separated by whitespace: first the user, then its items.
 
     Args:
       path: text file; blank lines are skipped, a user may have no items, or several lines.
@@ -46,7 +46,7 @@ def read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 if not token.isdigit() or int(token) > 0xFFFFFFFF:
                     raise UserError(
                         f"{path}: line {number}: {token.decode(errors='replace')!r} is no integer in 0..4294967295; "
-                        "mend the line"
+                        "correct the line"
                     )
             if tokens:
                 users.append(int(tokens[0]))
@@ -56,12 +56,12 @@ def read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cut_validation(pairs: np.ndarray) -> np.ndarray:
-    """Which train pairs validation takes where there is no valid.txt: bool [P], a tenth, drawn by the pair alone.
+    """The train pairs that become validation if there is no valid.txt: bool [P], a tenth, chosen by a hash of the pair.
 
     Args:
       pairs: uint64 [P], user * 2^32 + item.
     """
-    # The finaliser of SplitMix64: every bit of the pair moves half of the bits.
+    # The finaliser of SplitMix64: every bit of the pair changes half of the bits of the hash.
     mixed = pairs + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -73,18 +73,18 @@ def preprocess_text(
 ) -> dict[str, Any]:
     """Writes the arrays of a processed folder from train.txt, valid.txt and test.txt.
 
-    Where there is no valid.txt, validation is a part of train's pairs, see `cut_validation`.
+    If there is no valid.txt, validation is a part of train's pairs, see `cut_validation`.
 
-    Every pair becomes an organic listen of 100 %, at timestamp 0 (train), 1 (val) or 2 (test); a pair that stands in
-    two files is in both splits. Users and songs are those of all three files, unfiltered; there are no item features.
+    Every pair becomes an organic listen of 100 % at timestamp 0 (train), 1 (val) or 2 (test). A pair in two files is in
+    both splits. All users and songs of the three files are kept, without a filter. There are no item features.
 
     Args:
-      folder: where the three files are.
+      folder: the folder of the three files.
       settings: train_on_val merges the pairs of valid.txt into train (each once); chunk_size is the size of a shard.
       writer: the folder to write into.
       progress: shows the files read.
     Returns:
-      The manifest's meta, as preprocess_logs.
+      The manifest's meta, like preprocess_logs.
     Raises:
       UserError: a missing file, a token that is no id, or a file without a pair.
     """

@@ -1,12 +1,13 @@
 """Transfer of the data set from the Hugging Face hub: resumed, hashes checked, own files never overwritten.
 
-The hub library's `hf_hub_download` starts a file anew after an interruption (its partial files carry a random name, and
-Xet transfers start from nothing too), which is no option for the 13.8 GB of audio embeddings. So its parts are used: a
-HEAD request per file for size and hash, then its HTTP session, with a range request where bytes are there already:
+After an interruption, the hub library's `hf_hub_download` starts a file again from its beginning: its partial files
+have random names, and Xet transfers cannot be resumed either. That is no option for the 13.8 GB of audio embeddings.
+So this module uses parts of the library: a HEAD request per file for size and hash, then its HTTP session, with a range
+request if a part of the file has been received before:
 
     OUTPUT/flat/50m/listens.parquet           in place only once its hash is right
     OUTPUT/.download/NAME.HASH.part           bytes received so far
-    OUTPUT/.download/verified.json            size, mtime and hash of files checked before, so that none is read twice
+    OUTPUT/.download/verified.json            size, mtime and hash of checked files, so that none is read twice
 """
 
 from __future__ import annotations
@@ -44,27 +45,27 @@ _T = TypeVar("_T")
 _WORK_FOLDER = ".download"
 _BLOCK = 1 << 20
 
-# Releases of huggingface_hub differ in their HTTP client (httpx, httpx2). A base of HfHubHTTPError is the root of that
-# client's errors; with OSError they cover failed connections, timeouts and broken-off bodies of each.
+# Releases of huggingface_hub differ in their HTTP client (httpx, httpx2). One base class of HfHubHTTPError is the root
+# of that client's errors. Together with OSError it covers failed connections, timeouts and truncated bodies.
 _TRANSPORT_ERRORS: tuple[type[BaseException], ...] = (OSError, *HfHubHTTPError.__bases__)
-# Answers that a second try may mend, besides 5xx: timeout, too early, too many requests.
+# Status codes, besides 5xx, after which a second try may succeed: timeout, too early, too many requests.
 _TRANSIENT_STATUS = {408, 425, 429}
 
 
 class HubError(UserError):
-    """The hub could not be reached, refused, or sent something else than it announced."""
+    """The hub could not be reached, refused access, or sent other data than it announced."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where files come from, and how patiently.
+    """The source of files, and the number of retries.
 
     Attributes:
       repo: data set repository on the hub.
       revision: branch, tag or commit.
       endpoint: address of the hub; None: the environment's HF_ENDPOINT, else https://huggingface.co.
-      attempts: tries of one request in a row that bring nothing new before giving up.
-      wait_seconds: pause before the second try; it doubles with every further one.
+      attempts: after this many successive tries without new bytes, a request is given up.
+      wait_seconds: pause before the second try; it doubles with every further try.
     """
 
     repo: str = REPO
@@ -75,7 +76,7 @@ class Source:
 
     @property
     def address(self) -> str:
-        """The hub's address in use. Raises UserError where it is no http(s) URL."""
+        """The address of the hub. Raises UserError if it is no http(s) URL."""
         address = (self.endpoint or constants.ENDPOINT).rstrip("/")
         try:
             parts = urlsplit(address)
@@ -95,7 +96,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class HubFile:
-    """What the hub says of one file.
+    """The hub's metadata of one file.
 
     Attributes:
       path: in the repository, and below the output folder.
@@ -118,7 +119,7 @@ def list_files(source: Source, paths: Sequence[str]) -> list[HubFile]:
     """
     files: list[HubFile] = []
     for path in paths:
-        # The first answer pins the commit: a push to the branch meanwhile must not mix two versions.
+        # The first answer fixes the commit, so that a push to the branch meanwhile cannot mix two versions.
         url = source.url(path, files[0].commit if files else None)
         meta = _retry(source, path, lambda url=url: get_hf_file_metadata(url))
         if meta.size is None or not meta.commit_hash or not re.fullmatch("[0-9a-f]{64}|[0-9a-f]{40}", meta.etag or ""):
@@ -131,27 +132,27 @@ def list_files(source: Source, paths: Sequence[str]) -> list[HubFile]:
 
 
 def download(source: Source, files: Sequence[HubFile], output: Path, *, progress: Progress = silent) -> list[HubFile]:
-    """Brings `files` into `output`, each in place only when its size and hash are the hub's.
+    """Downloads `files` into `output`. A file is put in place only if its size and hash match the hub's.
 
-    Files that are there already with the right content are left alone, and partial files of an interrupted run are gone
-    on with. A file that this function fetched before and that has changed since is fetched again; any other file in the
-    way is never touched.
+    Existing files with the right content are kept, and partial files of an interrupted run are completed. If this
+    function fetched a file before and the file has changed since, it is fetched again. Other files in the way are not
+    touched.
 
     Args:
-      source: where from.
-      files: what `list_files` returned.
+      source: where to download from.
+      files: from `list_files`.
       output: folder to fill, in the repository's layout.
-      progress: reports the bytes received, those of an earlier run included.
+      progress: reports the bytes received, including those of an earlier run.
 
     Returns:
       The files that were transferred.
 
     Raises:
-      HubError: the transfer failed, or the bytes received have another hash (they are removed).
-      UserError: the disk is full or read-only, another download is at work, or a different file is in the way.
+      HubError: the transfer failed, or the received bytes have another hash (then they are removed).
+      UserError: the disk is full or read-only, another download is running, or a different file is in the way.
     """
     if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: is a file; name a folder for the downloads")
+        raise UserError(f"{output}: is a file; choose a folder for the downloads")
     work = output / _WORK_FOLDER
     with disk_errors(output):
         work.mkdir(parents=True, exist_ok=True)
@@ -177,13 +178,13 @@ def download(source: Source, files: Sequence[HubFile], output: Path, *, progress
 
 
 def by_hand(source: Source, paths: Sequence[str], output: Path) -> list[str]:
-    """Lines that say which missing file to fetch from which address and where to put it."""
+    """Lines with the address of each missing file and the place to put it."""
     missing = [path for path in paths if not (output / path).is_file()]
     return [f"{source.url(path)} -> {output / path}" for path in missing]
 
 
 class _Record:
-    """Which files were found right, by size and modification time; lost or damaged, files are simply read again."""
+    """The record of verified files, by size and modification time. If it is lost or damaged, files are read again."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -199,11 +200,11 @@ class _Record:
         return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "digest": file.digest}
 
     def knows(self, file: HubFile) -> bool:
-        """Whether this path was fetched or found right before, in whatever version."""
+        """Whether this path was fetched or verified before, in any version."""
         return file.path in self._entries
 
     def confirms(self, file: HubFile, path: Path) -> bool:
-        """Whether the file is as it was when its hash was found right."""
+        """Whether the file has not changed since its hash was verified."""
         return self._entries.get(file.path) == self._entry(file, path)
 
     def add(self, file: HubFile, path: Path) -> None:
@@ -212,7 +213,7 @@ class _Record:
 
 
 class _PartFile(io.BufferedWriter):
-    """A partial file opened to append: counts and hashes every byte once, those of earlier runs included."""
+    """A partial file opened to append. It counts and hashes every byte once, including those of earlier runs."""
 
     def __init__(self, path: Path, file: HubFile, advance: Callable[[int], object]):
         super().__init__(io.FileIO(path, "a"))
@@ -227,7 +228,7 @@ class _PartFile(io.BufferedWriter):
         self._advance(len(data))
 
     def write(self, data: bytes) -> int:
-        # A UserError, so that a full disk is not taken for a broken connection and tried again.
+        # A UserError, so that a full disk is not mistaken for a broken connection and retried.
         with disk_errors(self._path):
             written = super().write(data)
         self._take(data)
@@ -273,12 +274,12 @@ def _remove_stale_parts(work: Path, files: Sequence[HubFile]) -> None:
 
 
 def _is_present(file: HubFile, output: Path, record: _Record, progress: Progress) -> bool:
-    """Whether the file is in place; hashes it where that is not on record. Raises UserError on a foreign file."""
+    """Whether the file is in place; hashes it unless the record confirms it. Raises UserError if another file is there."""
     path = output / file.path
     if not os.path.lexists(path):
         return False
     if not path.is_file():
-        raise UserError(f"{path}: is in the way of a file of that name; move it away or choose another folder")
+        raise UserError(f"{path}: is in the way of a download of this name; move it away or choose another folder")
     if record.confirms(file, path):
         return True
     difference = f"{path.stat().st_size} bytes, the hub's has {file.size}"
@@ -306,7 +307,7 @@ def _require_space(files: Sequence[HubFile], output: Path, work: Path) -> None:
     free = shutil.disk_usage(output).free
     if needed > free:
         raise UserError(
-            f"{output}: {needed / 1e9:.2f} GB are to come but {free / 1e9:.2f} GB of disk are free; "
+            f"{output}: the download needs {needed / 1e9:.2f} GB, but only {free / 1e9:.2f} GB of disk are free; "
             "free some space or choose another folder"
         )
 
@@ -318,7 +319,7 @@ def _fetch(source: Source, file: HubFile, part: Path, target: Path, advance: Cal
     resumed = part.exists()
     digest = _transfer(source, file, part, advance)
     if digest != file.digest and resumed:
-        # Bytes left by an earlier run may have been damaged (by a power cut, say): try once without them.
+        # Bytes from an earlier run may be damaged (by a power cut, for example): try once without them.
         _discard(part, advance)
         digest = _transfer(source, file, part, advance)
     if digest != file.digest:
@@ -339,11 +340,11 @@ def _discard(part: Path, advance: Callable[[int], object]) -> None:
 
 
 def _transfer(source: Source, file: HubFile, part: Path, advance: Callable[[int], object]) -> str:
-    """Appends what is missing of the partial file; returns the digest of the whole."""
+    """Appends the missing bytes to the partial file; returns the digest of the whole."""
     with disk_errors(part), _PartFile(part, file, advance) as f:
 
         def receive() -> None:
-            # A body may also end early without an error, where the server does not announce its length.
+            # If the server does not announce the length, a body can end early without an error.
             while (start := f.tell()) < file.size:
                 _receive(source.url(file.path, file.commit), f)
                 if f.tell() <= start:
@@ -354,7 +355,7 @@ def _transfer(source: Source, file: HubFile, part: Path, advance: Callable[[int]
 
 
 def _receive(url: str, f: _PartFile) -> None:
-    """One GET request for what is missing of the file."""
+    """One GET request for the missing bytes of the file."""
     # Offsets count bytes of the file itself, not of a compressed body.
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     if f.tell():
@@ -363,13 +364,13 @@ def _receive(url: str, f: _PartFile) -> None:
     with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
         hf_raise_for_status(response)
         if response.status_code != 206 and f.tell():
-            f.restart()  # the server knows no ranges and sends the whole
+            f.restart()  # the server does not support ranges and sends the whole file
         for data in response.iter_bytes():
             f.write(data)
 
 
 def _retry(source: Source, path: str, request: Callable[[], _T], position: Callable[[], int] = lambda: 0) -> _T:
-    """Runs a request until it succeeds; gives up after `source.attempts` failures that did not move `position`."""
+    """Runs a request until it succeeds. Gives up after `source.attempts` failures in a row without new bytes."""
     reached, failures = position(), 0
     while True:
         try:
@@ -390,7 +391,7 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def _hub_error(source: Source, path: str, error: BaseException) -> HubError:
-    """One line for what the HTTP client and the hub report."""
+    """An error of the HTTP client or the hub as one line."""
     where = f"{source.address}: {path}"
     by_hand = "put the files in place by hand"
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0

@@ -10,7 +10,7 @@ SIZES = ("50m", "500m", "5b")
 EVENTS = ("listens", "likes", "dislikes", "unlikes", "undislikes")
 ITEMS = ("embeddings", "artist_item_mapping", "album_item_mapping")
 
-# Tables of the logs' own ids that convert writes beside the events of a log whose ids are no whole numbers.
+# Tables of the logs' own ids. convert writes them beside the events if the ids of a log are not whole numbers.
 ID_TABLES: dict[str, str] = {"user": "user_ids", "item": "song_ids", "artist": "artist_ids", "album": "album_ids"}
 
 
@@ -25,7 +25,7 @@ def item_path(raw_dir: Path, name: str) -> Path:
 
 
 def item_file(raw_dir: Path, size: str, name: str) -> Path:
-    """Path of an item file as it is read: a log's own (`flat/SIZE/NAME.parquet`) or, without one, that of all logs."""
+    """Path of the item file to read: the log's own (`flat/SIZE/NAME.parquet`) if it exists, else the shared one."""
     own, shared = event_path(raw_dir, size, name), item_path(raw_dir, name)
     # A link leads to another log's own file: see link_item_files.
     linked = shared.is_symlink() and shared.readlink().parts[0] == "flat"
@@ -33,9 +33,9 @@ def item_file(raw_dir: Path, size: str, name: str) -> Path:
 
 
 def link_item_files(raw_dir: Path, size: str) -> None:
-    """Makes a log's own item files known at the hub's places too, by links, where the system has them.
+    """Links a log's own item files at the hub's places too, if the system supports links.
 
-    A link means whatever the log's folder holds, so it need not appear together with it.
+    A link follows the content of the log's folder, so it does not have to appear together with the folder.
     """
     for name in ITEMS:
         own, path = event_path(raw_dir, size, name), item_path(raw_dir, name)
@@ -48,7 +48,7 @@ def link_item_files(raw_dir: Path, size: str) -> None:
 
 
 def id_table_path(raw_dir: Path, size: str, kind: str) -> Path:
-    """Path of a table of own ids, e.g. `data/own/flat/own/song_ids.parquet` of the kind "item"; see ID_TABLES."""
+    """Path of a table of own ids, e.g. `data/own/flat/own/song_ids.parquet` for the kind "item"; see ID_TABLES."""
     return raw_dir / "flat" / size / f"{ID_TABLES[kind]}.parquet"
 
 
@@ -57,7 +57,7 @@ def pipeline_files(size: str, raw_dir: Path | None = None) -> list[str]:
 
     Args:
       size: name of the log.
-      raw_dir: the raw folder, whose item files may be the log's own (see `item_file`); None: those of the hub's layout.
+      raw_dir: the raw folder; the log may have own item files there (see `item_file`). None: the hub's layout.
     """
     events = [f"flat/{size}/{name}.parquet" for name in EVENTS]
     base = raw_dir or Path()

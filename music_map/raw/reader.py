@@ -1,7 +1,7 @@
 """Streaming reader of the Parquet logs: checked columns as NumPy arrays, batch by batch.
 
-A file is never in memory, only one batch of the wanted columns. Every error names the file, the column and the row
-(rows count from 0) and says what to do.
+Only one batch of the wanted columns is in memory, never a whole file. Every error names the file, the column and the
+row (counted from 0) and the remedy.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from music_map.errors import UserError, disk_error
 from music_map.raw.schema import EVENT_SCHEMAS, event_path
 
 BATCH_ROWS = 1 << 20
-# Reads a column chunk through a window. Otherwise, and with pre_buffer (on by default), pyarrow holds the chunks of a
-# whole row group: 600 MiB instead of 130 for a million embeddings in one.
+# These options read a column chunk through a window. With the defaults, pyarrow holds the chunks of a whole row group:
+# 600 MiB instead of 130 for a row group of a million embeddings.
 _READ_AHEAD_BYTES = 4 << 20
 
 Columns = dict[str, np.ndarray]
 
 
 class UserRange(NamedTuple):
-    """Users from `first` up to `end`, which is not among them."""
+    """Users from `first` up to `end`, without `end`."""
 
     first: int
     end: int
 
 
-# Beyond every id on both sides, so that a bad one is read, and named, too.
+# Wider than all valid ids on both sides, so that invalid ids are read too and reported.
 EVERYONE = UserRange(-(1 << 62), 1 << 62)
 
 
 class RowGroups(NamedTuple):
-    """What is known of an event file's row groups without reading them.
+    """The statistics of an event file's row groups, known without reading them.
 
     Attributes:
       first, last: int64 [G], lowest and highest uid of each.
-      starts: int64 [G + 1], the row that each begins with.
+      starts: int64 [G + 1], the first row of each.
     """
 
     first: np.ndarray
@@ -54,7 +54,7 @@ class RowGroups(NamedTuple):
 
     @property
     def ascend(self) -> bool:
-        """Whether no group begins with a user before those of the group above it."""
+        """Whether every group begins with a user that is not before those of the previous group."""
         return bool((self.first[1:] >= self.last[:-1]).all())
 
 
@@ -62,7 +62,7 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     """Opens a Parquet file for streaming.
 
     Raises:
-      UserError: the file is missing, empty, truncated or no Parquet.
+      UserError: the file is missing, empty, truncated or not Parquet.
     """
     if not path.is_file():
         raise UserError(
@@ -88,7 +88,7 @@ def _parquet_errors(path: Path) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A Parquet file whose columns have been found to exist, with types that convert to the schema's.
+    """A Parquet file whose columns exist, with types that can be converted to the schema's.
 
     Attributes:
       path: the file.
@@ -102,7 +102,7 @@ class Table:
 
     @classmethod
     def open(cls, path: Path, schema: pa.Schema) -> Table:
-        """Checks the footer against `schema`: any integer (or boolean) type will do, values are checked when read.
+        """Checks the footer against `schema`: any integer (or boolean) type is accepted, values are checked when read.
 
         Raises:
           UserError: the file cannot be read, a column is missing, or its type is no integer.
@@ -188,11 +188,11 @@ def reject_nulls(column: pa.Array, path: Path, name: str, first_row: int) -> Non
 
 @dataclasses.dataclass(frozen=True)
 class EventTable(Table):
-    """An event file: sorted by uid, then timestamp, which is checked as it is read."""
+    """An event file, sorted by uid, then timestamp; the order is checked while reading."""
 
     @functools.cached_property
     def groups(self) -> RowGroups:
-        """The row groups, from the footer's statistics; a file without them has its column uid read."""
+        """The row groups, from the footer's statistics or, if these are missing, from the column uid."""
         with open_parquet(self.path) as file:
             found = file.metadata
             groups = [found.row_group(g) for g in range(found.num_row_groups)]
@@ -206,7 +206,7 @@ class EventTable(Table):
                     bounds = self._read_bounds(starts)
                     break
                 bounds.append((int(statistics.min), int(statistics.max)))
-        # Ids beyond EVERYONE fit no column of the schema, and are refused when they are read.
+        # Ids beyond EVERYONE fit no column of the schema; reading them raises an error.
         inside = [[min(max(uid, EVERYONE.first), EVERYONE.end - 1) for uid in ends] for ends in bounds]
         first, last = np.array(inside, np.int64).reshape(-1, 2).T
         return RowGroups(first, last, starts)
@@ -216,7 +216,7 @@ class EventTable(Table):
         for group in range(len(starts) - 1):
             of_group = self._batches(["uid"], batch_rows=BATCH_ROWS, row_groups=[group], first_row=int(starts[group]))
             ends = [(int(b["uid"].min()), int(b["uid"].max())) for b in of_group if len(b["uid"])]
-            # A group without rows lies where the one above it ends.
+            # A group without rows takes the last uid of the previous group.
             low, high = min((e[0] for e in ends), default=latest), max((e[1] for e in ends), default=latest)
             bounds.append((low, high))
             latest = high
@@ -225,12 +225,12 @@ class EventTable(Table):
     def batches(
         self, columns: Sequence[str], *, batch_rows: int = BATCH_ROWS, users: UserRange = EVERYONE
     ) -> Iterator[Columns]:
-        """As Table.batches, the rows of some users; `columns` must hold uid and timestamp.
+        """Table.batches for the rows of some users; `columns` must contain uid and timestamp.
 
-        Only the row groups that may hold these users are read, those whole.
+        Only row groups that may have rows of these users are read, each as a whole.
 
         Raises:
-          UserError: also where a row is before its predecessor by (uid, timestamp), or is_organic is neither 0 nor 1.
+          UserError: also if a row is before its predecessor by (uid, timestamp), or is_organic is neither 0 nor 1.
         """
         row_groups, row = None, 0
         if users != EVERYONE:
@@ -280,7 +280,7 @@ def open_events(raw_dir: Path, size: str) -> dict[str, EventTable]:
     Returns:
       The files found, by name ("listens", "likes", ...), in the order of EVENT_SCHEMAS.
     Raises:
-      UserError: the listens are missing or have no row, or a file is no such table.
+      UserError: the listens are missing or have no row, or a file has other columns.
     """
     tables = {}
     for name, schema in EVENT_SCHEMAS.items():
@@ -295,16 +295,16 @@ def open_events(raw_dir: Path, size: str) -> dict[str, EventTable]:
 def user_ranges(tables: Mapping[str, EventTable], count: int) -> list[UserRange]:
     """Cuts a log into ranges of users with about the same number of listens each.
 
-    From the row groups' lowest and highest uid, as if the rows in between were evenly spread: no row is read. Ranges
-    may be empty; all together they are everyone.
+    The ranges follow from the lowest and highest uid of each row group, as if its rows were evenly spread; no row is
+    read. Ranges may be empty; together they cover all users.
 
     Args:
-      tables: event files, the listens among them.
+      tables: event files, including the listens.
       count: number of ranges.
     """
     groups = tables["listens"].groups
     if not all(table.groups.ascend for table in tables.values()):
-        # Not sorted: whoever has the first range reads all rows and names the one out of order.
+        # Not sorted: the worker of the first range reads all rows and reports the row that is out of order.
         return [EVERYONE] + [UserRange(EVERYONE.end, EVERYONE.end)] * (count - 1)
     uid = np.maximum.accumulate(np.stack([groups.first, groups.last + 1], 1).reshape(-1))
     rows = np.stack([groups.starts[:-1], groups.starts[1:]], 1).reshape(-1)
@@ -319,17 +319,17 @@ def user_chunks(
 
     Args:
       tables: event files, each sorted by uid.
-      batch_rows: rows to read of a file at a time; a chunk is larger only where one user has more events.
-      users: whose events to read.
+      batch_rows: rows to read from a file at a time; a chunk is larger only if one user has more events.
+      users: the users whose events to read.
     Yields:
-      Per file its columns for a range of users. A user is in one chunk, whole; the ranges ascend.
+      The columns of each file for a range of users. All rows of a user are in one chunk; the ranges ascend.
     """
     cursors = {name: _Cursor(table, batch_rows, users) for name, table in tables.items()}
     while True:
         for cursor in cursors.values():
             if len(cursor) < batch_rows:
                 cursor.read()
-        # The last user of an unfinished buffer may go on in its file, so every chunk stops before that user.
+        # The last user of an unfinished buffer may have more rows in the file, so a chunk stops before that user.
         unfinished = [c for c in cursors.values() if not c.finished]
         stop = min((c.last_user for c in unfinished), default=None)
         chunk = {name: cursor.take_before(stop) for name, cursor in cursors.items()}
@@ -344,7 +344,7 @@ def user_chunks(
 
 
 class _Cursor:
-    """The rows of one event file that were read and not yet handed out."""
+    """The rows of one event file that have been read but not yet taken."""
 
     def __init__(self, table: EventTable, batch_rows: int, users: UserRange):
         self._stream = table.batches(table.schema.names, batch_rows=batch_rows, users=users)
@@ -359,7 +359,7 @@ class _Cursor:
         return int(self._rows["uid"][-1])
 
     def read(self) -> None:
-        """Appends the next rows of the file; the cursor of an unfinished file is never empty afterwards."""
+        """Appends the next rows of the file. Afterwards the cursor is only empty if the file is finished."""
         while not self.finished:
             batch = next(self._stream, None)
             if batch is None:
@@ -369,7 +369,7 @@ class _Cursor:
                 return
 
     def take_before(self, stop: int | None) -> Columns:
-        """Removes and returns the rows of users before `stop`, all rows where it is None."""
+        """Removes and returns the rows of users before `stop`; None: all rows."""
         end = len(self) if stop is None else int(np.searchsorted(self._rows["uid"], stop))
         taken = {k: v[:end] for k, v in self._rows.items()}
         self._rows = {k: v[end:] for k, v in self._rows.items()}

@@ -82,7 +82,7 @@ GOOD = VECTORS[0].tolist()
 )
 def test_bad_embedding_is_named_by_column_and_row(tmp_path: Path, bad: list | None, problem: str) -> None:
     path = write_embeddings(tmp_path, [2, 4, 5, 9], [GOOD, None, GOOD, bad])
-    message = rf"embeddings.parquet: column normalized_embed, row 3: {problem}.*; mend the row"
+    message = rf"embeddings.parquet: column normalized_embed, row 3: {problem}.*; correct the row"
     with pytest.raises(UserError, match=message):
         audio(tmp_path, path)
 

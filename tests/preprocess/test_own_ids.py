@@ -91,13 +91,13 @@ def test_parts_hold_the_same(own: Path) -> None:
 @pytest.mark.parametrize(
     ("ids", "columns", "message"),
     [
-        ({n: "x" if n < 2 else SONGS[n] for n in range(2, 300)}, {}, "is in the logs and has no id here"),
+        ({n: "x" if n < 2 else SONGS[n] for n in range(2, 300)}, {}, "is in the logs but has no id here"),
         ({n: "same" for n in range(400)}, {}, "column id: 'same' occurs twice"),
         ({n: None for n in range(400)}, {}, "column id, row 0: null"),
         ({n: SONGS[n] for n in range(400)}, {"number": pa.array([5] * 400)}, "column number: "),
         ({n: SONGS[n] for n in range(400)}, {"number": pa.array([-1] * 400)}, "must hold numbers from 0"),
         ({n: SONGS[n] for n in range(400)}, {"title": pa.array([[1]] * 400)}, "column title: .* must hold texts"),
-        ({}, {}, "is in the logs and has no id here"),
+        ({}, {}, "is in the logs but has no id here"),
     ],
 )
 def test_bad_tables_end_as_one_line(raw: Path, ids: dict[int, str], columns: dict, message: str) -> None:
@@ -118,5 +118,5 @@ def test_absent_files_are_told_in_one_line(tmp_path: Path) -> None:
     write_logs(tmp_path, **{"listens": random_log(3)["listens"], "likes": []})
     assert planned(tmp_path).warnings == [
         f"{tmp_path}: flat/50m/dislikes.parquet, flat/50m/unlikes.parquet, flat/50m/undislikes.parquet, "
-        "embeddings.parquet, artist_item_mapping.parquet, album_item_mapping.parquet are not there and count as empty"
+        "embeddings.parquet, artist_item_mapping.parquet, album_item_mapping.parquet are missing and count as empty"
     ]

@@ -63,7 +63,7 @@ def test_without_valid_txt_validation_is_a_part_of_train(tmp_path: Path) -> None
     for train_on_val in (False, True):
         settings = PreprocessSettings(format="text", train_on_val=train_on_val)
         plan = plan_dataset(settings, source=tmp_path, processed_dir=tmp_path / "processed")
-        assert len(plan.warnings) == 1 and "valid.txt is not there; validation is" in plan.warnings[0]
+        assert len(plan.warnings) == 1 and "valid.txt is missing; validation is" in plan.warnings[0]
         dataset = build_dataset(plan)
         cut = pairs(dataset, "val")
         assert sorted(pairs(dataset, "train") + cut) == whole

@@ -33,8 +33,9 @@ def test_a_few_impossible_times_are_told_and_are_not_the_present(tmp_path: Path)
     assert clean.present == max(int(clean.events(split).timestamp.max()) for split in ("train", "val", "test"))
     assert max(wrong.events("test").timestamp) == FAR
     early, late = wrong.warnings
-    assert early.startswith("2 events far before all others, the nearest of which is at 16000")
-    assert late.startswith(f"1 event far after all others, the nearest of which is at {clean.present} s (2020-10-03): ")
+    assert early.startswith("2 events far before all others; the nearest of the others is at 16000")
+    nearest = f"the nearest of the others is at {clean.present} s (2020-10-03): "
+    assert late.startswith(f"1 event far after all others; {nearest}")
     assert wrong.as_of(START + 86_400).present == wrong.as_of(START + 86_400).train_end < START + 86_400
 
 
