@@ -274,7 +274,7 @@ def _remove_stale_parts(work: Path, files: Sequence[HubFile]) -> None:
 
 
 def _is_present(file: HubFile, output: Path, record: _Record, progress: Progress) -> bool:
-    """Whether the file is in place; hashes it unless the record confirms it. Raises UserError if another file is there."""
+    """Whether the file is in place; hashes it unless the record confirms it. Raises UserError for a foreign file."""
     path = output / file.path
     if not os.path.lexists(path):
         return False
