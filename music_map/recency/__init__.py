@@ -1,1 +1,1 @@
-"""What a user plays now: attention over the latest songs, familiarity, trends; fitted without looking ahead."""
+"""The recency head: attention over a user's latest songs, familiarity and trends, fitted without future events."""

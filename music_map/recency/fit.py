@@ -4,9 +4,10 @@ For user u with targets T in a window and s the score,
 
     loss_u = -1/|T| sum_{t in T} log(exp s_t / sum_i exp s_i),    loss = sum_u loss_u + strength/2 ||w - w_0||^2
 
-with w the weights of features of unit deviation and w_0 what the encoder alone would score: few users fit little. The
-sum over all songs is that over the songs likely to matter (targets, familiar songs, the first of each feature) plus
-that over uniform samples of the others, weighted to stand for all.
+with w the weights of features scaled to unit deviation and w_0 the weights of the encoder's score alone. With few users
+the regularization keeps w near w_0. The sum over all songs is estimated: songs that are likely to matter (targets,
+familiar songs, the first songs of each feature) are summed exactly, and uniform samples of the others are weighted to
+stand for all others.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Examples(NamedTuple):
 
     Attributes:
       features: float32 [N, C, F], see scores.FEATURES.
-      log_weight: float32 [N, C], log of how many songs the song stands for; -inf where there is none.
+      log_weight: float32 [N, C], log of the number of songs that the song stands for; -inf for padding.
       target: float32 [N, C], 1 / |T| for targets, else 0.
     """
 
@@ -44,13 +45,13 @@ class Examples(NamedTuple):
 def gather(
     task: RankingTask, scorer: RecencyScorer, settings: RecencySettings, *, seed: int, progress: Progress = silent
 ) -> Examples:
-    """Examples of one window: the task's targets and candidates, with features as of the moment before it.
+    """Examples of one window: the task's targets and candidates, with features as of the moment before the window.
 
     Args:
       task: of the window.
-      scorer: as of the last moment before the window, with an encoder that knows no event of it; its weights are not
-        read.
-      settings: how many users and songs are drawn.
+      scorer: as of the last moment before the window, with an encoder that has seen no event of the window. Its weights
+        are not used.
+      settings: the numbers of users and songs to draw.
       seed: of all draws.
       progress: reports users.
     """
@@ -67,7 +68,7 @@ def gather(
     with progress("recency", len(chosen), "user") as advance:
         for start in range(0, len(chosen), block):
             picked = chosen[start : start + block]
-            # A short last block is filled up: one shape, one compilation.
+            # The last block is padded: one shape needs one compilation.
             filled = np.append(picked, np.full(block - len(picked), picked[0]))
             withheld = task.masked.select(filled)
             features = scorer.features(task.users[filled])
@@ -89,7 +90,7 @@ def gather(
 
 @functools.partial(jax.jit, static_argnames="k")
 def _best(features: jax.Array, allowed: jax.Array, rows: jax.Array, items: jax.Array, *, k: int) -> jax.Array:
-    """The songs of largest value of each feature [F, B, I] of each user: int32 [F, B, k]."""
+    """For each feature and user, the songs of largest value: int32 [F, B, k] from [F, B, I]."""
     return jax.lax.map(lambda scores: best_songs(scores, allowed, rows, items, k=k)[0], features)
 
 
@@ -163,12 +164,12 @@ def join(examples: Sequence[Examples]) -> Examples:
 def fit_head(
     examples: Examples, *, strength: float, prior: Weights, used: Sequence[str] = FEATURES
 ) -> dict[str, float]:
-    """The weights of least loss.
+    """The weights that minimize the loss.
 
     Args:
       examples: of all windows.
       strength: of the regularization.
-      prior: weights that it draws to; 0 where a feature is not named.
+      prior: w_0, the weights that the regularization pulls towards; 0 for features without an entry.
       used: features that may have a weight; the others get 0.
 
     Returns:
@@ -199,7 +200,7 @@ def fit_head(
 def _value_and_grad(
     w: jax.Array, x: jax.Array, log_weight: jax.Array, target: jax.Array, origin: jax.Array, strength: jax.Array
 ) -> jax.Array:
-    """The loss of weights w [F] for features x [N, C, F] of unit deviation, and its gradient."""
+    """The loss, and its gradient, of weights w [F] for features x [N, C, F] scaled to unit deviation."""
     score = x @ w
     total = jax.scipy.special.logsumexp(score + log_weight, axis=1)
     nll = total - jnp.sum(target * score, axis=1)

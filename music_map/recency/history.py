@@ -1,7 +1,7 @@
-"""What is known of users at a moment, from their events up to it. Plain NumPy.
+"""The features of users at a moment, from their events up to it. Plain NumPy.
 
 Ages are hours between an event and the moment, at least MIN_AGE. An event's engagement is clip(played_pct / 100, 0.05,
-1) for a listen and 1 for a like; dislikes count nowhere but in their own feature.
+1) for a listen and 1 for a like. Dislikes only count in their own feature.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from music_map.preprocess.dataset import DISLIKE, LIKE, Events
 from music_map.storage import ArrayFolder, ArrayWriter
 
 HOUR = 3_600.0
-# An event a moment old would otherwise have an activation without bound.
+# Without this least age, the activation of a very recent event would be unbounded.
 MIN_AGE = 0.25
 _LEAST_ENGAGEMENT = 0.05
 
 # Powers of age in the base-level activation.
 ACTIVATION_POWERS = (0.5, 1.0, 1.5)
-# Hours at which an event of a user's history counts half as the start of a walk.
+# Half-lives in hours: after this age, an event counts half as the start of a walk.
 WALK_HALF_LIVES = (24.0, 336.0)
 
 FAMILIARITY = (
@@ -39,7 +39,7 @@ FAMILIARITY = (
 
 
 class Histories(NamedTuple):
-    """The events of U users; arrays may be memory maps, of which only the rows asked for are read.
+    """The events of U users. Arrays may be memory maps; then only the requested rows are read.
 
     Attributes:
       offsets: int64 [U + 1]; user u has events offsets[u]:offsets[u + 1], by time.
@@ -57,7 +57,7 @@ class Histories(NamedTuple):
 
     @classmethod
     def of(cls, *splits: Events, num_users: int) -> Histories:
-        """The events of splits that follow each other in time; of a single split the columns are not copied.
+        """The events of splits that follow each other in time. A single split is not copied.
 
         Args:
           splits: each sorted by user, then timestamp; no event of one is later than one of the next.
@@ -86,7 +86,7 @@ class Histories(NamedTuple):
         return len(self.offsets) - 1
 
     def events(self) -> Events:
-        """The same as one split; what histories do not know, is_organic, is 0."""
+        """The histories as one split. They do not have is_organic, which is 0."""
         user = compressed.row_of_each(self.offsets).astype(np.int32)
         organic = np.broadcast_to(np.uint8(0), user.shape)
         return Events(user, self.item, self.timestamp, self.kind, organic, self.played_pct)
@@ -98,10 +98,10 @@ class Histories(NamedTuple):
 
     @classmethod
     def load(cls, store: ArrayFolder, prefix: str = "histories", *, verify: bool = False) -> Histories:
-        """Maps what `save` wrote: only the rows that are asked for are read, so checksums are not compared by default.
+        """Maps the files of `save`. Only requested rows are read, so checksums are not compared by default.
 
         Raises:
-          DamagedFileError: a file is missing, or has another size than it should.
+          DamagedFileError: a file is missing or has a wrong size.
         """
         return cls(*(store.load(f"{prefix}/{name}", verify=verify, mmap=True) for name in cls._fields))
 
@@ -110,9 +110,9 @@ class Latest(NamedTuple):
     """The latest events of each of B users, the latest first.
 
     Attributes:
-      items: int32 [B, L], -1 where the user has fewer.
+      items: int32 [B, L], padded with -1.
       age: float32 [B, L], hours.
-      engagement: float32 [B, L], 0 where the user has fewer.
+      engagement: float32 [B, L], padded with 0.
     """
 
     items: np.ndarray
@@ -121,13 +121,14 @@ class Latest(NamedTuple):
 
 
 class UserLists(NamedTuple):
-    """What the score reads of the histories of B users.
+    """The parts of the histories of B users that the score reads.
 
     Attributes:
-      offsets: int64 [B + 1]; user b met items[offsets[b]:offsets[b + 1]], ascending.
+      offsets: int64 [B + 1]; user b has met the songs items[offsets[b]:offsets[b + 1]], ascending.
       items: int32 [P].
       features: float32 [P, F], see FAMILIARITY.
-      starts: float32 [P, len(WALK_HALF_LIVES)]: where the user's walks start, each summing to 1 over the user's songs.
+      starts: float32 [P, len(WALK_HALF_LIVES)], the start distributions of the user's walks; each sums to 1 over the
+        user's songs.
       latest: of these users.
     """
 
@@ -144,7 +145,7 @@ def event_age(timestamp: np.ndarray, now: int) -> np.ndarray:
 
 
 def engagement(kind: np.ndarray, played_pct: np.ndarray) -> np.ndarray:
-    """How much an event speaks for its song, float64 [E]; 0 for dislikes."""
+    """The engagement of each event with its song, float64 [E]; 0 for dislikes."""
     value = np.clip(played_pct / 100.0, _LEAST_ENGAGEMENT, 1.0)
     value[kind == LIKE] = 1.0
     value[kind == DISLIKE] = 0.0
@@ -158,12 +159,12 @@ def before(events: Events, now: int) -> Events:
 
 
 def read_users(histories: Histories, users: np.ndarray, *, now: int, num_items: int, latest_length: int) -> UserLists:
-    """Reads what is known of some users at a moment; their later events are left out.
+    """Reads the features of some users at a moment, without their later events.
 
-    The base-level activation of a song is log sum_events engagement * age^-power: of all that is known of re-listening,
-    frequency and recency in one number (Anderson and Schooler 1991; for music, Kowald et al., UMAP 2020).
+    The base-level activation of a song is log sum_events engagement * age^-power: frequency and recency in one number,
+    which predicts re-listening (Anderson and Schooler 1991; for music, Kowald et al., UMAP 2020).
     "repeater" is log(events / distinct songs) of the user, the same for all of the user's songs.
-    A walk starts at a song in proportion to sum_events engagement * 2^(-age / half-life).
+    A walk starts at a song with probability in proportion to sum_events engagement * 2^(-age / half-life).
 
     Args:
       histories: of all users.
@@ -181,7 +182,7 @@ def read_users(histories: Histories, users: np.ndarray, *, now: int, num_items: 
     age, strength = event_age(timestamp, now), engagement(kind, histories.played_pct[at])
     num_rows = len(offsets) - 1
     latest = _latest(row, item, age, strength, kind != DISLIKE, num_rows=num_rows, length=latest_length)
-    # Stable: within a pair the events stay in order of time.
+    # A stable sort keeps the events of a pair in order of time.
     key = row * num_items + item
     order = np.argsort(key, kind="stable")
     key = key[order]
@@ -192,7 +193,7 @@ def read_users(histories: Histories, users: np.ndarray, *, now: int, num_items: 
     if not len(key):
         empty = np.zeros((0, len(FAMILIARITY)), np.float32), np.zeros((0, len(WALK_HALF_LIVES)), np.float32)
         return UserLists(pairs, items.astype(np.int32), *empty, latest)
-    # Counted from the user's last event: a user who was away for a month still starts where they left off.
+    # Ages count from the user's last event: a user who was away for a month starts from the last songs before.
     end = compressed.offsets_of(np.bincount(row, minlength=num_rows))[1:]
     since = age - age[np.maximum(end - 1, 0)][row]
     age, strength, kind, since = age[order], strength[order], kind[order], since[order]
@@ -204,7 +205,7 @@ def read_users(histories: Histories, users: np.ndarray, *, now: int, num_items: 
     count = total(counted)
     last = np.append(first[1:], len(key)) - 1
     plays = np.bincount(rows, count, minlength=num_rows)
-    # Of songs that were only disliked the sum is 0; the floor is an event of the least engagement a year ago.
+    # The sum is 0 for songs that were only disliked; the floor is one event of least engagement a year ago.
     floor = [_LEAST_ENGAGEMENT * (365 * 24.0) ** -power for power in ACTIVATION_POWERS]
     features = [
         np.ones(len(first)),
@@ -233,7 +234,7 @@ def _latest(
     num_rows: int,
     length: int,
 ) -> Latest:
-    """The last `length` events of each row among those that count."""
+    """The last `length` events of each row, among those with engagement."""
     where = np.flatnonzero(counts)
     end = compressed.offsets_of(np.bincount(row[where], minlength=num_rows))[1:]
     back = end[row[where]] - 1 - np.arange(len(where))

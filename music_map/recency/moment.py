@@ -1,4 +1,4 @@
-"""What is known of all songs at a moment, from all events up to it: trends, and which songs share users and names."""
+"""The state of all songs at a moment, from all events up to it: trends, and the users and names that songs share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from music_map.threads import num_workers, ordered_map
 TREND_HALF_LIVES = (6.0, 24.0, 72.0, 168.0, 720.0)
 TREND = (*(f"log_plays_{half_life:g}h" for half_life in TREND_HALF_LIVES), "log_plays", "log_listeners", "log_song_age")
 
-# Events whose sums are taken at once.
+# Events that are summed at once.
 _CHUNK = 2**21
 _ARRAYS = (
     "plays", "total", "first", "user_offsets", "users", "user_weights", "artist_offsets", "artists", "album_offsets",
@@ -34,12 +34,12 @@ _ARRAYS = (
 
 @dataclasses.dataclass(frozen=True)
 class SharedNames:
-    """Walks of two steps from songs to songs that share a name (an artist or an album) with them.
+    """Two-step walks from songs to songs with a common name (an artist or an album).
 
-    A song takes each of its own names alike, and a name takes its songs alike.
+    From a song, all its names are equally likely; from a name, all its songs.
 
     Attributes:
-      into: float32 [I, M], from songs to names; rows sum to 1, or to 0 for a song without names.
+      into: float32 [I, M], from songs to names; rows sum to 1, or to 0 for songs without names.
       back: float32 [M, I], from names to songs, likewise.
     """
 
@@ -48,7 +48,7 @@ class SharedNames:
 
     @classmethod
     def of(cls, offsets: np.ndarray, names: np.ndarray) -> SharedNames:
-        """From the names of each song, as compressed rows."""
+        """Builds the walks from the names of each song, given as compressed rows."""
         shape = (len(offsets) - 1, int(names.max(initial=-1)) + 1)
         into = sparse.csr_array((np.ones(len(names), np.float32), names, offsets), shape)
         back = sparse.csr_array(into.T)
@@ -66,10 +66,10 @@ class Moment:
       now: seconds.
       plays: float32 [I, len(TREND_HALF_LIVES)], sum over listens and likes of engagement * 2^(-age / half-life).
       total: float32 [I], sum over listens and likes of engagement.
-      first: int64 [I], seconds of the song's first event, -1 where it has none.
+      first: int64 [I], seconds of the song's first event, -1 if it has none.
       user_offsets, users: the listeners of each song, as compressed rows: int64 [I + 1], int32 [E].
-      user_weights: float32 [E], log(1 + engagement of the pair) over the user's norm of these: what a walk weighs the
-        pair by, on its way to the user and back.
+      user_weights: float32 [E], log(1 + engagement of the pair), divided by the norm of these over the user's songs.
+        Walks weight the pair by it, both to the user and back.
       artist_offsets, artists, album_offsets, albums: see ItemFeatures.
     """
 
@@ -91,14 +91,14 @@ class Moment:
         return len(self.total)
 
     def trend(self, now: int) -> np.ndarray:
-        """What a moment that is no earlier knows of each song, float32 [I, T]; see TREND.
+        """The trend features of each song at `now`, float32 [I, T]; see TREND.
 
-        log_plays_h is log(1 + sum of listens and likes * 2^(-age / h)), weighted by engagement; log_song_age the
-        logarithm of the hours since the song's first event, and 0 for a song without events. Where `now` is later than
-        the moment's, the sums have decayed since.
+        log_plays_h is log(1 + sum over listens and likes of engagement * 2^(-age / h)). log_song_age is the logarithm
+        of the hours since the song's first event, and 0 for a song without events. If `now` is later than the moment,
+        the sums are decayed to `now`.
 
         Raises:
-          UserError: `now` is earlier.
+          UserError: `now` is earlier than the moment.
         """
         if now < self.now:
             raise UserError(
@@ -112,7 +112,7 @@ class Moment:
 
     @functools.cached_property
     def listeners(self) -> sparse.csr_array:
-        """`user_weights` as a matrix, float32 [I, U]."""
+        """`user_weights` as a sparse matrix, float32 [I, U]."""
         shape = (self.num_items, self.num_users)
         return sparse.csr_array((self.user_weights, self.users, self.user_offsets), shape)
 
@@ -130,7 +130,7 @@ class Moment:
 
     @functools.cached_property
     def names(self) -> tuple[SharedNames, SharedNames]:
-        """By artists and by albums."""
+        """Walks over artists and walks over albums."""
         return (
             SharedNames.of(self.artist_offsets, self.artists),
             SharedNames.of(self.album_offsets, self.albums),
@@ -144,14 +144,14 @@ class Moment:
 
     @classmethod
     def load(cls, store: ArrayFolder, prefix: str = "moment", *, verify: bool = True) -> Moment:
-        """Reads what `save` wrote. Raises DamagedFileError where a file is not whole."""
+        """Reads the files of `save`. Raises DamagedFileError if a file is damaged."""
         now, num_users = map(int, store.load(f"{prefix}/now", verify=verify))
         arrays = {name: store.load(f"{prefix}/{name}", verify=verify) for name in _ARRAYS}
         return cls(now, **arrays, num_users=num_users)
 
 
 def observe(events: Events | Histories, features: ItemFeatures, *, now: int, num_users: int, num_items: int) -> Moment:
-    """Gathers a moment; events after `now` do not count.
+    """Computes the moment `now`; later events do not count.
 
     Args:
       events: of all users, as histories or sorted by user, then timestamp.
@@ -161,7 +161,7 @@ def observe(events: Events | Histories, features: ItemFeatures, *, now: int, num
     """
     plays, total = np.zeros((len(TREND_HALF_LIVES), num_items)), np.zeros(num_items)
     first, of_users = np.full(num_items, np.iinfo(np.int64).max), []
-    # Chunks end where a user ends: the pairs of each are then complete.
+    # A chunk ends at the end of a user, so all events of a pair are in one chunk.
     histories = events if isinstance(events, Histories) else Histories.of(events, num_users=num_users)
     ends = histories.offsets
     cuts = np.unique(np.searchsorted(ends, np.arange(0, ends[-1], _CHUNK), "right") - 1).tolist()

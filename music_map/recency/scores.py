@@ -4,13 +4,14 @@
                   + z . trend(i) + f . familiar(u, i)
 
 with q_h the attention over the user's latest songs at the time scale h, p_r the distribution of a two-step walk from
-what the user played to songs with the same users, artists or albums, and familiar(u, i) = 0 for a song that the user
-never met. The weights are scalars: they say nothing of single users, songs or dimensions, so they hold for embeddings
-trained anew.
+the songs that the user played to songs with the same users, artists or albums, and familiar(u, i) = 0 for a song that
+the user never met. The weights are scalars. They do not depend on single users, songs or dimensions, so they stay valid
+when embeddings are trained again.
 
-Walks over artists and albums, like familiarity, reach few songs of a user: the host computes them, as (song, value).
-Walks over users reach most songs: the host takes the first step, from some hundred songs of a user to those who share
-one, and the device the second, to all songs. No features of users x songs are kept: each is added to the scores.
+Walks over artists and albums, and familiarity, concern few songs per user: the host computes them as (song, value).
+Walks over users reach most songs: the host takes the first step, from some hundred songs of a user to the users who
+share one, and the device takes the second step, to all songs. No array of users x songs is kept per feature: each
+feature is added to the scores at once.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ QUERIES = ("user", *(f"attention_{half_life:g}h" for half_life in ATTENTION_HALF
 WALKS = tuple(f"{relation}_{half_life:g}h" for relation in RELATIONS for half_life in WALK_HALF_LIVES)
 DENSE = (*QUERIES, *WALKS)
 FEATURES = (*DENSE, *TREND, *FAMILIARITY)
-# What the contributions to a score are told by.
+# The parts that a score is explained by.
 PARTS: dict[str, tuple[str, ...]] = {
     "embedding": QUERIES[:1],
     "latest songs": QUERIES[1:],
@@ -55,29 +56,30 @@ Weights = Mapping[str, float]
 
 # The features that the device computes for all songs, in this order: queries and walks over users.
 ON_DEVICE = (*QUERIES, *PARTS["users"])
-# Least length of the list of (user, song, value) given to the device; longer ones are padded to 4, 16, ... times it, so
-# that there are few shapes to compile for.
+# Least length of the list of (user, song, value) given to the device. Longer lists are padded to 4, 16, ... times this
+# length, so that few shapes are compiled.
 _LEAST_LIST = 2**12
-# Users of a block at most: the walks' table is then 128 numbers wide, as the products like it.
+# The most users of a block: the walks' table is then 128 numbers wide, a fast width for the products.
 _MOST_USERS = 64
-# The second step of the walks of so few users is quicker in SciPy, a thread for each half-life, than in XLA on a CPU.
+# Up to this number of users, the second step of the walks is faster in SciPy, with a thread for each half-life, than in
+# XLA on a CPU.
 _FEW_USERS = 2
 
 
 class Embeddings(NamedTuple):
-    """Users float32 [U, d] and songs float32 [I, d], as the encoder gives them."""
+    """The encoder's embeddings: users float32 [U, d] and songs float32 [I, d]."""
 
     user: jax.Array
     item: jax.Array
 
 
 class _Songs(NamedTuple):
-    """What is the same for all users, on the device.
+    """The arrays that all users share, on the device.
 
     Attributes:
       item: float32 [I, d].
       trend: float32 [I], weighted.
-      listeners: the second step of the walks over users, or None where they have no weight.
+      listeners: the second step of the walks over users, or None if these walks have no weight.
       of_query, of_walk: float32, weights of QUERIES and of the walks over users.
     """
 
@@ -89,11 +91,11 @@ class _Songs(NamedTuple):
 
 
 class _Start(NamedTuple):
-    """What the device is given of the walks of B users over users; W is the number of half-lives, column w B + b.
+    """The device's input for the walks of B users over users, with W half-lives; column w B + b is user b's.
 
     Attributes:
-      nodes: float32 [U, W B], where the first step leads; None where the second has been taken.
-      reached: float32 [I, W B], where the second step leads, or None.
+      nodes: float32 [U, W B], the distribution after the first step; None if the second has been taken.
+      reached: float32 [I, W B], the distribution after the second step, or None.
       scale: float32 [W B], I / (sum of `reached` over the songs).
     """
 
@@ -103,13 +105,13 @@ class _Start(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What the device is given of B users.
+    """The device's input for B users.
 
     Attributes:
       users: int32 [B], rows of the user embeddings.
       latest: of these users.
-      rows, items, values: int32, int32, float32 [N]: what is added to the scores at (row, item); rows of B are ignored.
-      start: None where walks over users have no weight.
+      rows, items, values: int32, int32, float32 [N]: the values to add to the scores at (row, item); row B is ignored.
+      start: None if walks over users have no weight.
     """
 
     users: np.ndarray
@@ -128,7 +130,7 @@ def queries(
     age: jax.Array,
     engagement: jax.Array,
 ) -> jax.Array:
-    """The query vectors of users: their embedding, and the attention over their latest songs at each time scale.
+    """The query vectors of users: their embeddings, and the attention over their latest songs at each time scale.
 
     The logits of the attention at half-life h are log(engagement) - ln 2 * age / h: a_j is in proportion to
     engagement_j 2^(-age_j / h).
@@ -153,12 +155,12 @@ class RecencyScorer:
     """Scores of all songs for users with histories, as of a moment. It is a ranking.ScoreBlock.
 
     Attributes:
-      embeddings: of the encoder. Row u of the users' belongs to user u of `histories`.
-      weights: by feature, from fit.fit_head; features without one have the weight 0.
+      embeddings: of the encoder. User u of `histories` has row u of the user embeddings.
+      weights: by feature, from fit.fit_head; features without an entry have the weight 0.
       moment: of all songs.
       histories: of the users.
-      latest_length: songs that the attention sees.
-      now: seconds, not before the moment; None: the moment's.
+      latest_length: number of songs that the attention sees.
+      now: seconds, not before the moment; None: the moment's time.
       backend: of the sparse product, see propagation.choose_backend.
     """
 
@@ -171,7 +173,7 @@ class RecencyScorer:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        # Arrays cut over devices would not meet the moment's, which one device has.
+        # The moment's arrays are on one device, so arrays that are cut over devices are moved there.
         one_device = Embeddings(
             *(x if len(x.devices()) == 1 else jnp.asarray(np.asarray(x)) for x in map(jnp.asarray, self.embeddings))
         )
@@ -181,11 +183,11 @@ class RecencyScorer:
         self._trend  # noqa: B018  refuses a `now` before the moment
 
     def at(self, now: int | None = None, **changes: object) -> RecencyScorer:
-        """The same scorer at a later time, or with other weights, or for the users of other histories.
+        """The same scorer at a later time, with other weights, or for the users of other histories.
 
         Args:
-          now: seconds; None: as it is.
-          changes: `weights`, `histories`, `embeddings`; the arrays that stay are shared.
+          now: seconds; None: unchanged.
+          changes: `weights`, `histories`, `embeddings`; unchanged arrays are shared.
 
         Raises:
           UserError: `now` is earlier than the moment.
@@ -198,7 +200,7 @@ class RecencyScorer:
 
     @property
     def block_size(self) -> int:
-        """Users scored at once: of a block are in memory the walks' table, the scores and one copy of them."""
+        """Users scored at once. A block needs memory for the walks' table, the scores and one copy of the scores."""
         return int(np.clip(2 ** int(np.log2(max(rows_at_once(self.num_items) // 4, 1))), 1, _MOST_USERS))
 
     @functools.cached_property
@@ -226,12 +228,12 @@ class RecencyScorer:
     # --- A block of users, on the host ---
 
     def read(self, users: np.ndarray) -> UserLists:
-        """What the score reads of the histories of users."""
+        """Reads the histories of users, as the score needs them."""
         shape = {"num_items": self.num_items, "latest_length": self.latest_length}
         return read_users(self.histories, users, now=self.now, **shape)
 
     def prepare(self, users: np.ndarray) -> Block:
-        """What the device is given of users int32 [B]; several threads may prepare at a time."""
+        """The device's input for users int32 [B]; several threads may prepare at a time."""
         users = np.asarray(users, np.int32)
         lists = self.read(users)
         found = [
@@ -253,7 +255,7 @@ class RecencyScorer:
         return Block(users, lists.latest, *_padded(*columns, out_of_range=len(users)), start)
 
     def _starts(self, lists: UserLists) -> sparse.csr_array:
-        """Where the walks start, float32 [W B, I]: for each half-life a row a user."""
+        """The start distributions of the walks, float32 [W B, I]: for each half-life, one row per user."""
         num_walks, num_rows = lists.starts.shape[1], len(lists.offsets) - 1
         offsets = np.append(
             np.add.outer(np.arange(num_walks) * lists.offsets[-1], lists.offsets[:-1]), num_walks * lists.offsets[-1]
@@ -283,7 +285,7 @@ class RecencyScorer:
     def ranked(
         self, block: Block, allowed: jax.Array | None, rows: np.ndarray, items: np.ndarray, *, k: int
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """`ranking.best_songs` of a prepared block, in one program with its scores."""
+        """`ranking.best_songs` of a prepared block; scores and ranking are one program."""
         return _rank(self.embeddings.user, self._songs, block, allowed, rows, items, k=k, backend=self.backend)
 
     def rank(
@@ -298,7 +300,7 @@ class RecencyScorer:
           out: B rows, songs withheld from each user; None: none.
 
         Returns:
-          songs int32 [B, k], best first, -1 once there are fewer, and scores float32 [B, k].
+          songs int32 [B, k], best first, padded with -1, and scores float32 [B, k].
         """
         rows, items = mask_indices(out, 0, len(users), out_of_range=len(users))
         found, scores, _ = self.ranked(self.prepare(users), allowed, rows, items, k=k)
@@ -307,7 +309,7 @@ class RecencyScorer:
     # --- Features, for the fit and for reasons ---
 
     def features(self, users: np.ndarray) -> BlockFeatures:
-        """All features of all songs for users int32 [B], whatever their weights."""
+        """All features of all songs for users int32 [B], also those without a weight."""
         users = np.asarray(users, np.int32)
         lists = self.read(users)
         starts = self._starts(lists)
@@ -316,10 +318,10 @@ class RecencyScorer:
         return BlockFeatures(lists, self._name_walks(starts), on_device, self._trend)
 
     def contributions(self, user: int, songs: np.ndarray) -> dict[str, np.ndarray]:
-        """What each of PARTS adds to the scores of some songs for a user: float32 [n] each.
+        """The contribution of each of PARTS to the scores of some songs for a user: float32 [n] each.
 
         Args:
-          user: its index.
+          user: index of the user.
           songs: int32 [n].
         """
         users, songs = np.array([user], np.int32), np.asarray(songs, np.int32)
@@ -327,7 +329,7 @@ class RecencyScorer:
         starts = self._starts(lists)
         nodes, scale = self._nodes(starts)
         walks = np.log1p(self.moment.listeners[songs] @ nodes * scale)
-        # Filled up to a power of two: few shapes to compile for.
+        # Padded to a power of two, so that few shapes are compiled.
         filled = np.append(songs, np.zeros((1 << max(len(songs) - 1, 15).bit_length()) - len(songs), np.int32))
         dots = np.asarray(_dots_at(*self.embeddings, users, lists.latest, filled))[:, : len(songs)]
         known = BlockFeatures(lists, self._name_walks(starts), None, self._trend)
@@ -342,12 +344,12 @@ class RecencyScorer:
 
 
 class BlockFeatures(NamedTuple):
-    """The features of all songs for B users, where they are not 0.
+    """The features of all songs for B users, stored where they are not 0.
 
     Attributes:
-      lists: of the users; FAMILIARITY is read of them.
+      lists: of the users, with the features FAMILIARITY.
       walks: of artists and of albums, float32 [W B, I]: a row for each half-life and user.
-      on_device: float32 [len(ON_DEVICE), B, I]; None where those of some songs are known alone, see `joined`.
+      on_device: float32 [len(ON_DEVICE), B, I]; None if these features are known for some songs only, see `joined`.
       trend: float32 [I, T].
     """
 
@@ -367,12 +369,12 @@ class BlockFeatures(NamedTuple):
         """Features of some songs, float32 [B, C, F], see FEATURES.
 
         Args:
-          songs: int32 [B, C], -1 where there is none: all features are then 0.
+          songs: int32 [B, C], padded with -1, for which all features are 0.
         """
         return self.joined(np.asarray(_take(self.on_device, np.maximum(songs, 0))), songs)
 
     def joined(self, on_device: np.ndarray, songs: np.ndarray) -> np.ndarray:
-        """`at`, where `on_device` of these songs, float32 [len(ON_DEVICE), B, C], is known."""
+        """`at` with given features `on_device` of these songs, float32 [len(ON_DEVICE), B, C]."""
         clipped, on_device = np.maximum(songs, 0), np.moveaxis(on_device, 0, 2)
         found = np.zeros((*songs.shape, len(FEATURES)), np.float32)
         lists = self.lists
@@ -385,7 +387,7 @@ class BlockFeatures(NamedTuple):
 
 
 def _values_at(items: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Rows of `values` [P, F] of the wanted ones [C] among distinct items [P], float32 [C, F]; 0 where one is not."""
+    """The rows of `values` [P, F] for `wanted` [C] among distinct items [P]: float32 [C, F], 0 for other items."""
     if len(items) == 0:
         return np.zeros((len(wanted), values.shape[1]), np.float32)
     order = np.argsort(items)
@@ -394,7 +396,7 @@ def _values_at(items: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.
 
 
 def walk_over_names(starts: sparse.csr_array, into: sparse.csr_array, back: sparse.csr_array) -> sparse.csr_array:
-    """log(1 + I p) of walks of two steps, sparse [W B, I]; 1 / I is the chance of a random song."""
+    """log(1 + I p) of two-step walks, sparse [W B, I]; 1 / I is the probability of a random song."""
     walk = starts @ into @ back
     row = row_of_each(walk.indptr)
     total = np.maximum(np.bincount(row, walk.data, walk.shape[0]), 1e-12)
@@ -435,7 +437,7 @@ def _products(queries: jax.Array, table: jax.Array) -> jax.Array:
     """queries [B, d] times the transpose of table [I, d], float32 [B, I]."""
     highest = jax.lax.Precision.HIGHEST
     if len(queries) == 1:
-        # For one row, XLA on a CPU would copy the table into its transpose first: 36 ms in place of 3 at 251,558 songs.
+        # For one row, XLA on a CPU would first copy the table into its transpose: 36 ms instead of 3 at 251,558 songs.
         return jnp.matmul(table, queries[0], precision=highest)[None]
     return jnp.matmul(queries, table.T, precision=highest)
 
@@ -444,13 +446,13 @@ def _products(queries: jax.Array, table: jax.Array) -> jax.Array:
 def _score(
     user_emb: jax.Array, songs: _Songs, block: Block, allowed: jax.Array | None = None, *, backend: str
 ) -> jax.Array:
-    """Scores float32 [B, I], -inf where not allowed. Arrays are arguments: XLA would fold constants."""
+    """Scores float32 [B, I], -inf for songs that are not allowed. Arrays are arguments, as XLA would fold constants."""
     query = queries(user_emb, songs.item, block.users, *block.latest)
     of_all = songs.trend if allowed is None else jnp.where(allowed, songs.trend, -jnp.inf)
     one_query = jnp.einsum("q,bqd->bd", songs.of_query, query, precision=jax.lax.Precision.HIGHEST)
     scores = _products(one_query, songs.item) + of_all[None]
     if block.start is not None:
-        # Weighted, summed over the half-lives and transposed in one product, which is quicker than a transposition.
+        # One product weights, sums over the half-lives and transposes; this is faster than a transposition.
         weights = jnp.concatenate([w * jnp.eye(len(block.users)) for w in songs.of_walk], axis=1)
         scores += _products(weights, _walks(songs.listeners, block.start, backend))
     return scores.at[block.rows, block.items].add(block.values, mode="drop")

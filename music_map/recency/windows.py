@@ -1,4 +1,4 @@
-"""Past windows of train to fit the head on: like the split that it will be used on, only earlier."""
+"""Past windows of train for fitting the head: like the split that it is used on, but earlier."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Window:
     """A range of time whose events are targets, seconds.
 
     Attributes:
-      now: the last second that is known.
+      now: the last second before the window whose events are known.
       start, end: targets have start <= timestamp < end.
     """
 
@@ -38,22 +38,22 @@ def choose_windows(
     most_windows: int = 20,
     most_share: float = 0.25,
 ) -> list[Window]:
-    """Windows at the end of train, one before the other, the latest first.
+    """Successive windows at the end of train, the latest first.
 
-    A window is as long as what the split holds out: a day after a gap of half an hour for "global_temporal", and for
-    "temporal" the time in which the last `held_out_share` of train happened. There are as many as it takes to see
-    `enough_users` (a user counts in each window again).
+    A window is as long as the held-out part of the split: for "global_temporal" a day after a gap of half an hour, for
+    "temporal" the time span of the last `held_out_share` of train. Windows are added until they have `enough_users`; a
+    user counts once in each window.
 
     Args:
       events: of train, not empty.
       split: "temporal" or "global_temporal".
-      held_out_share: events that the split holds out, as a share of train's.
-      enough_users: users with an event before and in a window, over all windows.
-      most_windows: no more than these.
-      most_share: share of train's events that windows may cover; the first one is exempt.
+      held_out_share: number of events that the split holds out, as a share of train's.
+      enough_users: number of users with an event before and in a window, summed over the windows.
+      most_windows: the most windows.
+      most_share: the share of train's events that windows may cover; the first window is exempt.
 
     Returns:
-      At least one window; fewer than wanted where train is short, none where no event lies before one.
+      The windows, fewer if train is short. Empty if no event precedes the latest window.
     """
     times = np.sort(events.timestamp.astype(np.int64))
     end = int(times[-1]) + 1

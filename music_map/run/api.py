@@ -7,7 +7,7 @@
     mm.evaluate(run)
     mm.Recommender.load(run.workdir).recommend(songs=["Hello"], k=10)
 
-Everything that the run needs lies in its folder: the converted logs, the data set with its graph, checkpoints, results.
+The folder of the run has everything that the run needs: converted logs, data set with graph, checkpoints, results.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from music_map.run.training import train_run
 def read_logs(
     logs: Any, folder: str | Path = "data/own", *, reporter: Reporter | None = None, **arguments: Any
 ) -> Logs:
-    """`music_map.run.logs.read_logs`, which reports to the notebook or terminal."""
+    """`music_map.run.logs.read_logs` with a reporter that prints in the notebook or terminal."""
     return logs_module.read_logs(logs, folder, reporter=reporter or PrintReporter(), **arguments)
 
 
@@ -44,17 +44,17 @@ def prepare(
     reporter: Reporter | None = None,
     **options: Any,
 ) -> Run:
-    """Data set and graph of logs, and an untrained model: what `train` goes on with.
+    """Makes the data set and the graph of logs, and a run with an untrained model, which `train` can continue.
 
     Args:
-      logs: of `read_logs`, or a folder in Yambda's layout; anything else is read by `read_logs` first, from columns
-        "user", "item" and "time", into WORKDIR/logs.
+      logs: from `read_logs`, or a folder in Yambda's layout. Anything else is first read by `read_logs`, from the
+        columns "user", "item" and "time", into WORKDIR/logs.
       workdir: the run's folder.
-      settings: fields of the configuration by their full names, {"model.alpha": 0.5}; see docs/configuration.md.
-      reporter: what is told of the stages; by default it is printed.
-      **options: the same by plain names: epochs, loss, encoder, recency, and every field whose name only one section
-        has, such as embedding_dim, num_layers, batch_size, learning_rate, seed, min_interactions, protocol. Batches and
-        steps follow from the data where they are not given, see `music_map.run.options.sizes_for`.
+      settings: fields of the configuration by full names, {"model.alpha": 0.5}; see docs/configuration.md.
+      reporter: gets the messages and progress of the stages; by default they are printed.
+      **options: fields by plain names: epochs, loss, encoder, recency, and every field whose name is in one section
+        only, such as embedding_dim, num_layers, batch_size, learning_rate, seed, min_interactions, protocol. If batch
+        size and steps are not given, they follow from the data, see `music_map.run.options.sizes_for`.
 
     Raises:
       UserError: a name, a value or the logs are wrong.
@@ -62,7 +62,7 @@ def prepare(
     reporter, workdir = reporter or PrintReporter(), Path(workdir).expanduser()
     values = full_names(options, settings)
     size = values.pop("data.size", None)
-    configured(values)  # refused before anything that takes long
+    configured(values)  # errors in settings are raised before slow work begins
     if not isinstance(logs, Logs):
         logs = read_logs(logs, workdir / "logs", size=size, reporter=reporter)
     places = {"raw_dir": str(logs.folder), "size": logs.size, "processed_dir": str(workdir / "processed")}
@@ -84,15 +84,15 @@ def train(
     reporter: Reporter | None = None,
     **options: Any,
 ) -> Run:
-    """Trains a model, or goes on where an interrupted call with the same arguments stopped.
+    """Trains a model, or continues an interrupted call with the same arguments.
 
     Args:
-      logs: a run of `prepare`, without other arguments; or what `prepare` takes.
+      logs: a run from `prepare`, without other arguments; or the logs, as for `prepare`.
       workdir, settings, reporter, options: see `prepare`.
-      should_stop: asked between dispatches; a checkpoint is saved then.
+      should_stop: called between dispatches; on True, a checkpoint is saved and training stops.
 
     Returns:
-      The run; `run.trained`, `run.embeddings` and WORKDIR/results.json are there unless it was stopped.
+      The run. It has `run.trained`, `run.embeddings` and WORKDIR/results.json unless it was stopped.
 
     Raises:
       UserError: a name, a value or the logs are wrong, or the folder is another run's.
@@ -118,14 +118,14 @@ def evaluate(
     baselines: Sequence[str] | None = None,
     reporter: Reporter | None = None,
 ) -> Evaluation:
-    """The model of a run beside baselines, with 95 % bootstrap intervals; it prints as a table.
+    """Evaluates the model of a run beside baselines, with 95 % bootstrap intervals. The result prints as a table.
 
     Args:
       run: a trained run, or its folder.
-      protocol: by name; None: that of the configuration.
+      protocol: by name; None: the configuration's.
       split: "val" or "test".
       baselines: names, or ("all",); None: those of the configuration that apply.
-      reporter: what is told of stages that have to be done again; by default it is printed.
+      reporter: gets the messages of stages that must be repeated; by default they are printed.
 
     Raises:
       UserError: there is no trained run, or a name is unknown.

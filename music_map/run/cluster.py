@@ -1,4 +1,4 @@
-"""A command that several processes run as one: joining them, and ending clearly when one is lost."""
+"""A command run by several processes together: joining them, and ending with a clear error when one is lost."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from music_map.errors import UserError
 LOST = 3
 USER_ERROR = 2
 
-_REMEDY = "the run goes on from its last checkpoint when the command is started again, on any number of processes"
+_REMEDY = "start the command again, on any number of processes: the run continues from its last checkpoint"
 
 
 def wanted(distributed: bool | None, explicit: Mapping[str, object]) -> bool:
     """Whether this process is one of several.
 
     Args:
-      distributed: the flag, None where it was not given.
+      distributed: the flag, None if it was not given.
       explicit: flags with the addresses of the others, by name; None if not given.
 
     Raises:
@@ -53,12 +53,12 @@ def joined(
     heartbeat_timeout: int,
     silence: Callable[[], object],
 ) -> Iterator[None]:
-    """Within, the processes are one run: only the first prints, and an error ends the process at once.
+    """A context in which the processes are one run: only the first prints, and an error ends the process at once.
 
     Args:
       active: from `wanted`; False: this is the only process.
-      coordinator_address, num_processes, process_id: None: as the cluster or JAX's variables say.
-      heartbeat_timeout: seconds after which a process not heard from is lost.
+      coordinator_address, num_processes, process_id: None: taken from the cluster or JAX's environment variables.
+      heartbeat_timeout: a process counts as lost after this many seconds without a heartbeat.
       silence: called in all processes but the first.
     """
     if not active:
@@ -74,7 +74,7 @@ def joined(
         silence()
     try:
         yield
-    # An orderly exit would wait for a process that is lost, or that waits for this one.
+    # A normal exit would wait for a process that is lost, or that waits for this one.
     except UserError as e:
         _end(str(e), USER_ERROR)
     except Exception as e:
@@ -87,7 +87,7 @@ def joined(
 
 @contextlib.contextmanager
 def watched(ask: Callable[[], bool], seconds: float) -> Iterator[Callable[[], bool]]:
-    """`ask`; within, this process ends if `ask` is not called for so many seconds (0: no limit)."""
+    """Yields `ask`; in this context the process ends if `ask` is not called for `seconds` seconds (0: no limit)."""
     if processes.count() == 1 or not seconds:
         yield ask
         return

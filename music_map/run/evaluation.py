@@ -39,15 +39,15 @@ from music_map.storage import read_json, write_json
 
 
 def encoder_metrics(run: Run, task: RankingTask, params: Params) -> dict[str, float]:
-    """The metrics of the encoder alone on a task, by which its checkpoint is chosen."""
+    """The metrics of the encoder alone on a task; they choose its checkpoint."""
     scores = run.encoder_scores(params)
     return evaluate_scores(scores, task, ks=run.config.eval.ks, shared=processes.count() > 1).metrics
 
 
 def models_of(past: Past, task: RankingTask) -> dict[str, Callable[[], ScoreBlock]]:
-    """What makes the scorer of each form of a run's model.
+    """Functions that make the scorer of each form of a run's model.
 
-    "model" is what recommends; with recency there is "model_without_recency" too.
+    "model" is the form that recommends; with recency there is "model_without_recency" too.
     """
     weights, alone = weights_for(past, task.protocol.name), past.run.encoder_scores
     if weights is None:
@@ -63,14 +63,14 @@ def report(
     settings: Mapping[str, Settings] | None = None,
     keep: bool = False,
 ) -> dict[str, Any]:
-    """The model beside the baselines on a task, as JSON-able values; see `evaluate.summary`.
+    """Evaluates the model beside the baselines on a task; the result is JSON-able, see `evaluate.summary`.
 
     Args:
       past: of the run.
       task: to evaluate on.
       baselines: names; None: those of the configuration.
-      settings: of the baselines, by name; a baseline without them has the defaults.
-      keep: keep the lists of each scorer in the run's folder, and reuse those that are there.
+      settings: of the baselines, by name; a baseline without settings gets the defaults.
+      keep: store the lists of each scorer in the run's folder, and reuse stored ones.
     """
     run, config = past.run, past.run.config
     names = baseline_names(config, task.protocol.name) if baselines is None else tuple(baselines)
@@ -109,7 +109,7 @@ def report(
 
 
 def _identity(run: Run, task: RankingTask) -> dict[str, Any]:
-    """What all lists of a task depend on."""
+    """The values that all lists of a task depend on."""
     settings = {name: getattr(run.config.eval, name) for name in ("ks", "min_played_pct")}
     return {
         "dataset": run.dataset.fingerprint,
@@ -130,7 +130,7 @@ def _digest(arrays: Sequence[jax.Array]) -> str:
 def fitted_baselines(
     run: Run, task: RankingTask, names: Sequence[str], settings: Mapping[str, Settings] | None = None
 ) -> Iterator[tuple[str, ScoreBlock]]:
-    """Baselines of a task, fitted on train one by one; the default settings where a name has none."""
+    """Fits the baselines of a task on train, one by one; a name without settings gets the defaults."""
     return fit_baselines(
         names,
         run.events("train"),
@@ -142,17 +142,17 @@ def fitted_baselines(
 
 
 def history_of(run: Run, protocol: Protocol) -> History:
-    """What baselines of a protocol are fitted on."""
+    """The train history that baselines of a protocol are fitted on."""
     inputs = {name: value for name, value in baseline_inputs(run).items() if name != "seed"}
     return History.of(run.events("train"), protocol.history, **inputs)
 
 
 def baseline_names(config: Config, protocol: str, given: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The baselines to put beside a model.
+    """The baselines to compare a model with.
 
     Args:
-      config: eval.baselines, where none are given.
-      protocol: its name. A protocol over held-out songs has its own baselines, which can rank such songs.
+      config: its eval.baselines are used if none are given.
+      protocol: by name. A protocol over held-out songs has its own baselines, which can rank such songs.
       given: names, or ("all",).
     """
     cold = find_protocol(protocol).candidates == "held_out"
@@ -162,7 +162,7 @@ def baseline_names(config: Config, protocol: str, given: Sequence[str] | None = 
 
 
 def baseline_inputs(run: Run) -> dict[str, Any]:
-    """Arguments that fitting and tuning baselines share."""
+    """The common arguments of fitting and of tuning baselines."""
     return {
         "num_users": run.dataset.num_users,
         "num_items": run.dataset.num_items,
@@ -174,18 +174,18 @@ def baseline_inputs(run: Run) -> dict[str, Any]:
 
 
 def read_baseline_settings(path: Path) -> dict[str, Settings]:
-    """The settings in a file of `tuned_baselines`. Raises UserError where there are none."""
+    """The settings in a file of `tuned_baselines`. Raises UserError if it has none."""
     stored = read_json(path)
     return settings_from_json(stored.get("settings") if isinstance(stored, dict) else None, source=str(path))
 
 
 def tuned_baselines(run: Run, validation: RankingTask, path: Path, *, names: Sequence[str]) -> dict[str, Settings]:
-    """Settings of the baselines chosen by config.eval.metric on the validation split, kept in a JSON file.
+    """Tunes baselines by config.eval.metric on the validation split; the chosen settings are kept in a JSON file.
 
     Args:
-      run: its train events are fitted on, its config.eval.metric chooses.
-      validation: the validation task of the protocol at hand.
-      path: the file; baselines that it has for this data, protocol and metric are not tuned again.
+      run: baselines are fitted on its train events, and its config.eval.metric chooses.
+      validation: the validation task of the protocol.
+      path: the file. Baselines with stored settings for this data, protocol and metric are not tuned again.
       names: baselines; those without settings are skipped.
     """
     metric = run.config.eval.metric
@@ -210,14 +210,14 @@ def tuned_baselines(run: Run, validation: RankingTask, path: Path, *, names: Seq
         kept["trials"][name] = [
             settings_to_json({name: settings})[name] | {metric: value} for settings, value in tuned.trials
         ]
-        # Written after each baseline, so that a stop loses one at most; some take minutes.
+        # The file is written after each baseline, as some take minutes: a stop loses one at most.
         write_json(path, identity | {"settings": settings_to_json(found), "trials": kept["trials"]})
         run.reporter.note(f"{name}: validation {metric} {tuned.value:.4f} with {tuned.settings}")
     return found
 
 
 def report_table(result: dict[str, Any], *, metric: str) -> str:
-    """What `report` gave, as text; with the intervals of one metric."""
+    """The result of `report` as text, with the intervals of one metric."""
     rows = rows_of(result)
     head = f"protocol {result['protocol']}, split {result['split']}, {result['num_users']} users:"
     shown = columns(result["protocol"])
@@ -237,13 +237,13 @@ def report_table(result: dict[str, Any], *, metric: str) -> str:
 
 
 def rows_of(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """The metrics of the model's forms and of the baselines in what `report` gave, by name."""
+    """The metrics of the model's forms and of the baselines, by name, from the result of `report`."""
     models = ("model", "model_without_recency")
     return {name: result[name] for name in models if name in result} | result["baselines"]
 
 
 def metrics_table(rows: dict[str, dict[str, float]], columns: tuple[str, ...]) -> str:
-    """A text table: a row a model, a column a metric; columns that no row has are left out."""
+    """A text table with one row per model and one column per metric; empty columns are left out."""
     shown = [c for c in columns if any(c in row for row in rows.values())]
     width = max(map(len, rows))
     lines = [" " * width + "".join(f"{c:>14}" for c in shown)]
@@ -258,5 +258,5 @@ def columns(protocol: str) -> tuple[str, ...]:
 
 
 TABLE_COLUMNS = ("recall@20", "ndcg@20", "hit_rate@20", "mrr@20", "map@20", "coverage@20", "recall@100", "ndcg@100")
-# Those of the Yambda paper's tables, whose NDCG is the pooled one.
+# The metrics of the Yambda paper's tables, with pooled NDCG.
 YAMBDA_COLUMNS = ("ndcg_pooled@10", "ndcg_pooled@100", "recall@10", "recall@100", "coverage@10", "coverage@100")

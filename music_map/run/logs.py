@@ -1,4 +1,4 @@
-"""Listening logs as the library takes them: a data frame, files of any format, or a folder in Yambda's layout."""
+"""Reads listening logs: a data frame, files of any known format, or a folder in Yambda's layout."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Logs:
     Attributes:
       folder: data.raw_dir of a configuration.
       size: data.size of a configuration.
-      summary: what was converted; None where the folder was there already.
+      summary: of the conversion; None if the folder existed already.
     """
 
     folder: Path
@@ -70,22 +70,22 @@ def read_logs(
     reporter: Reporter,
     **columns: Any,
 ) -> Logs:
-    """Logs of any kind in Yambda's layout; ids and names are kept.
+    """Converts logs of any kind to Yambda's layout; ids and names are kept.
 
     Args:
-      logs: listens: a data frame (pandas, Polars, Arrow, or a dict of columns); a file or a list of files (CSV, TSV,
-        JSON lines, Parquet); or a folder in Yambda's layout, which is taken as it is.
-      folder: where the converted logs go; an earlier conversion there is replaced.
+      logs: the listens: a data frame (pandas, Polars, Arrow, or a dict of columns), a file or a list of files (CSV,
+        TSV, JSON lines, Parquet), or a folder in Yambda's layout, which needs no conversion.
+      folder: for the converted logs; an earlier conversion there is replaced.
       user, item, time: names of columns; user=None and user_value="me": a log of one person.
-      likes, dislikes, unlikes, undislikes: as `logs`, of the same three columns.
-      songs: as `logs`, a row a song: its names, artist and album.
+      likes, dislikes, unlikes, undislikes: like `logs`, with the same three columns.
+      songs: like `logs`, one row per song with its names, artist and album.
       size: name of the folder below flat/; by default the only one there, or "own".
-      types: with type="COLUMN", what its values mean: {"heart": "likes", "skip": "ignore"}.
-      reporter: what is told of the progress and of doubtful values.
+      types: with type="COLUMN", the meaning of its values: {"heart": "likes", "skip": "ignore"}.
+      reporter: gets the progress, and warnings of doubtful values.
       **columns: the other fields of `music_map.convert.settings.ColumnMapping`: played, title, artist, ...
 
     Raises:
-      UserError: a column or a value is wrong; names file, column and row.
+      UserError: a column or a value is wrong; the message names file, column and row.
     """
     if isinstance(logs, str | Path) and Path(logs).expanduser().is_dir():
         return _in_layout(Path(logs).expanduser(), size)
@@ -108,7 +108,7 @@ def read_logs(
 
 
 def _in_layout(folder: Path, size: str | None) -> Logs:
-    """A folder in Yambda's layout, and the only size in it unless one is named."""
+    """The logs in a folder in Yambda's layout, with the given size or the only one there."""
     sizes = sorted(path.parent.name for path in folder.glob("flat/*/listens.parquet"))
     if size is None and len(sizes) != 1:
         says = f"{', '.join(sizes)}; choose one: size={sizes[0]!r}" if sizes else "no flat/*/listens.parquet"
@@ -119,7 +119,7 @@ def _in_layout(folder: Path, size: str | None) -> Logs:
 
 
 def _files(kind: str, value: Any, scratch: Path) -> list[Path]:
-    """Files of what was given: as they are, or a data frame as Parquet."""
+    """The given files, or a file with the given data frame as Parquet."""
     if isinstance(value, str | Path):
         return [Path(value).expanduser()]
     if isinstance(value, Sequence) and value and all(isinstance(one, str | Path) for one in value):
@@ -135,7 +135,7 @@ def _files(kind: str, value: Any, scratch: Path) -> list[Path]:
 
 
 def _as_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column without categories: Parquet does not take those of every library."""
+    """The column without categories, because Parquet cannot store those of every library."""
     if not pa.types.is_dictionary(column.type):
         return column
     return pa.chunked_array(
@@ -144,7 +144,7 @@ def _as_values(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _in_words_of_arguments(error: UserError, scratch: str) -> UserError:
-    """The error of a conversion with arguments in place of flags, and without the place of a data frame's file."""
+    """A conversion's error, with names of arguments instead of flags and without the path of a data frame's file."""
     text = re.sub(rf"{re.escape(scratch)}/(\w+)\.parquet", r"\1", str(error))
     text = re.sub(r"--(\w+)", r"\1", text)
     return DamagedFileError(text) if isinstance(error, DamagedFileError) else UserError(text)

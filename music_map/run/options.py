@@ -11,7 +11,7 @@ from music_map.errors import UserError
 from music_map.run.config import SECTIONS, Config, field_kinds, from_dict, to_dict
 from music_map.settings import rules
 
-# Names of fields that would not be told by the field's own name.
+# Plain names that differ from the field's own name.
 ALIASES = {
     "epochs": "train.num_epochs",
     "encoder": "model.name",
@@ -19,14 +19,14 @@ ALIASES = {
     "recency": "recency.enabled",
     "parallel": "parallel",
 }
-# Steps of an epoch that a batch aims at, the ends of its size, and the fewest steps of a training: an untrained
-# encoder needs some hundred updates whatever the number of edges.
+# The number of steps per epoch that the batch size aims at, the bounds of the batch size, and the fewest steps of a
+# training: an encoder needs some hundred updates for any number of edges.
 _STEPS, _LEAST_BATCH, _MOST_BATCH, _LEAST_STEPS = 128, 64, 8192, 600
 
 
 @functools.cache
 def plain_names() -> dict[str, str]:
-    """The full name of each plain one: ALIASES, and every field whose name no other section has."""
+    """The full name for each plain name: ALIASES, and every field whose name is in one section only."""
     full: dict[str, list[str]] = {}
     for section, kind in SECTIONS.items():
         for field in rules(kind):
@@ -35,14 +35,14 @@ def plain_names() -> dict[str, str]:
 
 
 def full_names(options: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Values by full names.
+    """Joins options and settings into values by full names.
 
     Args:
       options: by plain names.
       settings: by full names, as in "model.alpha".
 
     Raises:
-      UserError: there is no such name; names the nearest. Or a field is given twice.
+      UserError: a name is unknown (the message has the nearest one), or a field is given twice.
     """
     names, found = plain_names(), dict(settings or {})
     for name, value in options.items():
@@ -60,7 +60,7 @@ def configured(values: Mapping[str, Any]) -> Config:
     """The default configuration with these fields, by their full names.
 
     Raises:
-      UserError: a field that does not exist (names the nearest), or a value against its rule.
+      UserError: a field does not exist (the message has the nearest one), or a value breaks its rule.
     """
     nested = to_dict(Config())
     for name, value in values.items():
@@ -71,7 +71,7 @@ def configured(values: Mapping[str, Any]) -> Config:
             field_kinds(name, "")
             nested[name] = value
     for section, kind in SECTIONS.items():
-        # The class of a loss or an encoder with fields of its own depends on the values.
+        # A loss or an encoder can have further fields, so the settings class depends on the values.
         known = rules(kind.kind_of(nested[section]))
         for field in nested[section]:
             if field not in known:
@@ -80,14 +80,14 @@ def configured(values: Mapping[str, Any]) -> Config:
 
 
 def sizes_for(num_events: int, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The batch size and the fewest steps for so many train events, unless they are given.
+    """The batch size and the fewest steps for a number of train events, unless they are given.
 
-    A batch is the power of two that makes some 128 steps of the events, at least 64 and at most 8,192 pairs; the
-    training has at least 600 steps.
+    The batch size is the power of two that gives about 128 steps per epoch, in [64, 8192]. The training has at least
+    600 steps.
 
     Args:
-      num_events: of train.
-      given: values by full names; a number of epochs is kept too.
+      num_events: number of train events.
+      given: values by full names, which are kept; so is a given number of epochs.
     """
     size = 1 << max(0, (num_events // _STEPS).bit_length() - 1)
     found = {"train.batch_size": min(max(size, _LEAST_BATCH), _MOST_BATCH)}

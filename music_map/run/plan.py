@@ -58,7 +58,7 @@ def say_dataset(config: Config, reporter: Reporter, *, force: bool = False) -> D
         )
         return None if force else dataset
     where = f"{config.data.processed}/events-..." if plan is None else str(plan.folder)
-    new = " (not hashed before: done all the same if their content is known)" if plan is None else ""
+    new = " (not hashed yet; if their content is known, this is done already)" if plan is None else ""
     reporter.say(f"preprocess: to do: {files}{new} -> {where}; chunks of {settings.chunk_size:,} events")
     for name, size in sizes.items():
         reporter.say(f"  {size_text(size):>10}  {source / name}")
@@ -73,7 +73,7 @@ def _say_graph(config: Config, dataset: Dataset | None, reporter: Reporter, *, f
     identity = graph_fingerprint(dataset, settings)
     folder = graph_folder(config.data.processed, identity)
     if not (folder / MANIFEST).is_file() or (stored := ArrayFolder.open(folder)).fingerprint != identity:
-        # An edge has a user, a song, a weight and a position in the songs' order: 16 bytes.
+        # An edge takes 16 bytes: user, song, weight and a position in the songs' order.
         most = dataset.stats["train_size"]
         reporter.say(f"build_graph: to do: {most:,} events of train -> {folder}, at most {size_text(16 * most)}")
         return None
@@ -88,7 +88,7 @@ def _say_graph(config: Config, dataset: Dataset | None, reporter: Reporter, *, f
 
 
 def checkpoint_steps(workdir: Path) -> list[int]:
-    """Steps that a run has checkpoints of, ascending."""
+    """The steps of a run's checkpoints, ascending."""
     return sorted(int(path.name) for path in (workdir / "checkpoints").glob("[0-9]*") if path.name.isdigit())
 
 
@@ -123,7 +123,7 @@ def say_training(
         return
     if steps:
         of_all = f" of {last:,}" if last else ""
-        reporter.say(f"train: begun in {workdir}, goes on at step {steps[-1]:,}{of_all}; {what}")
+        reporter.say(f"train: begun in {workdir}, continues at step {steps[-1]:,}{of_all}; {what}")
     else:
         reporter.say(f"train: to do in {workdir}: {what}")
     if config.recency.enabled and config.data.format != "text":

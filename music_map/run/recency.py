@@ -28,9 +28,9 @@ from music_map.storage import fingerprint
 from music_map.training.loop import fit
 from music_map.training.metrics_log import MetricsLog
 
-# Raise it when features or fit change: heads of an older version are then fitted again.
+# Increase this when features or fit change: heads of an older version are then fitted again.
 FORMAT_VERSION = 1
-# Protocols of the heads in use: with heard songs among the recommended, and without.
+# The protocols of the two heads: one recommends heard songs too, the other only unheard songs.
 HEARD, UNHEARD = "temporal_repeats", "temporal"
 
 
@@ -50,7 +50,7 @@ class Past:
 
     def __init__(self, run: Run, *, should_stop: Callable[[], bool] = lambda: False):
         self.run = run
-        # Of several processes none may stop alone: the others would wait for it.
+        # With several processes none may stop alone, because the others would wait for it.
         self.reporter = Stoppable(run.reporter, should_stop) if processes.count() == 1 else run.reporter
         self.windows = windows_of(run)
         self._encoders: dict[int, Run] = {}
@@ -73,7 +73,7 @@ class Past:
 
     @functools.cache  # noqa: B019  lives as long as the run
     def embeddings(self, now: int) -> Embeddings:
-        """Of that encoder, with the graph as of the end of the second `now`."""
+        """Embeddings of that encoder, with the graph as of the end of the second `now`."""
         return self.encoder(now).encode(self.trained.params)
 
     def moment(self, events: Events, *, now: int) -> Moment:
@@ -114,7 +114,7 @@ def windows_of(run: Run) -> list[Window]:
 
 
 def train_past(past: Past, *, should_stop: Callable[[], bool]) -> bool:
-    """Trains the encoder that the head is fitted with, on the events before the earliest window alone.
+    """Trains the encoder for fitting the head, on the events before the earliest window only.
 
     It trains for as many epochs as the run's best checkpoint, at most config.recency.max_epochs; the head's weights
     hardly depend on the number (docs/benchmarks.md). Does nothing if it is trained already or there is no window.

@@ -35,22 +35,22 @@ from music_map.run.evaluation import baseline_inputs, metrics_table
 from music_map.run.evaluation import report_table as table_of_one
 from music_map.run.run import Run
 
-# Baselines that need no user.
+# Baselines that work without a user.
 BASELINES = ("random", "most_pop", "decay_pop", "item_knn")
 
 
 def baseline_names(config: Config, given: Sequence[str] | None) -> tuple[str, ...]:
-    """The baselines to put beside a model: `given`, all for ("all",), or those of the configuration that apply.
+    """The baselines to compare with: `given`, all for ("all",), or those of the configuration that apply.
 
     Raises:
-      UserError: one that is given needs a user.
+      UserError: a given baseline needs a user.
     """
     if given is None:
         return tuple(name for name in config.eval.baselines if name in BASELINES)
     for name in () if tuple(given) == ("all",) else given:
         if name not in BASELINES:
             raise UserError(
-                f"baseline {name!r} knows no playlists, only users; for the protocol playlist choose from "
+                f"baseline {name!r} needs users, not playlists; for the protocol playlist choose from "
                 f"{', '.join(BASELINES)}"
             )
     return BASELINES if tuple(given) == ("all",) else tuple(given)
@@ -90,21 +90,21 @@ def report(
     baselines: Sequence[str],
     settings: Mapping[str, Settings] | None = None,
 ) -> dict[str, Any]:
-    """The model beside the baselines for each number of seeds, as JSON-able values.
+    """Evaluates the model beside the baselines for each number of seeds; the result is JSON-able.
 
     Args:
       run: of the model.
       tasks: by number of seeds.
       heads: of the playlist attention; the ordered one is "model".
-      baselines: of BASELINES. Simpler queries are always included: "mean_of_seeds", "last_seed" and
+      baselines: names from BASELINES. Simpler queries are always included: "mean_of_seeds", "last_seed" and
         "untrained_attention" over the embeddings, "mean_in_space" and "last_in_space" over them in the learned space,
-        and "unordered_attention", which ignores the order.
+        and "unordered_attention", which ignores the order of seeds.
       settings: of the baselines, by name.
 
     Returns:
       The report of `evaluate_beside_baselines` for the default number of seeds, with "num_seeds", "num_queries" and
-      "num_sessions" (sessions that are long enough); under "seeds" the same for every number. Intervals are over
-      users, whose number is "num_users".
+      "num_sessions" (sessions that are long enough). "seeds" has the same for every number of seeds. Intervals are over
+      "num_users" users.
     """
     config = run.config
     inputs = baseline_inputs(run)
@@ -159,7 +159,7 @@ def report(
 
 
 def report_table(result: dict[str, Any], *, metric: str) -> str:
-    """What `report` gave, as text: the default number of seeds, and one metric for the others."""
+    """The result of `report` as text: the default number of seeds, and one metric for the others."""
     columns = {n: "1 seed" if n == "1" else f"{n} seeds" for n in result["seeds"]}
     rows: dict[str, dict[str, float]] = {}
     for n, found in result["seeds"].items():

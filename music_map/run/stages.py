@@ -92,7 +92,7 @@ def dataset_of_run(config: Config, identity: str) -> Dataset:
     folder = dataset_folder(config.data.processed, identity)
     if not folder.exists():
         raise UserError(
-            f"{folder}: the data that this run was trained on is not there; put it back, or make it anew from the logs "
+            f"{folder}: the data of this run is missing; put it back, or make it again from the logs "
             "with the run's launch/train.py or launch/preprocess.py command"
         )
     return Dataset.open(folder)
@@ -119,7 +119,7 @@ def ensure_graph(
     if stored is not None:
         reporter.note(f"build_graph: {folder} is up to date")
     elif reading:
-        reporter.note(f"build_graph: {folder} is not there; built in memory")
+        reporter.note(f"build_graph: {folder} is missing; built in memory")
         return build_graph(dataset, settings, progress=reporter.bar)[0]
     else:
         with writing(config.data.processed, "build_graph", wait=reporter.note):

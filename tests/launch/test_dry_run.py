@@ -34,7 +34,7 @@ def test_generate_to_train(tmp_path):
     config = train[:-1]
     listens = (raw / "flat/tiny/listens.parquet").stat().st_size
     said = dry("train", *train)
-    assert f"preprocess: to do: 8 files of {raw}" in said and "not hashed before" in said
+    assert f"preprocess: to do: 8 files of {raw}" in said and "not hashed yet" in said
     assert f"{size_text(listens):>10}  {raw}/flat/tiny/listens.parquet" in said
     assert "build_graph: to do, after preprocess" in said and f"train: to do in {tmp_path}/work: 3 epochs" in said
 
@@ -51,7 +51,7 @@ def test_generate_to_train(tmp_path):
     assert f"train: to do in {tmp_path}/work: 3 epochs of {steps:,} steps of 256 pairs, {3 * steps:,} steps" in said
 
     (tmp_path / "work/checkpoints/7").mkdir(parents=True)
-    assert f"begun in {tmp_path}/work, goes on at step 7 of {3 * steps:,}" in dry("train", *train)
+    assert f"begun in {tmp_path}/work, continues at step 7 of {3 * steps:,}" in dry("train", *train)
     fails("train", *train, "--config.loss.name=bprr", "--dry_run", says=["config.loss.name"])
 
     search = "--search=model.alpha=0:1"
