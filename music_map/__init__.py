@@ -7,7 +7,7 @@
     print(mm.evaluate(run))
     print(mm.Recommender.load(run.workdir).recommend(songs=["Hello"], k=10))
 
-The names below are public; they are imported when they are first used, so that `import music_map` is quick.
+The names below are public. Each is imported at its first use, so that `import music_map` is fast.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from music_map.run.run import Run as Run
     from music_map.run.run import open_run as open_run
 
-# Where each public name is.
+# The module of each public name.
 _HOMES = {
     "Answer": "retrieval.answers",
     "Config": "run.config",

@@ -1,13 +1,13 @@
-"""The devices that a step runs on, seen from inside the step, and where the rows of nodes and of a batch lie on them.
+"""The devices of a step, seen from inside the step, and the places of rows (of nodes and of a batch) on them.
 
-A step is written for one device. On a single one every function here is the identity or plain indexing, so there is
-one step, whatever it runs on:
+A step is written for one device. With a single device every function here is the identity or plain indexing, so the
+same step runs on one device and on many:
 
-    size 1            everything is here
+    size 1            the device has everything
     replicated        every device has all nodes and edges, and 1/n of the batch
     sharded           every device has 1/n of the nodes, the edges that end there, and 1/n of the batch
 
-The objective is the sum of what the devices' losses give, and a gradient is that of the sum.
+The objective is the sum of the devices' losses, and gradients are those of the sum.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ NAME = "devices"
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """Hashable, so that jit can take it as a static argument.
+    """The devices of a step. Hashable, so that jit can take it as a static argument.
 
     Attributes:
-      size: n, devices.
-      sharded: nodes and edges are partitioned.
+      size: n, the number of devices.
+      sharded: whether nodes and edges are partitioned.
     """
 
     size: int = 1
@@ -34,7 +34,7 @@ class Axis:
 
     @property
     def _alone(self) -> bool:
-        # One device of a mesh takes the same path as eight: what is tested on one is what runs on many.
+        # A mesh of one device takes the same path as one of eight, so that tests on one device cover it.
         return self.size == 1 and not self.sharded
 
     def sum(self, tree):
@@ -46,20 +46,20 @@ class Axis:
         return jax.lax.all_gather(x, NAME, tiled=True) if self.sharded else x
 
     def local(self, slots: jax.Array, num_rows: int) -> tuple[jax.Array, jax.Array]:
-        """Rows of the slots here, clipped into [0, num_rows), and whether each is here at all."""
+        """The slots' rows on this device, clipped to [0, num_rows), and whether each slot is on this device."""
         if not self.sharded:
             return slots, jnp.ones(slots.shape, bool)
         at = slots - jax.lax.axis_index(NAME) * num_rows
         return jnp.clip(at, 0, num_rows - 1), (at >= 0) & (at < num_rows)
 
     def take(self, x: jax.Array, slots: jax.Array) -> jax.Array:
-        """x[slots] on every device; of a partitioned array each device gives the rows it has."""
+        """x[slots] on every device; each device contributes the rows that it has of a partitioned array."""
         if not self.sharded:
             return x[slots]
         return jax.lax.psum(self._own(x, slots), NAME)
 
     def take_share(self, x: jax.Array, slots: jax.Array) -> jax.Array:
-        """x[slots] for this device's share of a batch, filled up as by `share`: [B] -> [ceil(B / n), ...]."""
+        """x[slots] for this device's share of a batch, padded like `share`: [B] -> [ceil(B / n), ...]."""
         if not self.sharded:
             return x[self.share(slots)]
         return self.scatter(self._own(x, self.filled(slots)))
@@ -69,17 +69,17 @@ class Axis:
         return jax.lax.psum_scatter(x, NAME, tiled=True)
 
     def _own(self, x: jax.Array, slots: jax.Array) -> jax.Array:
-        """x[slots] where the slot is on this device, 0 elsewhere."""
+        """x[slots] for slots on this device, 0 for others."""
         at, here = self.local(slots, x.shape[0])
         return jnp.where(here.reshape(here.shape + (1,) * (x.ndim - 1)), x[at], 0)
 
     def filled(self, batch: jax.Array) -> jax.Array:
-        """A batch filled up with its first row to a multiple of n: [B] -> [n ceil(B / n)]."""
+        """A batch padded with its first row to a multiple of n: [B] -> [n ceil(B / n)]."""
         short = -batch.shape[0] % self.size
         return jnp.concatenate([batch, jnp.broadcast_to(batch[:1], (short,))]) if short else batch
 
     def share(self, batch: jax.Array) -> jax.Array:
-        """This device's rows of a batch that all devices have: [B] -> [ceil(B / n)], filled up with the first row."""
+        """This device's rows of a batch that all devices have: [B] -> [ceil(B / n)], padded with the first row."""
         if self._alone:
             return batch
         batch = self.filled(batch)
@@ -87,12 +87,12 @@ class Axis:
         return jax.lax.dynamic_slice_in_dim(batch, jax.lax.axis_index(NAME) * rows, rows)
 
     def batch_mean(self, cost: jax.Array, batch_size: int, weight: jax.Array | None = None) -> jax.Array:
-        """This device's part of the mean over a batch: sum_b w_b cost_b / sum_b w_b, 0 where all weights are 0.
+        """This device's part of the mean over a batch: sum_b w_b cost_b / sum_b w_b, 0 if all weights are 0.
 
         Args:
-          cost: float [ceil(B / n)], of this device's rows; what fills up does not count.
+          cost: float [ceil(B / n)], of this device's rows; padding does not count.
           batch_size: B.
-          weight: float [B], at least 0, of the whole batch; None: all alike.
+          weight: float [B], at least 0, of the whole batch; None: equal weights.
 
         Returns:
           float [].
@@ -108,7 +108,7 @@ class Axis:
         return jnp.sum(jnp.where(part > 0, part * cost, 0.0))
 
     def reduce_gradients(self, grads):
-        """Gradients of the summed objective: partitioned embeddings have theirs whole, the rest are summed."""
+        """Gradients of the summed objective: those of partitioned embeddings are complete, all others are summed."""
         if self._alone:
             return grads
         if not self.sharded:
@@ -133,16 +133,16 @@ ONE = Axis()
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class NodeLayout:
-    """Where the rows of nodes and of a batch lie. Nodes are numbers of users and songs; where their rows are
-    partitioned each has a slot, and there are empty slots.
+    """The places of rows of nodes and of a batch. Nodes are numbers of users and songs. If their rows are partitioned,
+    each node has a slot, and some slots are empty.
 
     Attributes:
       axis: the devices; static.
-      user_slot: int32 [U]; None, as all below, where every device has all rows, in the nodes' order.
+      user_slot: int32 [U]. This and all below are None if every device has all rows, in the nodes' order.
       item_slot: int32 [I].
       slot_item: int32 [slots], the song of each slot; I for an empty one.
       user_edges: int32 [U], number of edges of each user.
-      user_offsets: int32 [U + 1], their running sum; None where it does not fit int32.
+      user_offsets: int32 [U + 1], their running sum; None if it does not fit int32.
     """
 
     axis: Axis = dataclasses.field(default=ONE, metadata={"static": True})
@@ -158,11 +158,11 @@ class NodeLayout:
         return self.user_slot is not None
 
     def take_users(self, x: jax.Array, users: jax.Array) -> jax.Array:
-        """Rows of a batch's users, for this device's share of it: x [R, d] -> [ceil(B / n), d]."""
+        """Rows of the users in this device's share of a batch: x [R, d] -> [ceil(B / n), d]."""
         return self.axis.take_share(x, self.user_slot[users] if self.partitioned else users)
 
     def take_items(self, x: jax.Array, items: jax.Array) -> jax.Array:
-        """Rows of a batch's songs, likewise."""
+        """Rows of the songs in this device's share of a batch, likewise."""
         return self.axis.take_share(x, self.item_slot[items] if self.partitioned else items)
 
     def take_shared(self, x: jax.Array, items: jax.Array) -> jax.Array:
@@ -174,7 +174,7 @@ class NodeLayout:
         return self.axis.gather(x)[self.item_slot] if self.partitioned else x
 
     def own_items(self, values: jax.Array, num_rows: int, fill: float | bool) -> jax.Array:
-        """Values of all songs [I] as those of this device's rows [num_rows]; `fill` in empty slots."""
+        """From values of all songs [I], those of this device's rows [num_rows], with `fill` in empty slots."""
         if not self.partitioned:
             return values
         start = jax.lax.axis_index(NAME) * num_rows
@@ -183,11 +183,11 @@ class NodeLayout:
         )
 
     def items_at(self, columns: jax.Array) -> jax.Array:
-        """The songs that columns of the users' edges stand for."""
+        """The songs for columns of the users' edges."""
         return self.slot_item[columns] if self.partitioned else columns
 
     def user_rows(self, users: jax.Array, num_rows: int) -> tuple[jax.Array, jax.Array]:
-        """Rows of users among this device's, clipped into [0, num_rows), and whether each is here at all."""
+        """The users' rows on this device, clipped to [0, num_rows), and whether each user is on this device."""
         return self.axis.local(self.user_slot[users] if self.partitioned else users, num_rows)
 
 

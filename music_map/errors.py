@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one line that names the thing and the remedy."""
+"""Errors that a user can correct: one line that names the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class DamagedFileError(UserError):
 
 
 def require(good: bool, field: str, value: object, rule: str) -> None:
-    """Raises UserError "FIELD=VALUE: must be RULE" unless `good`: how settings check themselves."""
+    """Raises UserError "FIELD=VALUE: must be RULE" unless `good`; settings use it for their checks."""
     if not good:
         raise UserError(f"{field}={value!r}: must be {rule}")
 
 
 def require_memory(wanted: int, what: str) -> None:
-    """Raises UserError where `what` needs more bytes than this machine can give now; call it before allocating.
+    """Raises UserError if `what` needs more bytes than this machine has free now; call it before allocating.
 
     Args:
       wanted: bytes.
@@ -40,13 +40,13 @@ def require_memory(wanted: int, what: str) -> None:
     free = _free_memory()
     if free is not None and wanted > free:
         raise UserError(
-            f"{what} needs {wanted / 2**30:,.1f} GiB of memory and {free / 2**30:,.1f} GiB are free; choose a smaller "
+            f"{what} needs {wanted / 2**30:,.1f} GiB of memory, but {free / 2**30:,.1f} GiB are free; choose a smaller "
             "value, or a machine with more memory"
         )
 
 
 def _free_memory() -> int | None:
-    """Bytes that can be allocated without swapping; None where the system does not say."""
+    """Bytes that can be allocated without swapping; None if the system does not report them."""
     try:
         with open("/proc/meminfo") as f:
             found = re.search(r"^MemAvailable:\s+(\d+) kB", f.read(), re.MULTILINE)
@@ -56,11 +56,11 @@ def _free_memory() -> int | None:
 
 
 def disk_error(error: OSError, path: str | os.PathLike[str]) -> UserError | None:
-    """The UserError for a full disk, refused access or a path that cannot be; None for other errors.
+    """The UserError for a full disk, refused access or an impossible path; None for other errors.
 
     Args:
-      error: what was raised.
-      path: named where the error itself names no file: "standard output", say.
+      error: the error that was raised.
+      path: named if the error itself names no file, for example "standard output".
     """
     name = error.filename if isinstance(error.filename, str | os.PathLike) else path
     # numpy's tofile sets no errno: "1000 requested and 512 written".
@@ -69,7 +69,7 @@ def disk_error(error: OSError, path: str | os.PathLike[str]) -> UserError | None
     if error.errno in _WRONG_PATH:
         return UserError(f"{name}: {os.strerror(error.errno)}; choose another path")
     if error.errno in _NO_ACCESS:
-        # What cannot be opened may be an input.
+        # The file may be an input, so the remedy is not only about outputs.
         return UserError(f"{name}: no access ({os.strerror(error.errno)}); change its permissions or the folder")
     if error.errno == errno.EIO:
         return UserError(f"{name}: the disk cannot be read or written ({os.strerror(error.errno)}); check the disk")
@@ -78,7 +78,7 @@ def disk_error(error: OSError, path: str | os.PathLike[str]) -> UserError | None
 
 @contextlib.contextmanager
 def about(what: str) -> Iterator[None]:
-    """Within, the message of a UserError begins with what the error is about: a field, a file, a flag."""
+    """A context that prefixes the message of a UserError with its subject: a field, a file or a flag."""
     try:
         yield
     except UserError as e:
@@ -87,7 +87,7 @@ def about(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns a full disk, refused access or a path that cannot be made into a UserError that names it (or `path`)."""
+    """Turns a full disk, refused access or an impossible path into a UserError that names the file (or `path`)."""
     try:
         yield
     except OSError as e:

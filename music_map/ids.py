@@ -1,7 +1,7 @@
-"""Ids as the logs have them, and the positions that arrays are indexed by.
+"""Ids of the logs, and their positions in arrays.
 
-Logs identify users and songs (artists, albums) by whole numbers, or by texts that were numbered when they were
-converted. `Ids` turns either into positions and back:
+Logs identify users and songs (artists, albums) by whole numbers, or by texts that the conversion has numbered. `Ids`
+turns both kinds of id into positions and back:
 
     songs = dataset.songs
     songs.index_of("Hello, Goodbye"), songs.label(3), songs.name(3)
@@ -24,11 +24,11 @@ _MOST_NAMED, _MOST_CHARACTERS = 10, 60
 
 
 def index_of(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Positions of `wanted` in the ascending array `ids`; -1 where an id is not there. int64 [len(wanted)]."""
+    """Positions of `wanted` in the ascending array `ids`; -1 for unknown ids. int64 [len(wanted)]."""
     wanted = np.asarray(wanted, np.int64)
     if len(ids) == 0:
         return np.full(wanted.shape, -1, np.int64)
-    # Searched for in their own type: with another one NumPy converts all of `ids` at each call.
+    # `wanted` is converted to the type of `ids`: otherwise NumPy converts all of `ids` at each call.
     inside = (wanted >= 0) & (wanted <= np.iinfo(ids.dtype).max)
     at = np.minimum(np.searchsorted(ids, np.where(inside, wanted, 0).astype(ids.dtype)), len(ids) - 1)
     return np.where(inside & (ids[at] == wanted), at, -1)
@@ -63,8 +63,8 @@ class Ids:
 
     Attributes:
       numbers: uint32 [N], ascending: the ids of the Parquet logs.
-      own: the ids of the logs that these were converted from, [N]; None where those are the numbers.
-      names: what people call them ("Artist - Title"), [N], "" where that is unknown; None where all are.
+      own: the ids in the original logs, [N]; None if these are the numbers.
+      names: names for people ("Artist - Title"), [N], "" if unknown; None if all are unknown.
     """
 
     numbers: np.ndarray
@@ -75,10 +75,10 @@ class Ids:
         return len(self.numbers)
 
     def index_of(self, value: Any) -> int:
-        """The position of an id, -1 where it is unknown.
+        """The position of an id, -1 if it is unknown.
 
-        Where the logs' ids are numbers, 7 and "7" are the same; where they are texts, 7 stands for "7". No other
-        spelling will do ("07", " 7", 7.0, True are unknown), and no value is an error.
+        If the logs' ids are numbers, 7 and "7" are the same id; if they are texts, 7 means "7". Other spellings ("07",
+        " 7", 7.0, True) are unknown ids. No value raises an error.
         """
         if self.own is not None:
             return self._positions.get(_text(value), -1)
@@ -92,13 +92,13 @@ class Ids:
         return np.fromiter((self._positions.get(_text(value), -1) for value in values), np.int64)
 
     def resolve(self, values: Iterable[Any]) -> tuple[np.ndarray, list[Any]]:
-        """The positions of the known ids, int64, and the values that are unknown, both in the order given."""
+        """The positions of the known ids, int64, and the unknown values, both in the given order."""
         values = list(values)
         at = self.indices(values)
         return at[at >= 0], [value for value, found in zip(values, at, strict=True) if found < 0]
 
     def label(self, position: int) -> str | int:
-        """The id at a position, as the logs had it."""
+        """The id at a position, as in the logs."""
         return int(self.numbers[position]) if self.own is None else self.own.at(position)
 
     def labels(self, positions: Iterable[int]) -> list[str | int]:
@@ -108,14 +108,14 @@ class Ids:
         return [self.own.at(position) for position in positions]
 
     def name(self, position: int) -> str | None:
-        """What people call it; None where that is unknown."""
+        """The name at a position; None if it is unknown."""
         return (self.names.at(position) or None) if self.names is not None else None
 
     def unknown(self, kind: str, values: Sequence[Any]) -> str:
         """One line that names unknown ids, control characters escaped.
 
         Args:
-          kind: of what, in the singular ("song").
+          kind: of the ids, in the singular ("song").
           values: the ids, as given; at least one.
         """
         named = ", ".join(map(self._shown, values[:_MOST_NAMED])) + (", ..." if len(values) > _MOST_NAMED else "")
@@ -124,7 +124,7 @@ class Ids:
         return f"unknown {kind}{plural} {named}: not in the logs, or with too few interactions{example}"
 
     def _shown(self, value: Any) -> str:
-        # The text "7" is the number 7 where ids are numbers; elsewhere quotes tell texts apart.
+        # If ids are numbers, the text "7" is the number 7; otherwise quotes show that an id is a text.
         if self.own is None and isinstance(value, str) and value.isascii() and value.isdigit():
             return value[:_MOST_CHARACTERS]
         try:
@@ -135,12 +135,12 @@ class Ids:
 
     @functools.cached_property
     def _positions(self) -> dict[bytes, int]:
-        """Position by own id: 70 ms for 254,000 of them, made when the first one is looked up."""
+        """The position of each own id. Made at the first look-up, because it takes 70 ms for 254,000 ids."""
         data, ends = self.own.data.tobytes(), self.own.offsets.tolist()
         return {data[first:end]: at for at, (first, end) in enumerate(itertools.pairwise(ends))}
 
     def write(self, writer: ArrayWriter, kind: str) -> None:
-        """Writes the arrays KIND_ids and, where there are any, KIND_own_offsets, KIND_own_data, KIND_name_*."""
+        """Writes the arrays KIND_ids and, for own ids or names, KIND_own_offsets, KIND_own_data, KIND_name_*."""
         writer.write(f"{kind}_ids", self.numbers)
         for part, texts in (("own", self.own), ("name", self.names)):
             if texts is not None:
@@ -149,7 +149,7 @@ class Ids:
 
     @classmethod
     def load(cls, store: ArrayFolder, kind: str, *, verify: bool = True, mmap: bool = False) -> Ids:
-        """Reads what `write` wrote. Raises DamagedFileError, as ArrayFolder.load."""
+        """Reads the arrays of `write`. Raises DamagedFileError like ArrayFolder.load."""
         load = functools.partial(store.load, verify=verify, mmap=mmap)
 
         def texts(part: str) -> Texts | None:
@@ -160,7 +160,7 @@ class Ids:
 
 
 def _number(value: Any) -> int:
-    """A value as an id that is a number: -1 where it is none."""
+    """A value as a number id; -1 if it is none."""
     if isinstance(value, str):
         # Digits only, and no leading zero: the text of a number, in one spelling.
         if not (value.isascii() and value.isdigit() and len(value) <= 10 and str(int(value)) == value):
@@ -172,7 +172,7 @@ def _number(value: Any) -> int:
 
 
 def _text(value: Any) -> bytes | None:
-    """A value as an id that is a text, in UTF-8; None where it is none."""
+    """A value as a text id in UTF-8; None if it is none."""
     if isinstance(value, str):
         try:
             return value.encode()

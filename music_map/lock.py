@@ -3,8 +3,8 @@
     with writing(workdir, job="train"):
         ...
 
-The lock is flock(2) on FOLDER/.lock, which the kernel releases when the process ends, however it ends. Readers need no
-lock: files and folders are replaced whole. On a network file system that has no locks the folder stays unlocked.
+The lock is flock(2) on FOLDER/.lock. The kernel releases it when the process ends in any way. Readers need no lock,
+because files and folders are replaced whole. On a network file system without locks the folder stays unlocked.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from music_map.storage import sweep
 
 NAME = ".lock"
 _WAIT = 0.2  # seconds between two tries
-# File systems without locks say one of these.
+# The errors of file systems without locks.
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
 
-# Locks of this process: how many blocks are inside each, and its file.
+# Locks of this process: the number of blocks inside each, and its file.
 _held: dict[str, list[int]] = {}
 _guard = threading.Lock()
 
@@ -46,17 +46,17 @@ os.register_at_fork(after_in_child=_forked)
 
 @contextlib.contextmanager
 def writing(folder: Path, job: str = "", *, wait: Callable[[str], object] | None = None) -> Iterator[None]:
-    """Holds the lock of a folder, which is made if need be; inside, the same process may take it again.
+    """Holds the lock of a folder, which is made if missing. Inside the block, the same process may take it again.
 
-    What killed writers left in the folder is removed first.
+    Files that killed writers left in the folder are removed first.
 
     Args:
-      folder: that the job writes into.
-      job: its name, for the message that another process gets; by default this program's.
-      wait: waits for another process to end, after a line to this function that says which.
+      folder: the folder that the job writes into.
+      job: its name, for the message to other processes; by default this program's name.
+      wait: if given, this waits for another process to end, and first calls `wait` with a line that names it.
 
     Raises:
-      UserError: another process is writing there; names its job, process and host.
+      UserError: another process is writing there; the message names its job, process and host.
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def writing_file(path: Path, job: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(path: Path, what: str, job: str, wait: Callable[[str], object] | None) -> Iterator[bool]:
-    """Holds one lock file; gives whether this block is the outermost of the process."""
+    """Holds one lock file; yields whether this block is the outermost of the process."""
     key, told = str(path.resolve()), False
     job = job or Path(sys.argv[0]).stem or "python"
     while True:
@@ -104,14 +104,14 @@ def _locked(path: Path, what: str, job: str, wait: Callable[[str], object] | Non
             if key in _held:  # not in a fork that ends inside the block
                 _held[key][0] -= 1
                 if not _held[key][0]:
-                    # Removed while it is held: whoever opened it meanwhile sees that it is gone, and opens the next.
+                    # Removed while it is held: a process that opened it meanwhile sees this, and opens the next file.
                     with contextlib.suppress(OSError):
                         os.unlink(path)
                     os.close(_held.pop(key)[1])
 
 
 def _acquire(path: Path, job: str) -> int | str:
-    """The open and locked file; who holds it where another process does."""
+    """The open and locked file, or the text that names another process that holds it."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -138,7 +138,7 @@ def _acquire(path: Path, job: str) -> int | str:
 
 
 def _holder(handle: int) -> str:
-    """Who holds the lock, in words: "train (process 812 on host gpu3, since 2026-01-31 12:00:00)"."""
+    """The holder of the lock as text: "train (process 812 on host gpu3, since 2026-01-31 12:00:00)"."""
     try:
         told = json.loads(os.pread(handle, 1_000, 0))
         return f"{told['job']} (process {told['pid']} on host {told['host']}, since {told['since']})"

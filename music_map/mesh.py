@@ -14,7 +14,7 @@ from music_map.axis import NAME
 
 
 def host_memory() -> contextlib.AbstractContextManager:
-    """Within, arrays that would go to the first device stay in the host's memory."""
+    """A context in which new arrays stay in the host's memory instead of the first device's."""
     try:
         return jax.default_device(jax.local_devices(backend="cpu")[0])
     except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
@@ -28,35 +28,35 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
+    """The sharding of arrays that every device has whole."""
     return NamedSharding(mesh, P())
 
 
 def by_rows(mesh: Mesh) -> NamedSharding:
-    """Rows cut over the devices."""
+    """The sharding of arrays whose rows are cut over the devices."""
     return NamedSharding(mesh, P(NAME))
 
 
 def replicate(mesh: Mesh, tree):
-    """Puts every leaf, which all processes have, on all devices whole."""
+    """Puts every leaf whole on all devices; all processes must have it."""
     sharding = replicated(mesh)
     return jax.tree.map(lambda x: put(sharding, np.asarray(x)), tree)
 
 
 def put(sharding: NamedSharding, array: np.ndarray) -> jax.Array:
-    """Puts an array that this process has whole on its devices of a mesh, each what it needs."""
+    """Puts an array, which this process has whole, on its devices of a mesh; each device gets its part."""
     return jax.make_array_from_callback(array.shape, sharding, lambda at: array[at])
 
 
 def put_parts(mesh: Mesh, part: Callable[[int], object]):
-    """Stacks one part a device by rows; a process makes the parts of its own devices only.
+    """Stacks one part per device by rows; a process makes only the parts of its own devices.
 
     Args:
       mesh: the devices.
       part: number of a device -> pytree of NumPy arrays, shaped alike on all devices.
 
     Returns:
-      The pytree, of arrays [n R, ...] where the parts have [R, ...].
+      The pytree with arrays [n R, ...], from parts with arrays [R, ...].
     """
     sharding, devices = by_rows(mesh), list(mesh.devices.flat)
     own = [(d, device) for d, device in enumerate(devices) if device.process_index == jax.process_index()]
@@ -70,7 +70,7 @@ def put_parts(mesh: Mesh, part: Callable[[int], object]):
 
 
 def to_host(x: jax.Array) -> np.ndarray:
-    """The whole array in this process's memory; of an array on many hosts all processes must ask."""
+    """The whole array in this process's memory. If it is on several hosts, all processes must call this."""
     if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     return np.asarray(jax.jit(lambda y: y, out_shardings=replicated(x.sharding.mesh))(x))

@@ -1,7 +1,7 @@
-"""The processes of a run: joining them, deciding alike, and doing once what must be done once.
+"""The processes of a run: joining them, common decisions, and work that must be done once.
 
-One process a host (or a GPU), all running the same program; JAX's distributed runtime finds them, carries their
-collectives and ends them when one is lost. With one process every function here is the identity.
+There is one process per host (or GPU), and all run the same program. JAX's distributed runtime connects them, runs
+their collectives and ends them when one is lost. With one process every function here is the identity.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from music_map.errors import DamagedFileError, UserError
 
 T = TypeVar("T")
 
-# Words in what JAX, gloo and NCCL raise where another process is gone.
+# Words in the errors of JAX, gloo and NCCL when another process is gone.
 _LOST = ("gloo", "nccl", "unavailable", "deadline_exceeded", "coordination", "heartbeat", "barrier", "connection")
 
 _numbers = itertools.count()
@@ -39,20 +39,20 @@ def join(
     heartbeat_seconds: int = 100,
     connect_seconds: int = 300,
 ) -> None:
-    """Joins the other processes; before anything that looks at devices.
+    """Joins the other processes. Call it before any use of devices.
 
     Args:
-      coordinator_address: HOST:PORT that process 0 listens on; None, as are the next two: JAX asks the cluster (Cloud
-        TPU, Slurm, Open MPI, Kubernetes).
-      num_processes: of the run.
-      process_id: of this one, from 0.
-      heartbeat_seconds: a process not heard from for so long is lost, and JAX ends the others.
-      connect_seconds: how long to wait for all to come.
+      coordinator_address: HOST:PORT that process 0 listens on. If this and the next two are None, JAX asks the cluster
+        (Cloud TPU, Slurm, Open MPI, Kubernetes).
+      num_processes: number of processes of the run.
+      process_id: number of this process, from 0.
+      heartbeat_seconds: a process counts as lost after so many seconds without a heartbeat, and JAX ends the others.
+      connect_seconds: how long to wait for all processes.
 
     Raises:
-      UserError: they did not come, or nothing says where they are.
+      UserError: not all processes joined in time, or their addresses are unknown.
     """
-    # Of CPU devices; the default of current versions, and needed by older ones.
+    # Collectives of CPU devices: the default in current versions, but older ones need it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(
@@ -61,7 +61,7 @@ def join(
             process_id,
             heartbeat_timeout_seconds=heartbeat_seconds,
             initialization_timeout=connect_seconds,
-            # Whoever ends waits so long for the others to end too.
+            # A process that ends waits so long for the others to end.
             shutdown_timeout_seconds=heartbeat_seconds,
         )
     except (ValueError, TypeError, RuntimeError) as e:
@@ -83,14 +83,14 @@ def index() -> int:
 
 
 def first() -> bool:
-    """Whether this process writes what is written once."""
+    """Whether this is the first process, which writes what is written once."""
     return index() == 0
 
 
 def barrier(*, seconds: int = 86_400) -> None:
-    """Waits until all processes are here. Through the coordinator and not the devices, whose collectives time out."""
+    """Waits for all processes. This uses the coordinator, because collectives of devices time out."""
     if count() > 1:
-        import orbax.checkpoint as ocp  # not for commands of one process: they answer sooner
+        import orbax.checkpoint as ocp  # only here: commands with one process start faster
 
         ocp.multihost.sync_global_processes(
             f"music_map-{next(_numbers)}", timeout=seconds, processes=set(range(count()))
@@ -108,17 +108,17 @@ def from_first(value: T) -> T:
     data = np.zeros(size, np.uint8)
     if first():
         data[:] = np.frombuffer(text, np.uint8)
-    # The sum over processes that a broadcast is keeps no dtype below 32 bits.
+    # A broadcast is a sum over processes, which does not keep dtypes below 32 bits.
     return json.loads(multihost_utils.broadcast_one_to_all(data.astype(np.int32)).astype(np.uint8).tobytes())
 
 
 def any_says(value: bool) -> bool:
-    """Whether it is true in any process."""
+    """Whether the value is true in any process."""
     return value if count() == 1 else bool(gather(np.int32(value)).any())
 
 
 def gather(value: np.ndarray) -> np.ndarray:
-    """Stacks what the processes have, of one shape: [...] -> [P, ...]."""
+    """Stacks the arrays of all P processes, which have one shape: [...] -> [P, ...]."""
     if count() == 1:
         return np.asarray(value)[None]
     from jax.experimental import multihost_utils
@@ -127,7 +127,7 @@ def gather(value: np.ndarray) -> np.ndarray:
 
 
 def gather_rows(rows: np.ndarray, total: int) -> np.ndarray:
-    """The rows [total, ...] of which each process has those of its `share`."""
+    """Joins the rows of all processes, each with those of its `share`, to [total, ...]."""
     if count() == 1:
         return rows
     widest = -(-total // count())
@@ -138,7 +138,7 @@ def gather_rows(rows: np.ndarray, total: int) -> np.ndarray:
 
 
 def share(total: int, process: int | None = None) -> range:
-    """The rows of [0, total) that are this process's (or another's): contiguous, as many in each as possible."""
+    """This (or another) process's rows of [0, total): contiguous, in shares as equal as possible."""
     process = index() if process is None else process
     size = -(-total // count())
     return range(min(process * size, total), min((process + 1) * size, total))
@@ -148,7 +148,7 @@ def once(make: Callable[[], T]) -> T | None:
     """Calls `make` in the first process while the others wait; its UserError is raised in all.
 
     Returns:
-      What it made in the first process, None in the others.
+      The result of `make` in the first process, None in the others.
     """
     if count() == 1:
         return make()
@@ -169,7 +169,7 @@ def once(make: Callable[[], T]) -> T | None:
 
 @contextlib.contextmanager
 def writing(folder: Path, job: str) -> Iterator[None]:
-    """`music_map.lock.writing` for all processes of a run: the first one holds the lock, its error is raised in all."""
+    """`music_map.lock.writing` for all processes of a run: the first holds the lock; its error is raised in all."""
     with contextlib.ExitStack() as stack:
         once(lambda: stack.enter_context(lock.writing(folder, job)))
         yield
@@ -186,14 +186,14 @@ def check_alike(value: str, what: str) -> None:
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether an error says that another process is gone."""
+    """Whether an error means that another process is gone."""
     return count() > 1 and any(word in str(error).lower() for word in _LOST)
 
 
 class Watchdog:
-    """Calls `late` once when `tick` has not been called for so many seconds: a collective waits for who never comes.
+    """Calls `late` once if `tick` has not been called for a number of seconds.
 
-    A lost process is noticed by JAX itself; this is for processes that all live and yet wait for each other.
+    JAX itself notices a lost process. This is for processes that are all alive but wait for each other in a collective.
     """
 
     def __init__(self, seconds: float, late: Callable[[float], Any]):
@@ -212,7 +212,7 @@ class Watchdog:
         self._thread.join()
 
     def tick(self) -> None:
-        """Says that things go on."""
+        """Reports progress: the time starts again from 0."""
         self._ticked = time.monotonic()
 
     def ticking(self, ask: Callable[[], T]) -> Callable[[], T]:

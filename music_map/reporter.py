@@ -1,6 +1,6 @@
-"""How the library tells what it does: callers give it a Reporter; by default it is silent.
+"""Messages and progress of the library: callers pass a Reporter; by default the library is silent.
 
-A function that only counts takes a `Progress`, which is a Reporter's `bar`.
+A function that only reports progress takes a `Progress`, such as a Reporter's `bar`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Reporter(Protocol):
         """Reports a result."""
 
     def note(self, text: str) -> None:
-        """Reports what a stage does on the way to the result."""
+        """Reports a step on the way to the result."""
 
     def warn(self, text: str) -> None:
-        """Reports what is probably not wanted, in one line."""
+        """Reports a probable mistake, in one line."""
 
 
 @contextlib.contextmanager
@@ -59,15 +59,15 @@ SILENT: Reporter = _Silent()
 
 
 class Stopped(Exception):
-    """A job was asked to stop: raised at a bar of a `Stoppable`. What had been finished is kept."""
+    """Raised at a bar of a `Stoppable` if the job should stop. Finished work is kept."""
 
 
 class Stoppable:
-    """A Reporter whose bars notice that a job should stop: between two units of work they raise Stopped.
+    """A Reporter whose bars raise Stopped, between two units of work, if the job should stop.
 
     Args:
-      reporter: what is told.
-      should_stop: asked at each bar's beginning and whenever units are done.
+      reporter: gets all messages.
+      should_stop: called at the beginning of each bar and whenever units are done.
     """
 
     def __init__(self, reporter: Reporter, should_stop: Callable[[], bool]):
@@ -86,13 +86,13 @@ class Stoppable:
             yield advance_or_stop
 
     def check(self) -> None:
-        """Raises Stopped where the job should stop."""
+        """Raises Stopped if the job should stop."""
         if self._should_stop():
             raise Stopped
 
 
 class PrintReporter:
-    """A Reporter for notebooks and scripts: prints, warnings on stderr, and tqdm's bar (a widget where one can be)."""
+    """A Reporter for notebooks and scripts: prints, warns on stderr, and shows tqdm's bar (a widget if possible)."""
 
     def say(self, text: str = "") -> None:
         print(printable_lines(text), flush=True)

@@ -19,7 +19,7 @@ def offsets_of_sorted(rows: np.ndarray, num_rows: int) -> np.ndarray:
 
 
 def distinct(values: np.ndarray) -> np.ndarray:
-    """The distinct ones of integers [N], ascending. `numpy.unique` gives the same in five times as long."""
+    """The distinct values of integers [N], ascending. `numpy.unique` gives the same but takes five times as long."""
     values = np.sort(values)
     return values[np.append(True, values[1:] != values[:-1])] if len(values) else values
 
@@ -37,10 +37,10 @@ def select(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
       rows: integers [S] in [0, R).
 
     Returns:
-      their offsets int64 [S + 1], and the positions of their values in the whole, int64 [N].
+      The offsets int64 [S + 1] of the chosen rows, and the positions int64 [N] of their values in the whole array.
     """
     rows = np.asarray(rows, np.int64)
     sizes = offsets[rows + 1] - offsets[rows]
     chosen = offsets_of(sizes)
-    # Position p of the result lies p - chosen[r] into its row, which begins at offsets[rows[r]].
+    # Position p of the result is value p - chosen[r] of its row, which begins at offsets[rows[r]].
     return chosen, np.arange(chosen[-1]) + np.repeat(offsets[rows] - chosen[:-1], sizes)

@@ -11,13 +11,14 @@ WORKDIR/manifest.json:
     {"version": 1, "sha256": "...", "files": {"config.json": {"type": "json", "sha256": ["..."]},
                                               "embeddings/manifest.json": {"type": "arrays", "sha256": ["..."]}}}
 
-A file is replaced in three steps, each of which leaves a run that can be read: the manifest lists the old checksum and
-the new one; the file is replaced; the manifest lists the new one alone. A process killed between them leaves one of the
-two files, whole. A folder of arrays is listed by its own manifest, which has their checksums. Checkpoints have their
-own records (music_map.training.checkpoint). metrics.jsonl grows by the line, changes no answer and has none.
+A file is replaced in three steps: the manifest lists the old and the new checksum; the file is replaced; the manifest
+lists the new checksum alone. The run can be read after each step, and a process killed between them leaves the old or
+the new file, whole. A folder of arrays is listed with its own manifest, which has the arrays' checksums. Checkpoints
+have their own records (music_map.training.checkpoint). metrics.jsonl has no checksum: it grows by lines and changes no
+result.
 
-Writing takes the folder's lock (music_map.lock). Runs of earlier versions have no manifest: they are read unverified,
-which is said once, and get one at the first write.
+Writing takes the folder's lock (music_map.lock). Runs of earlier versions have no manifest. They are read unverified,
+with one warning, and get a manifest at the first write.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ from music_map.storage import MANIFEST, ArrayFolder, check_form, json_text, pars
 
 VERSION = 1
 _FORM = {"version": int, "files": {str: {"type": str, "sha256": [(str, None)]}}}
-_REMEDY = "put the file back from a copy, or give the launch/train.py command again in a new --workdir"
-# Of a run without a manifest: what the first write lists, at any depth of these.
+_REMEDY = "put the file back from a copy, or run the launch/train.py command again with a new --workdir"
+# Files that the first write lists for a run without a manifest.
 _ADOPTED = ("*.json", "recency/*.json", f"embeddings/{MANIFEST}", f"index/{MANIFEST}")
 
-_told: set[Path] = set()  # runs of earlier versions that were warned of
+_told: set[Path] = set()  # runs without a manifest for which a warning has been given
 
 
 class RunFiles:
@@ -46,7 +47,7 @@ class RunFiles:
 
     Args:
       folder: of the run.
-      warn: called with one line, once a run, where it has no manifest.
+      warn: called with one line, once per run, if the run has no manifest.
     """
 
     def __init__(self, folder: Path, *, warn: Callable[[str], object] | None = None):
@@ -65,7 +66,7 @@ class RunFiles:
 
         Args:
           name: its path in the run, "recency/temporal.json".
-          form: what it must hold, see `music_map.storage.check_form`.
+          form: of the content, see `music_map.storage.check_form`.
           remedy: ends the message of an error.
 
         Raises:
@@ -77,7 +78,7 @@ class RunFiles:
         return value
 
     def write_json(self, values: Mapping[str, Any]) -> None:
-        """Writes JSON files by their names in the run; nothing is written where all are there already."""
+        """Writes JSON files by their names in the run; nothing is written if all exist with the same content."""
         data = {name: json_text(value).encode() for name, value in values.items()}
         with self._replacing({name: ("json", _sha256(one)) for name, one in data.items()}) as changed:
             for name in changed:
@@ -89,16 +90,16 @@ class RunFiles:
         with contextlib.ExitStack() as stack, storage.new_folder(self.folder / name) as temporary:
             yield temporary
             digest = storage.file_sha256(temporary / MANIFEST)
-            # Left after the folder is in its place: the manifest then lists the new one alone.
+            # This block ends after the folder is in its place; then the manifest lists the new one alone.
             stack.enter_context(self._replacing({f"{name}/{MANIFEST}": ("arrays", digest)}))
 
     def arrays(self, name: str, *, remedy: str = _REMEDY) -> ArrayFolder:
-        """A folder of arrays of the run, whose manifest is the one that the run lists. Raises DamagedFileError."""
+        """A folder of arrays of the run. Raises DamagedFileError if its manifest is not the one that the run lists."""
         self._checked(f"{name}/{MANIFEST}", remedy)
         return ArrayFolder.open(self.folder / name)
 
     def remove(self, name: str) -> None:
-        """Deletes a file of the run, where there is one."""
+        """Deletes a file of the run, if it exists."""
         if not self.has(name):
             return
         with lock.writing(self.folder):
@@ -111,7 +112,7 @@ class RunFiles:
             self._write(files)
 
     def check(self) -> None:
-        """Compares every listed file. Raises DamagedFileError naming the first that differs."""
+        """Compares the checksum of every listed file. Raises DamagedFileError for the first that differs."""
         for name, entry in self._files().items():
             if None not in entry["sha256"] or (self.folder / name).exists():
                 self._checked(name, _REMEDY)
@@ -130,7 +131,7 @@ class RunFiles:
         if entry is None and self._warn and self.folder not in _told and path.exists():
             _told.add(self.folder)
             self._warn(
-                f"{self.folder}: has no {MANIFEST}, as runs of earlier versions; its JSON files are not verified"
+                f"{self.folder}: has no {MANIFEST}, like runs of earlier versions; its JSON files are not verified"
             )
         if not path.exists():
             raise DamagedFileError(f"{path}: no such file; {remedy}")
@@ -141,7 +142,7 @@ class RunFiles:
 
     @contextlib.contextmanager
     def _replacing(self, wanted: Mapping[str, tuple[str, str]]) -> Iterator[list[str]]:
-        """Yields the names of the files to replace, those that differ: {name: (type, sha256)}; see the module."""
+        """Yields the names of the files that differ from `wanted`, {name: (type, sha256)}; see the module."""
         with lock.writing(self.folder):
             files = self._files() if self._has_manifest() else self._adopted()
             before = {name: self._sha256_of(name) for name in wanted}
@@ -176,7 +177,7 @@ class RunFiles:
         return self._files().get(name)
 
     def _files(self) -> dict[str, Any]:
-        """What the manifest lists; nothing where there is none."""
+        """The files in the manifest; empty if there is none."""
         path = self.folder / MANIFEST
         if not path.exists():
             return {}

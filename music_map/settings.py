@@ -1,4 +1,4 @@
-"""Settings: a field's default, meaning and check stand once, where the field is declared.
+"""Settings: the declaration of a field has its default, its meaning and its check.
 
     @dataclasses.dataclass(frozen=True)
     class ModelSettings(Settings):
@@ -6,8 +6,8 @@
         alpha: float = setting(0.6, "power of the receiver's degree")
         score: str = setting("cosine", "length of embeddings", choices=("cosine", "dot"))
 
-Settings check themselves when they are made, are hashable, and say of each field whether a trained run may go on with
-another value (`free`) and what a run meant that was made before the field existed (`before`).
+Settings are checked when they are made, and they are hashable. Each field states whether a trained run may continue
+with another value (`free`), and its value in runs that are older than the field (`before`).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _MISSING: Any = object()
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What is known of one field; the numbers bound it, None bounds nothing.
+    """The rule of one field. A bound of None does not restrict the field.
 
     Attributes:
-      doc: its meaning in one line.
-      choices: the values that it may have; () for any.
+      doc: the meaning of the field in one line.
+      choices: the allowed values; () for any.
       at_least, above, at_most, below: bounds of a number.
       finite: whether infinity is refused; NaN always is.
-      free: whether a trained run may go on with another value.
-      before: the value of runs made before the field existed; the default where that is the same.
+      free: whether a trained run may continue with another value.
+      before: the value in runs that are older than the field, if it differs from the default.
     """
 
     doc: str
@@ -51,7 +51,7 @@ class Rule:
     before: Any = _MISSING
 
     def text(self) -> str:
-        """The rule in words, "" where there is none."""
+        """The rule in words, "" if there is none."""
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
         named = ("at_least", "above", "at_most", "below")
@@ -61,7 +61,7 @@ class Rule:
         return " and ".join(bounds) or ("a finite number" if self.finite else "a number")
 
     def allows(self, value: Any) -> bool:
-        """Whether a value of the right type keeps the rule."""
+        """Whether a value of the right type satisfies the rule."""
         if self.choices:
             return value in self.choices
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -98,12 +98,12 @@ class Settings:
 
     @classmethod
     def kind_of(cls, values: Mapping[str, Any]) -> type:
-        """The class of settings with these values; a subclass where one of them chooses it (a loss with own fields)."""
+        """The settings class for these values; a value may choose a subclass (a loss with further fields)."""
         del values
         return cls
 
     def check(self) -> None:
-        """Raises UserError where fields do not go together."""
+        """Raises UserError if fields contradict each other."""
 
 
 @functools.cache
@@ -125,7 +125,7 @@ def field_types(kind: type) -> dict[str, tuple[type, ...]]:
 
 
 def checked(field: str, value: Any, kinds: tuple[type, ...], rule: Rule) -> Any:
-    """A value of one of the `kinds` that keeps a rule; a whole number as a float where only that fits.
+    """Checks a value's type (one of `kinds`) and rule; returns it, as a float if a whole number stands for one.
 
     Raises:
       UserError: "FIELD=VALUE: must be RULE".
@@ -149,7 +149,7 @@ def from_values(kind: type, values: Mapping[str, Any]) -> Any:
 
     Args:
       kind: of settings.
-      values: by field; lists become tuples. A field that is not there gets its default.
+      values: by field; lists become tuples. A missing field gets its default.
 
     Raises:
       UserError: a field that the settings do not have, or a value against its rule.
@@ -165,7 +165,7 @@ def from_values(kind: type, values: Mapping[str, Any]) -> Any:
 def from_stored(kind: type, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
     """Settings that any version of this project wrote.
 
-    A field that is not there has the value that means "as the code did then" (`Rule.before`).
+    A missing field gets the value that reproduces the older version's behaviour (`Rule.before`).
 
     Returns:
       The settings, and the fields that this version does not know.
@@ -179,7 +179,7 @@ def from_stored(kind: type, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
 
 
 def values_before(kind: type) -> dict[str, Any]:
-    """The value of each field in a run that was made before the field existed."""
+    """The value of each field in runs that are older than the field."""
     return {
         f.name: f.default if (before := rules(kind)[f.name].before) is _MISSING else before
         for f in dataclasses.fields(kind)

@@ -1,4 +1,4 @@
-"""Where a long job spends its time, by stage."""
+"""The time that a long job spends, by stage."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _OTHER = "other"
 
 @dataclasses.dataclass
 class Spent:
-    """What a stage has taken so far.
+    """The time and memory of a stage so far.
 
     Attributes:
       wall: seconds.
       processor: seconds of all threads of this process.
-      peak: largest resident memory in it, bytes; 0 where that was not measured.
+      peak: largest resident memory in the stage, bytes; 0 if it was not measured.
     """
 
     wall: float = 0.0
@@ -27,7 +27,7 @@ class Spent:
 
 
 class Stages:
-    """A stopwatch of stages; one that runs within another is not counted there again, so the stages add up.
+    """A stopwatch of stages. The time of an inner stage does not count in the outer one, so the stages add up.
 
         stages = Stages()
         with stages("train"):
@@ -49,7 +49,7 @@ class Stages:
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Within, time is the stage's. It may be entered many times."""
+        """A context whose time counts for the stage. It may be entered many times."""
         self._lap()
         self._open.append(name)
         self.spent.setdefault(name, Spent())
@@ -60,7 +60,7 @@ class Stages:
             self._open.pop()
 
     def seconds(self) -> dict[str, float]:
-        """Wall seconds by stage in the order in which they began; what lies between them is "other", the last."""
+        """Wall seconds by stage in the order in which they began; the time outside all stages is "other", the last."""
         self._lap()
         other = self.spent.pop(_OTHER)
         self.spent[_OTHER] = other
@@ -84,7 +84,7 @@ def table(seconds: dict[str, float]) -> str:
 
 
 def _peak() -> int:
-    """The peak of this process's resident memory since the last call, bytes; 0 where the system does not say."""
+    """The peak of this process's resident memory since the last call, bytes; 0 if the system does not report it."""
     try:
         with open("/proc/self/status") as status:
             found = re.search(r"^VmHWM:\s+(\d+) kB", status.read(), re.MULTILINE)

@@ -35,7 +35,7 @@ from music_map.errors import DamagedFileError, UserError, disk_errors
 MANIFEST = "manifest.json"
 
 _AGAIN = "delete it and run the command that wrote it again"
-# Temporary names: .NAME.tmp-HOST-PROCESS-NUMBER, .NAME.old-... of folders moved aside, and those of earlier versions.
+# Temporary names: .NAME.tmp-HOST-PROCESS-NUMBER, .NAME.old-... for folders moved aside, and names of earlier versions.
 _LEFT = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old)-[0-9a-f-]+|\.[^.]+\.(?:json|jsonl|html|csv|txt)\.[a-z0-9_]{8}")
 _HOST = f"{zlib.crc32(socket.gethostname().encode()):08x}"
 _DAY = 86_400
@@ -49,7 +49,7 @@ def fingerprint(value: Any) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 (hex) of a file's bytes, read by blocks."""
+    """The sha256 (hex) of a file's bytes, read in blocks."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
@@ -78,7 +78,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def json_text(value: Any) -> str:
-    """A value as every JSON file of this project holds it: indented, ending in a newline; NaN is refused."""
+    """A value in the form of all JSON files of this project: indented, with a final newline; NaN is refused."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
@@ -92,11 +92,11 @@ def read_json(path: Path, form: Any = object, *, remedy: str = _AGAIN) -> Any:
 
     Args:
       path: of the file.
-      form: what it must hold, see `check_form`.
+      form: of the content, see `check_form`.
       remedy: ends the message of an error.
 
     Raises:
-      DamagedFileError: the file is missing, cannot be read, is not JSON (NaN is none), or has another form.
+      DamagedFileError: the file is missing, cannot be read, is not JSON (NaN is not), or has another form.
     """
     value = parse_json(read_bytes(path), path, remedy=remedy)
     check_form(value, form, path, remedy=remedy)
@@ -104,7 +104,7 @@ def read_json(path: Path, form: Any = object, *, remedy: str = _AGAIN) -> Any:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's bytes. Raises DamagedFileError where it is missing or cannot be read."""
+    """A file's bytes. Raises DamagedFileError if it is missing or cannot be read."""
     try:
         return path.read_bytes()
     except FileNotFoundError as e:
@@ -114,7 +114,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_json(data: bytes, path: Path, *, remedy: str = _AGAIN) -> Any:
-    """The value of a JSON file's bytes. Raises DamagedFileError where they are not JSON; NaN and infinity are not."""
+    """The value of a JSON file's bytes. Raises DamagedFileError if they are not JSON; NaN and infinity are not."""
 
     def refuse(word: str) -> None:
         raise ValueError(f"{word} is no JSON value")
@@ -127,15 +127,15 @@ def parse_json(data: bytes, path: Path, *, remedy: str = _AGAIN) -> Any:
 
 
 def check_form(value: Any, form: Any, path: Path, *, at: str = "", remedy: str = _AGAIN) -> None:
-    """Raises DamagedFileError where a JSON value does not have a form; the message names the key.
+    """Raises DamagedFileError if a JSON value does not have a form; the message names the key.
 
     Args:
-      value: what `json.loads` gave.
+      value: from `json.loads`.
       form: a type (float takes integers too, bool is no int, object takes anything); a tuple of forms, one of which it
         must have; [form]: a list of such values; {type: form}: an object with any keys; {"key": form, ...}: an object
         with at least these keys, where "key?" may be absent.
       path: of the file.
-      at: where in the file the value stands.
+      at: the place of the value in the file.
       remedy: ends the message.
     """
     if wrong := _misfit(value, form, at):
@@ -143,7 +143,7 @@ def check_form(value: Any, form: Any, path: Path, *, at: str = "", remedy: str =
 
 
 def _misfit(value: Any, form: Any, at: str) -> str:
-    """What is wrong with a value, "" where it has the form."""
+    """The difference of a value from the form, in words; "" if it has the form."""
     if isinstance(form, tuple):
         found = [_misfit(value, one, at) for one in form]
         return "" if "" in found else f"{at or 'the value'} is {_named(value)}, none of what it can be"
@@ -181,12 +181,12 @@ def _named(value: Any) -> str:
 
 def sealed(value: dict[str, Any]) -> dict[str, Any]:
     """The object with its own checksum under "sha256": see `unsealed`."""
-    value = json.loads(json_text(value))  # as it will be read: keys are strings, tuples lists
+    value = json.loads(json_text(value))  # as it will be read: keys are strings, tuples are lists
     return {**value, "sha256": fingerprint(value)}
 
 
 def unsealed(value: Any, path: Path, *, remedy: str = _AGAIN) -> dict[str, Any]:
-    """The object of a file of `sealed`. Raises DamagedFileError where it has no checksum or another one."""
+    """The object that `sealed` wrapped. Raises DamagedFileError if its checksum is missing or differs."""
     if not isinstance(value, dict) or value.get("sha256") != fingerprint(
         inner := {key: one for key, one in value.items() if key != "sha256"}
     ):
@@ -195,7 +195,7 @@ def unsealed(value: Any, path: Path, *, remedy: str = _AGAIN) -> dict[str, Any]:
 
 
 def _temporary(path: Path) -> Path:
-    """A name beside `path` that no other process or thread uses, and that says which process made it."""
+    """A name beside `path` that no other process or thread uses; it contains the process that made it."""
     return path.parent / f".{path.name}.tmp-{_HOST}-{os.getpid()}-{next(_count)}"
 
 
@@ -220,14 +220,14 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes `path` when the block ends, and vanishes when the block fails.
 
-    A folder already at `path` stays until the new one is whole; files of it that a reader has open stay readable.
+    An existing folder at `path` stays until the new one is whole; files that a reader has open stay readable.
     """
     with scratch_folder(path) as temporary:
         yield temporary
         if not path.exists():
             os.replace(temporary, path)
         elif not _exchange(temporary, path):
-            # No `path` for a moment: a process killed here leaves the old folder, which the next writer puts back.
+            # For a moment there is no `path`. If the process is killed here, the next writer puts the old folder back.
             old = path.parent / temporary.name.replace(".tmp-", ".old-")
             os.replace(path, old)
             os.replace(temporary, path)
@@ -235,7 +235,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swaps two names at once; False where the system cannot."""
+    """Swaps two names at once; returns False if the system cannot."""
     rename = getattr(_libc(), "renameat2", None)
     at_cwd, exchange = -100, 2
     return rename is not None and rename(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), exchange) == 0
@@ -247,7 +247,7 @@ def _libc() -> ctypes.CDLL | None:
 
 
 def _sweep(path: Path) -> None:
-    """Removes what killed processes left beside `path`, and puts back a folder that one had just moved aside."""
+    """Removes files that killed processes left beside `path`, and puts back a folder that one had just moved aside."""
     name = glob.escape(path.name)
     for stale in path.parent.glob(f".{name}.tmp-*"):
         if not _is_running(stale):
@@ -262,7 +262,7 @@ def _sweep(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed processes left in a folder and below; of other hosts' what is a day old."""
+    """Removes files that killed processes left in a folder and below; other hosts' files only after a day."""
     for found in sorted(folder.rglob(".*")):
         left = _LEFT.fullmatch(found.name)
         if left and found.exists() and not _is_running(found):
@@ -273,7 +273,7 @@ def sweep(folder: Path) -> None:
 
 
 def remove_aside(path: Path) -> None:
-    """Deletes a folder that readers never see half deleted: it gets a temporary name first."""
+    """Deletes a folder. It gets a temporary name first, so that readers never see it half deleted."""
     aside = _temporary(path)
     os.replace(path, aside)
     _remove(aside)
@@ -288,13 +288,13 @@ def _remove(path: Path) -> None:
 
 
 def _maker(path: Path) -> tuple[str, int] | None:
-    """Host and process that made a temporary file or folder, from its name; the host is "" in older names."""
+    """Host and process that made a temporary file or folder, from its name; host "" for older names."""
     found = re.search(r"\.(?:tmp|old)-(?:([0-9a-f]{8})-)?(\d+)(?:-\d+)?$", path.name)
     return (found[1] or "", int(found[2])) if found else None
 
 
 def _is_running(path: Path) -> bool:
-    """Whether the process that made `path` runs; of another host's, of which nothing is known, whether it is young."""
+    """Whether the process that made `path` is running. For another host's process: whether `path` is young."""
     maker = _maker(path)
     if maker is None:
         return False
@@ -311,7 +311,7 @@ def _is_running(path: Path) -> bool:
 
 
 def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
-    """The bytes before the data in a .npy file of a C-ordered array, as numpy.save writes them."""
+    """The header of a .npy file of a C-ordered array, as numpy.save writes it."""
     header = io.BytesIO()
     fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, fields)
@@ -332,7 +332,7 @@ class ArrayWriter:
             raise ValueError(f"{name}: Object arrays cannot be saved: they would have to be pickled")
         path = self._path(name)
         header = npy_header(array.dtype, array.shape)
-        # Hashed from memory: the file need not be read again.
+        # Hashed from memory, so that the file need not be read again.
         digest, data = hashlib.sha256(header), array.reshape(-1).view(np.uint8)
         digest.update(data)
         with open(path, "wb") as file:  # not array.tofile, which says nothing of why a write failed
@@ -341,13 +341,13 @@ class ArrayWriter:
         self._note(name, array.dtype, array.shape, digest.hexdigest())
 
     def register(self, name: str) -> None:
-        """Adds an array that was written straight to `NAME.npy` (a memory map, say) to the manifest."""
+        """Adds an array to the manifest that was written directly to `NAME.npy`, for example by a memory map."""
         path = self.folder / f"{name}.npy"
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         self._note(name, array.dtype, array.shape, file_sha256(path))
 
     def adopt(self, name: str, store: ArrayFolder, stored_name: str) -> None:
-        """Takes an array of another folder over as it is: a hard link where the file system has them, else a copy."""
+        """Adds an array from another folder, unchanged: by a hard link if the file system has them, else as a copy."""
         source, path = store.folder / f"{stored_name}.npy", self._path(name)
         try:
             os.link(source, path)
@@ -380,7 +380,7 @@ class ArrayFolder:
     """A folder written by ArrayWriter, opened for reading.
 
     Attributes:
-      folder: where it is.
+      folder: its path.
       fingerprint: identity of the configuration and inputs that it was made from.
       meta: the JSON values given to `ArrayWriter.finish`.
       arrays: per array its dtype, shape and sha256.
@@ -393,7 +393,7 @@ class ArrayFolder:
 
     @classmethod
     def open(cls, folder: Path) -> ArrayFolder:
-        """Reads the manifest. Raises DamagedFileError where it is missing, damaged or not a manifest."""
+        """Reads the manifest. Raises DamagedFileError if it is missing, damaged or not a manifest."""
         path, remedy = folder / MANIFEST, f"delete {folder} and run the command again to rebuild it"
         manifest = read_json(path, _MANIFEST_FORM, remedy=f"not a manifest; {remedy}")
         if manifest.keys() != _MANIFEST_FORM.keys():  # earlier versions wrote no checksum of the manifest itself
@@ -404,12 +404,12 @@ class ArrayFolder:
         return cls(folder, manifest["fingerprint"], manifest["meta"], manifest["arrays"])
 
     def size_of(self, name: str) -> int:
-        """Bytes of an array, by the manifest. Raises DamagedFileError where there is none of this name."""
+        """Bytes of an array, from the manifest. Raises DamagedFileError if there is no array of this name."""
         entry = self._entry(name)
         return math.prod(entry["shape"]) * np.dtype(entry["dtype"]).itemsize
 
     def length_of(self, name: str) -> int:
-        """Length of an array's first axis, by the manifest. Raises DamagedFileError where there is none."""
+        """Length of an array's first axis, from the manifest. Raises DamagedFileError if there is no such array."""
         return self._entry(name)["shape"][0]
 
     def _entry(self, name: str) -> dict[str, Any]:
@@ -423,8 +423,8 @@ class ArrayFolder:
         Args:
           name: of the array.
           verify: compare the checksum.
-          mmap: map the file in place of reading it; read-only. Rewriting a mapped file in place would end the process
-            (SIGBUS): files are replaced, never rewritten, and what a service keeps is better read.
+          mmap: map the file instead of reading it; read-only. If a mapped file were rewritten in place, the process
+            would end (SIGBUS). This project replaces files and never rewrites them, but a service should rather read.
 
         Raises:
           DamagedFileError: the file is missing, truncated or changed; the message names it.
@@ -434,7 +434,7 @@ class ArrayFolder:
         if not path.is_file():
             raise DamagedFileError(f"{path}: missing; {remedy}")
         try:
-            # One reading for checksum and array: what was checked is what is used.
+            # The file is read once, so that the checked bytes are the bytes of the array.
             data = np.memmap(path, np.uint8, "r") if mmap else np.fromfile(path, np.uint8)
         except (ValueError, OSError) as e:  # ValueError: an empty file cannot be mapped
             raise DamagedFileError(f"{path}: damaged or not readable ({e}); {remedy}") from e
@@ -450,7 +450,7 @@ class ArrayFolder:
 
 
 def npy_array(data: np.ndarray) -> np.ndarray:
-    """The array of a .npy file's bytes (uint8), sharing their memory. Raises ValueError where they are none."""
+    """The array of a .npy file's bytes (uint8), sharing their memory. Raises ValueError if they are not valid."""
     head = io.BytesIO(data[:12_000].tobytes())  # numpy reads no header above 10,000 bytes
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
@@ -475,16 +475,16 @@ def check_rows(
     Args:
       store: the folder.
       name: of the values, named in the message.
-      offsets: integers [rows + 1], from 0 to len(values), never falling.
+      offsets: integers [rows + 1], from 0 to len(values), never decreasing.
       values: integers [N], each at least 0 and below `limit`.
-      rows: how many there are.
+      rows: number of rows.
       limit: of the values.
     """
     good = offsets.shape == (rows + 1,) and values.ndim == 1 and offsets.dtype.kind + values.dtype.kind == "ii"
     good = good and offsets[0] == 0 and offsets[-1] == len(values) and bool((offsets[1:] >= offsets[:-1]).all())
     if not (good and (len(values) == 0 or (values.min() >= 0 and values.max() < limit))):
         raise DamagedFileError(
-            f"{store.folder / name}.npy: has not {rows:,} rows of indices below {limit:,}; delete {store.folder} and "
+            f"{store.folder / name}.npy: needs {rows:,} rows of indices below {limit:,}; delete {store.folder} and "
             "run the command again to rebuild it"
         )
 

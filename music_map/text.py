@@ -1,4 +1,4 @@
-"""Text of others (ids, names, paths) made safe to print, and tables of it."""
+"""Makes foreign text (ids, names, paths) safe to print, and tables of it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-# Control characters move a terminal's cursor or set its title, bidirectional controls reorder what is read, line
+# Control characters can move a terminal's cursor or set its title, bidirectional controls reorder the text, line
 # separators break a table's row, and a lone surrogate cannot be encoded. Joiners stay: scripts and emoji need them.
 _UNSAFE = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 _UNPRINTABLE = re.compile(f"[{_UNSAFE}]")
 
 
 def printable(text: str) -> str:
-    r"""The text on one line, with what a terminal would obey written as an escape: "\x1b" for the escape character.
+    r"""The text on one line, with control characters written as escapes: "\x1b" for the escape character.
 
     Args:
       text: any string.
@@ -27,7 +27,7 @@ def printable(text: str) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """`printable` in at most `width` characters: the end of a longer text gives way to "…"."""
+    """`printable` in at most `width` characters; the end of a longer text is replaced by "…"."""
     text = printable(text)
     return text if len(text) <= width else text[: width - 1] + "…"
 
@@ -38,7 +38,7 @@ def printable_lines(text: str) -> str:
 
 
 def size_text(size: int) -> str:
-    """Bytes in the unit that suits: "3.1 MB"."""
+    """Bytes in a suitable unit: "3.1 MB"."""
     power = next((n for n in range(4) if size < 1000 ** (n + 1)), 4)
     return f"{size:,} B" if power == 0 else f"{size / 1000**power:,.1f} {'kMGT'[power - 1]}B"
 
@@ -49,7 +49,7 @@ def folder_size(folder: Path) -> int:
 
 
 def html_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table for notebooks; the first cell of a row is its name, the others stand to the right. Text is escaped."""
+    """A table for notebooks; the first cell of a row is its name, the others are right-aligned. Text is escaped."""
 
     def line(cells: Sequence[str], tag: str) -> str:
         first, *others = (html.escape(printable(cell)) for cell in cells)

@@ -11,12 +11,12 @@ from typing import TypeVar
 _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
 
-# More threads than this only wait for the one that reads.
+# Further threads would only wait for the reading thread.
 _MOST_WORKERS = 8
 
 
 def num_workers() -> int:
-    """Threads worth having on this machine: the cores this process may use, at most 8."""
+    """The useful number of threads: the cores that this process may use, at most 8."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(allowed, _MOST_WORKERS)
 
@@ -24,10 +24,10 @@ def num_workers() -> int:
 def ordered_map(
     function: Callable[[_Argument], _Result], arguments: Iterable[_Argument], *, pool: Executor, ahead: int
 ) -> Iterator[_Result]:
-    """`map` on a pool's threads: results in the order of the arguments, at most `ahead` of them under way.
+    """`map` on a pool's threads: results in the order of the arguments, with at most `ahead` calls in progress.
 
-    Arguments are drawn in the calling thread, one when a place is free: reading (there) and working (in the pool)
-    overlap, and what is in memory stays bounded. An exception of `function` is raised where its result would come.
+    The calling thread takes the next argument when fewer are in progress. So reading (in the calling thread) overlaps
+    with work (in the pool), and memory stays bounded. An exception of `function` is raised in place of its result.
     """
     under_way: deque[Future[_Result]] = deque()
     try:

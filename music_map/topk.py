@@ -8,12 +8,12 @@ import math
 import jax
 import jax.numpy as jnp
 
-# Of the scores of a block of rows: a CPU is no faster with more. An H200 ranks 404,000 users a second in blocks of 264
-# (253,939 songs, three rounds), 509,000 in blocks of 1,056, and what the host does for a block costs milliseconds.
+# The bytes of a block's scores: a CPU is not faster with more. An H200 ranks 404,000 users a second in blocks of 264
+# (253,939 songs, three rounds) and 509,000 in blocks of 1,056; the host's work for a block takes milliseconds.
 _BLOCK_BYTES, _BLOCK_BYTES_ACCELERATOR = 128 * 2**20, 2 * 2**30
 _MOST_ROWS = 2048
-# Of `top_k` on accelerators: on an H200 57,000 users a second in one round, 391,000 in two, 530,000 in three, 514,000
-# in four (the product included).
+# Rounds of `top_k` on accelerators. On an H200, one round ranks 57,000 users a second, two 391,000, three 530,000 and
+# four 514,000 (including the product).
 ROUNDS = 3
 
 
@@ -24,11 +24,11 @@ def rows_at_once(num_items: int) -> int:
 
 
 def top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """jax.lax.top_k along the last axis, the lower index first among equals, in the way that suits the platform.
+    """jax.lax.top_k along the last axis, by the fastest way on the platform. Among equals the lower index is first.
 
-    On CPU jax.lax.top_k itself: for 256 rows of 253,939 random scores and k = 100 on 2 cores 0.10 s, against 0.80 s of
-    np.argpartition (unsorted, no tie order) and 0.19 s in two rounds. Rows that ascend throughout are its worst case:
-    1.9 s. On a GPU it sorts whole rows, and rounds sort some per cent of them.
+    On CPU this is jax.lax.top_k itself. For 256 rows of 253,939 random scores and k = 100 on 2 cores it takes 0.10 s;
+    np.argpartition takes 0.80 s (unsorted, no tie order), two rounds take 0.19 s. Its worst case are rows that ascend
+    throughout: 1.9 s. On a GPU jax.lax.top_k sorts whole rows, while rounds sort only a few per cent of them.
 
     Args:
       scores: float32 [B, I], not NaN.
@@ -47,14 +47,14 @@ def _top_k_of_rows(scores: jax.Array, *, k: int) -> tuple[jax.Array, jax.Array]:
 
 
 def top_k_in_rounds(scores: jax.Array, *, k: int, rounds: int) -> tuple[jax.Array, jax.Array]:
-    """Top-k of the k groups of neighbouring scores whose maxima are highest: these have all of the top k.
+    """Top-k among the k groups of adjacent scores with the highest maxima; these groups contain the whole top k.
 
-    Also among equals: of those at the k-th score the lowest indices are wanted, and of groups with equal maxima those
-    of the lowest indices are taken.
+    This also holds among equals: the top k takes the lowest indices at the k-th score, and among groups with equal
+    maxima those of the lowest indices are taken.
 
     Args:
       scores, k: as for `top_k`.
-      rounds: 1: jax.lax.top_k; otherwise the groups, and then the songs in them, are found with a round less.
+      rounds: 1: jax.lax.top_k; otherwise the groups, and then the songs in them, are found with one round less.
     """
     rows, num_items = scores.shape
     # I / g maxima and k g candidates are sorted: fewest at g = sqrt(I / k).

@@ -29,7 +29,7 @@ def test_a_full_device_is_named():
 def test_memory_that_is_not_there_is_refused_before_it_is_taken():
     require_memory(1 << 20, "a small array")
     if os.path.exists("/proc/meminfo"):
-        with pytest.raises(UserError, match=r"^d=9: 3 users needs 1,048,576\.0 GiB of memory and [\d.,]+ GiB are free"):
+        with pytest.raises(UserError, match=r"^d=9: 3 users needs 1,048,576\.0 GiB of memory, but [\d.,]+ GiB are"):
             require_memory(1 << 50, "d=9: 3 users")
 
 

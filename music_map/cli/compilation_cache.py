@@ -1,6 +1,6 @@
 """JAX's on-disk cache of compiled programs, which commands turn on: a program is compiled once per machine.
 
-It lies in the user's cache folder, so that nobody else can put programs there: JAX runs what it finds.
+The cache is in the user's cache folder, where nobody else can put programs. JAX runs every program that it finds there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _OFF = ("off", "false", "no", "0")
-# JAX's own threshold is a second, but most of our programs compile in less, and there are over a hundred of them.
+# JAX's default threshold is a second, but most of the over hundred programs here compile in less.
 _MIN_COMPILE_SECONDS = "0"
 _MAX_ENTRIES, _MAX_BYTES = 5_000, 2 * 10**9
 
@@ -21,12 +21,12 @@ _MAX_ENTRIES, _MAX_BYTES = 5_000, 2 * 10**9
 def enable() -> tuple[Path, bool] | None:
     """Sets JAX's environment variables, before JAX is imported.
 
-    Several processes can use the folder. JAX writes an entry in place, compressed and with a checksum: a process that
-    finds half of one compiles the program itself.
+    Several processes can use the folder. JAX writes an entry in place, compressed and with a checksum; a process that
+    finds an unfinished entry compiles the program itself.
 
     Returns:
-      The folder and whether it is new; None where MUSIC_MAP_CACHE=off, JAX_COMPILATION_CACHE_DIR is set, or the folder
-      cannot be written or belongs to another user: JAX then compiles as if there were no cache.
+      The folder and whether it is new. None if MUSIC_MAP_CACHE=off, if JAX_COMPILATION_CACHE_DIR is set, or if the
+      folder cannot be written or belongs to another user; then this sets no cache.
     """
     environment = os.environ
     if "JAX_COMPILATION_CACHE_DIR" in environment or environment.get("MUSIC_MAP_CACHE", "").lower() in _OFF:
@@ -53,7 +53,7 @@ def _folder(environment: Mapping[str, str]) -> Path:
 
 
 def _processor() -> str:
-    """A name for the kind of processor: JAX's key lacks it, and machines that share a home may differ in theirs."""
+    """A name for the kind of processor. JAX's key lacks it, and machines with a common home may have different ones."""
     kind = [platform.system(), platform.machine()]
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
         kind += [next((line for line in lines if line.startswith(("flags", "Features"))), "")]
@@ -67,8 +67,8 @@ def _is_own(folder: Path) -> bool:
 def _prune(folder: Path) -> None:
     """Removes the oldest programs beyond a number and a size.
 
-    JAX's own limit reads a file of each entry whenever it adds one, and a process killed meanwhile stops all additions
-    (jax-ml/jax#39880).
+    JAX's own limit reads a file of every entry whenever it adds one. If a process is killed meanwhile, nothing is added
+    any more (jax-ml/jax#39880).
     """
     stats = [(entry.stat(), entry.path) for entry in os.scandir(folder) if entry.is_file()]
     size = 0

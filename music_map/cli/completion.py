@@ -1,6 +1,6 @@
 """Completion for bash and zsh, printed by `music-map completion SHELL`: jobs, their flags, choices, fields and files.
 
-The flags are those that the commands define. shtab and argcomplete read argparse's parsers, which know no absl flags.
+The flags are read from the commands. shtab and argcomplete only read argparse's parsers, which know no absl flags.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _COMMON = ("--quiet", "--verbose", "--help")
 
 
 def flags_of(path: Path) -> dict[str, list[str]]:
-    """A command's own flags: what stands before the value, and the choices if there are some.
+    """A command's own flags, as typed before the value, with the choices if there are any.
 
-    `--output=`, `--dry_run`, `--format=` with ["json", "table"].
+    Examples: `--output=`, `--dry_run`, `--format=` with ["json", "table"].
     """
     before = set(flags.FLAGS)
     runpy.run_path(str(path), run_name=path.stem)
     own = {name: flags.FLAGS[name] for name in flags.FLAGS if name not in before}
-    flags.FLAGS.remove_flag_values(own)  # the next command may define the same
+    flags.FLAGS.remove_flag_values(own)  # the next command may define flags with the same names
     found: dict[str, list[str]] = {}
     for name, flag in own.items():
         if flag.boolean:
@@ -37,7 +37,7 @@ def flags_of(path: Path) -> dict[str, list[str]]:
 
 
 def fields() -> dict[str, list[str]]:
-    """The configuration's fields as they are overridden, `--config.model.alpha=`, and the choices if there are some."""
+    """The configuration's fields as flags, `--config.model.alpha=`, with the choices if there are any."""
     found = {"--config.parallel=": list(PARALLEL)}
     for section, kind in SECTIONS.items():
         for name, rule in rules(kind).items():

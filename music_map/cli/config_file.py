@@ -1,7 +1,7 @@
 """Checks --config=FILE[:NAME] and its overrides before they are parsed, so that errors name the file, line and field.
 
-ml_collections reports a missing file only at the first use of a value, and a failure inside the file as if a field of
-the configuration were missing.
+ml_collections reports a missing file only when a value is first used, and reports an error inside the file as a missing
+field of the configuration.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def check(argv: Sequence[str]) -> None:
     """Loads the file named by `argv` and looks up every field that is overridden.
 
     Raises:
-      UserError: no such file, an error in it, no such NAME, no such field, or a field before --config=FILE.
+      UserError: the file, NAME or a field does not exist, the file has an error, or a field precedes --config=FILE.
     """
     config: ConfigDict | None = None
     for i, argument in enumerate(argv):
@@ -52,7 +52,7 @@ def _load(value: str) -> ConfigDict:
         near = difflib.get_close_matches(Path(path).name, [p.name for p in Path(path).parent.glob("*.py")], n=1)
         hint = f"did you mean {Path(path).parent / near[0]}?" if near else "name a file, e.g. --config=configs/demo.py"
         raise UserError(f"{flag}: no such file; {hint}")
-    # The file is the user's own code: whatever it raises is told by its line.
+    # The file is the user's own code: any error that it raises is reported with its line.
     try:
         get_config = runpy.run_path(path).get("get_config")
     except Exception as e:
@@ -89,7 +89,7 @@ def require_field(config: ConfigDict, field: str, flag: str) -> None:
     Args:
       config: the configuration.
       field: names joined by dots.
-      flag: what stands before the field on the command line, e.g. "--config.".
+      flag: the text before the field on the command line, e.g. "--config.".
     """
     node: Any = config
     parts = field.split(".")

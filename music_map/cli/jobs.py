@@ -16,9 +16,9 @@ from pathlib import Path
 
 from music_map.cli import terminal
 
-# Of the commands: a folder of the checkout, or the package that is installed beside this one.
+# The folder of the commands: in the checkout, or of the package that is installed beside this one.
 FOLDER = Path(__file__).parents[2] / "launch"
-# As a user meets them; jobs that are not named here follow, by name.
+# In the order in which a user needs them; all other jobs follow, sorted by name.
 _ORDER = (
     "download", "generate", "preprocess", "build_graph", "train", "evaluate", "compare", "report", "recommend",
     "build_index", "evaluate_retrieval", "serve", "export_map", "sweep",
@@ -36,7 +36,7 @@ def job_files() -> dict[str, Path]:
 
 
 def listing() -> str:
-    """What `music-map` prints: a line a job, the first of its description."""
+    """The output of `music-map`: one line per job, the first line of its description."""
     lines = [
         "Music Map: song recommendations from listening logs.",
         "",
@@ -50,7 +50,7 @@ def listing() -> str:
         told = re.split(r"[;:.](?:\s|$)", doc, maxsplit=1)[0]
         lines.append(f"  {name:<20}{' '.join(told.split())}.")
     lines += [
-        f"  {'completion':<20}Prints what makes bash or zsh complete jobs and flags.",
+        f"  {'completion':<20}Prints the completion of jobs and flags for bash or zsh.",
         "",
         "music-map JOB --help tells more. In a checkout, python launch/train.py and music-map train are the same.",
     ]
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def _with_own_configurations(args: list[str]) -> list[str]:
-    """Outside a checkout `--config=configs/demo.py` is the file that was installed with this package."""
+    """Outside a checkout, replaces `--config=configs/demo.py` by the file that is installed with this package."""
     found = list(args)
     for at, arg in enumerate(args):
         flag, equals, value = arg.partition("=")

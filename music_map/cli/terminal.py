@@ -1,4 +1,4 @@
-"""What every command writes to: colour, one-line errors, and output that cannot be written."""
+"""Output of the commands: colour, one-line errors, and errors in writing."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def style(text: str, name: str, stream: IO[str]) -> str:
 
 
 def write(text: str) -> None:
-    """Prints on stdout at once; ends the command where that cannot be: status 1 without a reader, 2 on a full disk."""
+    """Prints on stdout at once. If that fails, ends the command: status 1 without a reader, 2 on a full disk."""
     try:
         print(text, flush=True)
     except OSError as e:
-        # What is left in the buffer goes nowhere: at exit Python would try to write it again.
+        # The rest of the buffer is discarded; otherwise Python would try to write it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
         if isinstance(e, BrokenPipeError):  # the reader (head, say) has seen enough
             sys.exit(1)
@@ -37,7 +37,7 @@ def warn(text: str) -> None:
 
 
 def fail(message: str, notes: Sequence[str] = ()) -> NoReturn:
-    """Prints an error of one line, and notes on lines of their own, on stderr; exits with status 2."""
+    """Prints an error in one line on stderr, and each note in a further line; exits with status 2."""
     line = f"{style('error:', 'red', sys.stderr)} {printable(' '.join(message.split()))}"
     print(line, *map(printable, notes), sep="\n", file=sys.stderr, flush=True)
     sys.exit(USER_ERROR)

@@ -1,7 +1,7 @@
-"""The text of --help: what a command does, its own flags, examples.
+"""The text of --help: the description of a command, its own flags, and examples.
 
-absl has its own, and argparse_flags another: neither knows a command's own flags from those of every command, what must
-be given, sections, defaults and examples together; argparse_flags refuses `--config.field=value` besides.
+absl and argparse_flags also have help texts. But neither separates a command's own flags from common ones and also
+shows required flags, sections, defaults and examples. argparse_flags also refuses `--config.field=value`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _INDENT = 24
 
 
 class Section(NamedTuple):
-    """A titled part of the flags: those that are not among `before`, up to the next section.
+    """A titled group of flags: those defined after the flags in `before`, up to the next section.
 
-    before: names of the flags that were defined when it began.
+    before: names of the flags that were defined when the section began.
     """
 
     title: str
@@ -34,11 +34,11 @@ class Section(NamedTuple):
 
 
 def split(doc: str) -> tuple[str, list[str], list[str]]:
-    """A launcher's description: its first paragraph, the other paragraphs, and the commands it gives as examples."""
+    """Splits a launcher's docstring into its first paragraph, the other paragraphs, and the example commands."""
     summary, *rest = [textwrap.dedent(p) for p in re.split(r"\n\s*\n", textwrap.dedent(doc).strip())]
     paragraphs, examples = [], []
     for paragraph in rest:
-        # A line that ended in a backslash goes on in the next; in a docstring nothing but its spaces is left of that.
+        # A command may continue in the next line after a backslash; in a docstring only the next line's spaces remain.
         joined = re.sub(r" *\\\n\s*|(?<=\S) {3,}", " ", paragraph)
         if joined.startswith("python "):
             examples += joined.splitlines()
@@ -55,12 +55,12 @@ def text(
     common: Iterable[str],
     sections: Sequence[Section] = (),
 ) -> str:
-    """What --help prints.
+    """The text that --help prints.
 
     Args:
       script: path of the command's file, sys.argv[0].
       defined: all flags.
-      arguments: names of what the command takes besides flags.
+      arguments: names of the positional arguments.
       common: names of the flags that every command has.
       sections: titles of the command's optional flags, in the order of their definition.
     """
@@ -93,8 +93,8 @@ def text(
 
 
 def _named(text: str) -> str:
-    """The text with commands as the user calls them: "music-map train" where this one was given as `music-map JOB`."""
-    if "music_map.cli.jobs" not in sys.modules:  # which is imported, and not run itself, in that case
+    """The text with commands in the user's form: "music-map train" if this command was called as `music-map JOB`."""
+    if "music_map.cli.jobs" not in sys.modules:  # it is only imported if the command was called by that form
         return text
     return re.sub(r"(?:python )?launch/(\w+)\.py", lambda match: f"music-map {match[1].replace('_', '-')}", text)
 
@@ -120,7 +120,7 @@ def _head(title: str) -> str:
 
 
 def _form(flag: flags.Flag) -> str:
-    """The flag as it is written, with what stands for its value."""
+    """The flag as typed, with a placeholder for its value."""
     kind = flag.flag_type()
     if flag.name == "config":
         return "--config=FILE[:NAME]"

@@ -14,7 +14,7 @@ class EvalSettings(Settings):
     """Protocol, metrics and baselines: the configuration's `eval`."""
 
     section = "config.eval"
-    protocol: str = setting("temporal", "what is asked for and what is masked, see the protocols")
+    protocol: str = setting("temporal", "the protocol: which events are targets and which songs are masked")
     metric: str = setting("ndcg@20", "chooses the best checkpoint, on the validation split")
     ks: tuple[int, ...] = setting((10, 20, 50, 100), "lengths of the lists that are measured", free=True)
     baselines: tuple[str, ...] = setting(
