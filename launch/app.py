@@ -1,10 +1,10 @@
-"""What every command shares: flags, help, the configuration, one-line errors, interrupts, and the terminal's Reporter.
+"""The common part of all commands: flags, help, configuration, one-line errors, interrupts, the terminal's Reporter.
 
---quiet leaves a command's result, its warnings and its errors; --verbose adds what the libraries log, Python's warnings
-and the traceback of an error. Colour only where a terminal reads, and never with NO_COLOR.
+With --quiet a command prints only its result, warnings and errors. --verbose adds log lines of the libraries, Python's
+warnings and tracebacks of errors. Colour is only used on a terminal, and never with NO_COLOR.
 
-A command's file imports this module, absl and modules that import neither JAX nor the like: --help, a wrong flag and
-completion answer at once. The library is imported in main().
+A command's file imports this module, absl and modules without JAX or other slow libraries, so that --help, a wrong flag
+and completion answer at once. The library is imported in main().
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-# Before jax and its native libraries load. Level 3: XLA logs an error for each cached CPU program on processors with
-# AVX-512 (jax-ml/jax#38445), and what matters arrives as an exception.
+# Set before jax and its native libraries load. Level 3, because XLA logs an error for each cached CPU program on
+# processors with AVX-512 (jax-ml/jax#38445), and real errors arrive as exceptions.
 if "--verbose" not in sys.argv:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -52,13 +52,13 @@ _QUIET = flags.DEFINE_bool("quiet", False, "Print only the result: no progress b
 _VERBOSE = flags.DEFINE_bool("verbose", False, "Show what the libraries log, their warnings, and tracebacks of errors.")
 
 _NOISY = ("orbax", "jax", "huggingface_hub", "httpx", "matplotlib")
-# A bar of a log file, where no terminal is: seconds before it is worth a line, and between two lines.
+# A progress bar without a terminal prints lines: seconds before the first line, and between two lines.
 _LOG_DELAY, _LOG_INTERVAL = 2.0, 30.0
 
 
 def define_config() -> flags.FlagHolder:
     """Defines `--config=FILE[:NAME]` with typed, locked overrides `--config.a.b=value`."""
-    from ml_collections import config_flags  # not for commands without a configuration
+    from ml_collections import config_flags  # only here: commands without a configuration start faster
 
     holder = config_flags.DEFINE_config_file(
         "config", None, "Configuration file, e.g. configs/demo.py.", lock_config=True
@@ -83,7 +83,7 @@ def _is_on(flag: flags.FlagHolder) -> bool:
 class _Terminal:
     """The Reporter of the command line: results on stdout, bars and warnings on stderr, as --quiet says.
 
-    Control characters and lone surrogates in what is reported are escaped: ids and names are other people's.
+    Control characters and lone surrogates are escaped, because ids and names come from other people.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class _Terminal:
             terminal.write(printable_lines(text))
 
     def note(self, text: str) -> None:
-        """`say` for what is not the command's result: what a stage does on the way. Nothing with --quiet."""
+        """Prints a step on the way to the result, like `say`. Prints nothing with --quiet."""
         if not _is_on(_QUIET):
             self.say(text)
 
@@ -106,7 +106,7 @@ class _Terminal:
 
     @contextlib.contextmanager
     def bar(self, label: str, total: int | None, unit: str) -> Iterator[Callable[[int], object]]:
-        """A Progress drawn by tqdm on stderr; where that is no terminal, a long one prints a line now and then."""
+        """A Progress drawn by tqdm on stderr. Without a terminal, a long one prints a line from time to time."""
         if self.silenced or _is_on(_QUIET):
             yield lambda n: None
             return
@@ -136,11 +136,11 @@ def reporter() -> Reporter:
 
 
 def silence() -> None:
-    """From here on this process reports nothing: of the processes of one run only the first does."""
+    """Makes this process report nothing from now on; in a run of several processes only the first one reports."""
     _TERMINAL.silenced = True
 
 
-# What absl says of a value that a flag cannot have, and the rule in our words.
+# absl's messages for invalid values of flags, and the rules in our words.
 _RULES = (
     (r"invalid literal for int\(\).*", "a whole number"),
     (r"could not convert string to float.*", "a number"),
@@ -151,7 +151,7 @@ _RULES = (
 
 
 def _flag_error(error: Exception) -> str:
-    """One line for what absl and ml_collections say of wrong flags."""
+    """An error of absl or ml_collections about flags as one line."""
     if isinstance(error, flags.UnrecognizedFlagError):
         near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), n=1)
         return f"unknown flag --{error.flagname}" + (f"; did you mean --{near[0]}?" if near else "; see --help")
@@ -197,12 +197,12 @@ def _help(script: str, arguments: Sequence[str]) -> NoReturn:
 def run(main: Callable[..., int | None], *, arguments: Sequence[str] = ()) -> None:
     """Parses the flags and runs `main(*arguments)`; a UserError becomes one line on stderr and exit status 2.
 
-    Notes added to the error (`add_note`), a list of files say, follow on lines of their own. Ctrl-C ends with status
-    130; a second one ends the process at once.
+    Notes of the error (`add_note`), such as a list of files, follow in further lines. Ctrl-C ends with status 130; a
+    second one ends the process at once.
 
     Args:
-      main: gives the exit status.
-      arguments: names of what the command takes besides flags.
+      main: returns the exit status.
+      arguments: names of the positional arguments.
     """
 
     def guarded(argv: Sequence[str]) -> None:
@@ -211,7 +211,7 @@ def run(main: Callable[..., int | None], *, arguments: Sequence[str] = ()) -> No
         try:
             status = main(*argv[1:])
         except (UserError, OSError) as e:
-            # What no place closer to the file has told: a full disk, refused access.
+            # Errors that no code closer to the file has reported: a full disk, refused access.
             told = disk_error(e, "a file of this command") if isinstance(e, OSError) else e
             if told is None:
                 raise
@@ -238,7 +238,7 @@ def _use_compilation_cache() -> None:
         return
     folder, new = cache
     if not _VERBOSE.value:
-        # An entry that cannot be read or written is compiled as if there were no cache.
+        # If an entry cannot be read or written, JAX compiles the program, so its warning is of no use.
         warnings.filterwarnings("ignore", message=".*persistent compilation cache entry")
     if _VERBOSE.value or (new and not _QUIET.value):
         text = f"compiled programs are kept in {folder}; MUSIC_MAP_CACHE=off turns this off"
@@ -246,7 +246,7 @@ def _use_compilation_cache() -> None:
 
 
 def _set_log_level() -> None:
-    """What the libraries may log on stderr, and whether Python's warnings are shown."""
+    """Sets the libraries' log level on stderr, and whether Python's warnings are shown."""
     absl_logging.set_verbosity(absl_logging.INFO if _VERBOSE.value else absl_logging.ERROR)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.INFO if _VERBOSE.value else logging.ERROR)
@@ -257,10 +257,10 @@ def _set_log_level() -> None:
 
 
 def _raise_interrupts() -> None:
-    """Makes the first Ctrl-C a KeyboardInterrupt that is not lost, and the second one the end of the process.
+    """Makes the first Ctrl-C a KeyboardInterrupt that is not lost; the second one ends the process.
 
-    Python only prints a KeyboardInterrupt that is raised where nothing can be raised (a finalizer, a callback of the
-    garbage collector): it is sent again.
+    If a KeyboardInterrupt is raised in a finalizer or a garbage collector callback, Python prints it and goes on.
+    Then the signal is sent again.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, as by nohup
         return
@@ -281,20 +281,20 @@ def _raise_interrupts() -> None:
 
 
 def _die_of_interrupts() -> None:
-    """From here on Ctrl-C ends the process at once: also at exit, where Python would print a traceback and go on."""
+    """Makes Ctrl-C end the process at once, also at exit, where Python would print a traceback and go on."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class StopRequest:
-    """Whether a signal has asked a job to stop where it can go on later."""
+    """A request by a signal to stop a job at a point from which it can continue later."""
 
     def __init__(self) -> None:
         self._signal: int | None = None
         self._noticed = False
 
     def is_set(self) -> bool:
-        """Whether to stop. True is a promise to do so."""
+        """Whether to stop. A caller that gets True must stop."""
         self._noticed = self._signal is not None
         return self._noticed
 
@@ -307,7 +307,7 @@ class StopRequest:
 def stop_on_signal() -> Iterator[StopRequest]:
     """A request that SIGTERM or the first Ctrl-C sets; a second Ctrl-C interrupts at once.
 
-    A signal that nobody has noticed by the end of the block is sent again, to whoever handles signals outside.
+    If no caller has noticed a signal by the end of the block, it is sent again to the outer handler.
     """
     request = StopRequest()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -328,14 +328,14 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
 
 def path_of(text: str, flag: str) -> Path:
-    """A flag's value as a path; UserError where it is empty."""
+    """A flag's value as a path. Raises UserError if it is empty."""
     if not text:
         raise UserError(f"--{flag} is empty; give a path")
     return Path(text).expanduser()
 
 
 def file_to_write(text: str, flag: str) -> Path:
-    """A flag's value as the path of a file; UserError where it is empty or a folder."""
+    """A flag's value as the path of a file. Raises UserError if it is empty or a folder."""
     path = path_of(text, flag)
     if path.is_dir():
         raise UserError(f"--{flag}={text}: is a folder; give a file")
@@ -343,19 +343,19 @@ def file_to_write(text: str, flag: str) -> Path:
 
 
 def read_config(holder: flags.FlagHolder) -> Config:
-    """The configuration that --config and its overrides give, checked."""
+    """The checked configuration from --config and its overrides."""
     from music_map.run.config import from_dict
 
     return from_dict(holder.value.to_dict())
 
 
 def naming(flag: str) -> contextlib.AbstractContextManager[None]:
-    """Within, a UserError is about the flag's value: its message begins with --FLAG."""
+    """A context for errors about a flag's value: the message of a UserError begins with --FLAG."""
     return about(f"--{flag}")
 
 
 def protocol_of(config: Config, given: str | None) -> str:
-    """--protocol, or the run's own. Raises UserError where it is unknown or the data cannot answer it."""
+    """--protocol, or the run's own. Raises UserError if it is unknown or the data does not support it."""
     from music_map.run.run import check_protocol
 
     protocol = config.eval.protocol if given is None else given
@@ -365,7 +365,7 @@ def protocol_of(config: Config, given: str | None) -> str:
 
 
 def baselines_of(config: Config, protocol: str, given: Sequence[str] | None) -> tuple[str, ...]:
-    """--baselines, or those of the configuration that apply. Raises UserError where one cannot be had."""
+    """--baselines, or those of the configuration that apply. Raises UserError if one is unknown or does not apply."""
     from music_map.run.evaluate import baseline_names
 
     with naming("baselines"):
@@ -373,7 +373,7 @@ def baselines_of(config: Config, protocol: str, given: Sequence[str] | None) -> 
 
 
 def baseline_settings(given: str | None) -> dict[str, Settings] | None:
-    """The settings in the file of --baseline_settings; None where it is not given."""
+    """The settings in the file of --baseline_settings; None if it is not given."""
     from music_map.run.evaluation import read_baseline_settings
 
     return None if given is None else read_baseline_settings(path_of(given, "baseline_settings"))
@@ -381,6 +381,6 @@ def baseline_settings(given: str | None) -> dict[str, Settings] | None:
 
 @contextlib.contextmanager
 def notes_on_stderr() -> Iterator[None]:
-    """Within, what stages report on the way goes to stderr: stdout is for the answer alone."""
+    """A context in which notes of stages go to stderr, so that stdout has only the answer."""
     with contextlib.redirect_stdout(sys.stderr):
         yield

@@ -4,7 +4,7 @@
     python launch/build_index.py --workdir=checkpoints/demo --index=exact
 
 Writes WORKDIR/index: vectors, ids, checksums and, with ScaNN, the tree. launch/recommend.py and launch/serve.py load
-it; where there is none they build one in memory at each start. An index of another checkpoint is refused.
+it; without an index they build one in memory at each start. An index of another checkpoint is refused.
 """
 
 import time

@@ -3,9 +3,9 @@
     python launch/compare.py checkpoints/new checkpoints/old
     python launch/compare.py checkpoints/new checkpoints/old --protocol=playlist --split=val --output=compare.json
 
-Evaluates the best checkpoint of RUN_A and of RUN_B, which must have been trained on the same data. A difference is that
-of A less B; its interval is the 95 % bootstrap interval over users, its p-value that of a paired randomization test
-over users (two-sided, 10,000 random assignments of signs, not corrected for the number of metrics).
+Evaluates the best checkpoints of RUN_A and RUN_B, which must have been trained on the same data. Differences are A - B.
+Their intervals are 95 % bootstrap intervals over users. Their p-values come from a paired randomization test over users
+(two-sided, 10,000 random assignments of signs, not corrected for the number of metrics).
 """
 
 from typing import Any

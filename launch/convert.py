@@ -5,10 +5,10 @@
     python launch/convert.py --input=my.jsonl.gz --output=data/own --item=artist,title --time=at --user_value=me
     python launch/convert.py --preset=spotify --input=my_spotify_data --output=data/own
 
-A column may lie in another (track.name), an input be a pattern ('plays*.json') or a folder of Parquet parts. Times
-are numbers (s, ms, us or ns since any moment, told by all values of a file) or ISO 8601; ids are numbers or strings.
-Strings are numbered, and the numbers kept beside the events. Rows need no order. Errors name file, column and row (from
-0).
+A column may be nested in another one (track.name). An input may be a pattern ('plays*.json') or a folder of Parquet
+parts. Times are numbers (s, ms, us or ns since any moment, from all values of a file) or ISO 8601. Ids are numbers
+or strings; strings are numbered, and the numbers are stored beside the events. Rows can be in any order. Errors name
+file, column and row (from 0).
 """
 
 import datetime
@@ -110,7 +110,7 @@ def _day(seconds: int) -> str:
 
 
 def _import() -> Import:
-    """What to read: by the preset, where there is one, and by the flags."""
+    """The files and columns to read, from the preset, if one is given, and the flags."""
     paths = [app.path_of(text, "input") for text in _INPUT.value]
     found = PRESETS.find(_PRESET.value)(paths) if _PRESET.value else Import({"listens": paths}, {})
     columns = found.columns | {name: flag.value for name, flag in _COLUMNS.items() if flag.value is not None}

@@ -2,8 +2,8 @@
 
     python launch/demo_queries.py --workdir=checkpoints/demo
 
-Prints the two commands of launch/recommend.py and what they answer. The playlist is what the most active listener
-heard most in train.
+Prints the two commands of launch/recommend.py and their answers. The playlist has the songs that the most active
+listener heard most in train.
 """
 
 import shlex

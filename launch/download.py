@@ -1,4 +1,4 @@
-"""Downloads the files of Yambda that the pipeline reads; an interrupted download goes on where it stopped.
+"""Downloads the files of Yambda that the pipeline reads; an interrupted download can be continued.
 
     python launch/download.py --size=50m --output=data/raw
     python launch/download.py --size=5b --output=data/raw --dry_run

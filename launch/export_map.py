@@ -5,7 +5,7 @@ python launch/export_map.py --workdir=checkpoints/demo --output=map.html --metad
 python launch/export_map.py --workdir=checkpoints/new --output=new.html --previous=map.html
 
 The metadata file (CSV, Parquet, JSON or JSON lines) has item_id and any of title, artist, album, genre and others. A
-map with --previous starts from an older one, so that what both have in common stays where it was. See docs/map.md.
+map with --previous starts from an older one, so that songs in both keep their places. See docs/map.md.
 """
 
 from pathlib import Path

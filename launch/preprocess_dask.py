@@ -31,7 +31,7 @@ def main() -> None:
     from music_map.run import plan, stages
 
     config, reporter = app.read_config(_CONFIG), app.reporter()
-    # Its scheduler and workers log every coming and going.
+    # Dask's scheduler and workers log every connection.
     logging.getLogger("distributed").setLevel(logging.ERROR)
     if _DRY_RUN.value:
         plan.say_dataset(config, reporter)
@@ -48,7 +48,7 @@ def main() -> None:
         with Client(cluster or _SCHEDULER.value) as client:
             steps: set[str] = set()
             while steps != {"done"}:
-                # Not pure: the same call means another step each time. Gathering is the barrier between two steps.
+                # Not pure: the same call does another step each time. Gathering is the barrier between two steps.
                 steps = set(client.gather(client.map(run_part, [task] * len(parts), parts, of=len(parts), pure=False)))
                 app.note(f"{len(parts)} parts: {', '.join(sorted(steps))}")
     finally:

@@ -1,10 +1,10 @@
-"""Trains a model, going on where an earlier run of the same workdir stopped.
+"""Trains a model, or continues an interrupted training in the same workdir.
 
     python launch/train.py --config=configs/yambda.py --workdir=checkpoints/yambda
     python launch/train.py --config=configs/yambda.py --workdir=checkpoints/low --config.train.learning_rate=1e-3
     python launch/train.py --config=configs/demo.py --workdir=checkpoints/demo --tensorboard --profile_steps=100:110
 
-Preprocesses and builds the graph first where that has not been done for this configuration. Writes config.json,
+First preprocesses and builds the graph unless that has been done for this configuration. Writes config.json,
 metrics.jsonl, checkpoints/, recency/, embeddings/, playlist.json and results.json into the workdir. SIGTERM or Ctrl-C
 saves a checkpoint and ends; the same command goes on.
 
@@ -12,8 +12,8 @@ With config.parallel "pmap" or "sharded" several processes can train one model, 
 
     python launch/train.py --config=configs/yambda_5b.py --workdir=/nfs/5b --config.parallel=sharded --distributed
 
-on every host of a Cloud TPU slice or as a Slurm step; elsewhere --coordinator_address=HOST:PORT --num_processes=N and
-each process's --process_id say who is where. Workdir and data lie on a file system that all of them see.
+on every host of a Cloud TPU slice or as a Slurm step. Elsewhere give --coordinator_address=HOST:PORT, --num_processes=N
+and each process's --process_id. Workdir and data must be on a file system that all processes share.
 """
 
 import re
