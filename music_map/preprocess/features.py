@@ -149,7 +149,7 @@ def _unit_rows(column: pa.Array, at: np.ndarray, path: Path, name: str, first_ro
     # Scale by the largest value first: squares of very large or small values would exceed the range of a double.
     largest = np.abs(values).max(axis=1, keepdims=True)
     if (largest == 0).any():
-        fail(int((largest == 0).argmax()), "all values are zero, so it has no direction")
+        fail(int((largest == 0).argmax()), "all zero, so it has no direction")
     values /= largest
     return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
 
