@@ -160,8 +160,8 @@ def test_the_end_answers_for_the_grace_and_refuses_the_rest(recommender, monkeyp
 
     async def run(port, server):
         seen = Seen()
-        # With filters of their own they are answered one after the other.
-        asked = [request({"songs": [n], "filters": {"min_listeners": n % 4}}) for n in range(100)]
+        # Eight filters: a batch of 64 takes 2.4 s, longer than the grace, and those that come after it are refused.
+        asked = [request({"songs": [n], "filters": {"min_listeners": n % 8}}) for n in range(100)]
         held = await half_sent(port, 5)
         many = [asyncio.create_task(ask(port, [one], seen)) for one in asked]
         await asyncio.sleep(0.5)
