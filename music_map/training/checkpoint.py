@@ -23,6 +23,7 @@ import os
 import shutil
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -388,4 +389,6 @@ def _quiet_threads() -> None:
 
     for name in ("absl", "asyncio", "concurrent.futures"):
         logging.getLogger(name).addFilter(keep)
+    # The writes that a failed save did not come to; Python tells of them when it collects them, at exit for instance.
+    warnings.filterwarnings("ignore", r"coroutine 'async_serialize.*' was never awaited", RuntimeWarning)
     threading.excepthook, sys.unraisablehook = ended, unraisable
