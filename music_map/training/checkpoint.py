@@ -23,6 +23,7 @@ import os
 import shutil
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -376,7 +377,9 @@ def _quiet_threads() -> None:
     in_threads, in_native_code = threading.excepthook, sys.unraisablehook
 
     def keep(record: logging.LogRecord) -> bool:
-        return f"{os.sep}orbax{os.sep}" not in record.pathname
+        # asyncio reports errors of a failed save's writes from a file of its own: only the traceback names Orbax.
+        trace = "" if not record.exc_info else "".join(traceback.format_exception(*record.exc_info))
+        return f"{os.sep}orbax{os.sep}" not in record.pathname + trace
 
     def ended(args: threading.ExceptHookArgs) -> None:
         if not isinstance(args.exc_value, OSError):
