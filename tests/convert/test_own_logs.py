@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from id_table import IdTable
 
 from music_map.convert.build import convert_logs
-from music_map.convert.ids import IdTable
 from music_map.convert.settings import ColumnMapping
 from music_map.errors import UserError
 from music_map.raw.layout import item_file
