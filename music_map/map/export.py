@@ -11,7 +11,7 @@ import numpy as np
 
 from music_map.errors import require
 from music_map.map.agreement import agreement
-from music_map.map.clusters import cluster, colours_of, num_clusters_for, renumber_like
+from music_map.map.clusters import colours_of, islands, num_clusters_for, renumber_like
 from music_map.map.metadata import read_metadata
 from music_map.map.page import read_previous, render, save_positions
 from music_map.map.payload import map_payload, pack, songs_of
@@ -55,7 +55,7 @@ def make_map(
       previous: an older map to stay close to: its page or its positions.
       positions: Parquet file to write: item_id, x, y, cluster of every song.
       method: "umap" or "pca".
-      num_clusters: groups to colour; 0: by the number of songs.
+      num_clusters: groups to colour, at most; 0: by the number of songs.
       bits: per number of the page's vectors, 8 or 16.
       max_songs: songs on the map, the most listened ones.
       seed: of the projection and the clusters.
@@ -96,7 +96,7 @@ def make_map(
         f"{method}: {len(vectors)} songs in {projected:.1f} s; "
         f"{kept:.0%} of a song's 10 nearest are among its 50 nearest on the map"
     )
-    clusters = cluster(vectors, num_clusters or num_clusters_for(len(vectors)), seed=seed)
+    clusters, finer = islands(position, num_clusters or num_clusters_for(len(vectors)), seed=seed)
     if before is not None:
         clusters = renumber_like(clusters, before.clusters)
         moved = np.linalg.norm(position - before.position, axis=1)
@@ -127,6 +127,7 @@ def make_map(
             codes=codes,
             position=position,
             clusters=clusters,
+            finer=finer,
             colours=colours,
             heads=heads,
             filters=filters,

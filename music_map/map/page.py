@@ -25,7 +25,7 @@ from music_map.map.payload import unpack
 from music_map.storage import write_bytes
 
 STYLES = ("page.css",)
-SCRIPTS = ("vendor/regl-scatterplot.min.js", "data.js", "query.js", "names.js", "plot.js", "app.js")
+SCRIPTS = ("vendor/regl-scatterplot.min.js", "data.js", "query.js", "names.js", "contours.js", "plot.js", "app.js")
 _BLOCK = re.compile(r'<script id="map-data" type="application/octet-stream;base64">([^<]*)</script>')
 
 

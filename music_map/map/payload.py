@@ -18,6 +18,7 @@ import numpy as np
 
 from music_map.errors import DamagedFileError
 from music_map.map.clusters import centres_of
+from music_map.map.colours import palette
 from music_map.map.metadata import Column, Metadata
 from music_map.playlist.heads import Heads, to_json
 from music_map.retrieval.export import Export
@@ -27,6 +28,8 @@ from music_map.rows import select
 FORMAT_VERSION = 1
 # Bits of "flags".
 ALLOWED, HAS_AUDIO, KNOWN = 1, 2, 4
+# Least share of a cluster's songs for a value to stand in its name beside the first.
+_ALSO_NAMED = 0.15
 
 
 def pack(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> bytes:
@@ -91,6 +94,8 @@ def groups_of(export: Export, metadata: Metadata | None, name: str) -> Column | 
 def names_of(clusters: np.ndarray, groups: Column | None, weight: np.ndarray, *, most: int = 2) -> dict[int, str]:
     """Names of clusters: the values with the largest p(value | cluster) log(p(value | cluster) / p(value)).
 
+    The first of them, and others that at least 15 % of the cluster have.
+
     Args:
       clusters: int32 [I].
       groups: genres or artists of the songs, or None.
@@ -110,6 +115,7 @@ def names_of(clusters: np.ndarray, groups: Column | None, weight: np.ndarray, *,
         share = share / max(share.sum(), 1e-12)
         gain = np.where(share > 0, share * np.log(np.maximum(share, 1e-12) / np.maximum(overall, 1e-12)), -np.inf)
         best = [int(v) for v in np.argsort(-gain, kind="stable")[:most] if share[v] > 0]
+        best = best[:1] + [v for v in best[1:] if share[v] >= _ALSO_NAMED]
         found[int(number)] = " · ".join(groups.values[v] for v in best) or f"group {number + 1}"
     return found
 
@@ -120,6 +126,7 @@ def map_payload(
     codes: np.ndarray,
     position: np.ndarray,
     clusters: np.ndarray,
+    finer: np.ndarray,
     colours: Mapping[int, int],
     heads: Heads,
     filters: Filters,
@@ -134,7 +141,8 @@ def map_payload(
       codes: int8 or int16 [I, d], see `music_map.map.quantise`.
       position: float32 [I, 2].
       clusters: int32 [I].
-      colours: of the clusters, 0 to 6.
+      finer: int32 [I], smaller groups, whose names are shown to one who looks closer.
+      colours: of the clusters, positions in the palette.
       heads: of the playlist attention; `codes` are in its space.
       filters: of the page's recommendations.
       dislike_push: see `music_map.playlist.attention.push_away`.
@@ -143,8 +151,9 @@ def map_payload(
     """
     artists, genres = (groups_of(export, metadata, name) for name in ("artist", "genre"))
     weight = np.log1p(export.listeners) + 0.1
-    names = names_of(clusters, genres or artists, weight)
-    centres = centres_of(position, clusters)
+    names, centres = names_of(clusters, genres or artists, weight), centres_of(position, clusters)
+    finer_names, finer_centres = names_of(finer, artists or genres, weight), centres_of(position, finer)
+    shades = palette(max(colours.values()) + 1)
     columns: Sequence[Column] = metadata.columns if metadata else ()
     flags = ALLOWED * allowed_songs(filters, export).astype(np.uint8)
     flags |= HAS_AUDIO * export.has_audio.astype(np.uint8) | KNOWN * export.recommendable.astype(np.uint8)
@@ -172,10 +181,15 @@ def map_payload(
                 "number": number,
                 "name": name,
                 "colour": int(colours[number]),
+                **shades[colours[number]]._asdict(),
                 "centre": centres[number],
                 "size": int((clusters == number).sum()),
             }
             for number, name in names.items()
+        ],
+        "finer": [
+            {"name": name, "centre": finer_centres[number], "size": int((finer == number).sum())}
+            for number, name in (finer_names.items() if artists or genres else ())
         ],
         "heads": {"ordered": stored["ordered"], "unordered": stored["unordered"]},
         "dislike_push": dislike_push,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from music_map.map.clusters import cluster, colours_of
+from music_map.map.clusters import colours_of, islands
 from music_map.map.page import render
 from music_map.map.payload import map_payload, pack
 from music_map.map.projection import project
@@ -61,12 +61,14 @@ FACTS = {
 def payload(export=None, *, metadata=None, filters=None, bits=8):
     export = export or songs()
     vectors = export.item_embeddings / np.linalg.norm(export.item_embeddings, axis=1, keepdims=True)
-    position, clusters = project(vectors, method="pca"), cluster(vectors, 6)
+    position = project(vectors, method="pca")
+    clusters, finer = islands(position, 6)
     return map_payload(
         export=export,
         codes=quantise(vectors, bits=bits),
         position=position,
         clusters=clusters,
+        finer=finer,
         colours=colours_of(position, clusters),
         heads=heads(),
         filters=filters or Filters(),

@@ -179,3 +179,29 @@ def test_points_are_drawn(page):
         if (image.data[i + 3] > 200) seen.add(image.data[i] + ',' + image.data[i + 1]);
       return seen.size }""")
     assert shades > 5
+
+
+def test_no_label_is_cut_off_or_covered_and_no_two_overlap(page):
+    seen = []
+    page.evaluate("musicMap.select(null)")
+    for zoom in ("goHome()", "zoom(1 / 2.5)", "pan(1.5, 0)", "zoom(1 / 4)", "pan(-2, 1)"):
+        page.evaluate(f"musicMap.view.{zoom}")
+        page.wait_for_timeout(250)
+        page.evaluate(
+            "new Promise(done => { musicMap.view.redraw(); requestAnimationFrame(() => requestAnimationFrame(done)); })"
+        )
+        written, covers, size = page.evaluate("""() => {
+          const canvas = document.getElementById("plot").getBoundingClientRect();
+          const box = document.getElementById("tools").getBoundingClientRect();
+          const [left, top] = [canvas.left, canvas.top];
+          return [musicMap.view.state.written, [[box.left - left, box.top - top, box.right - left, box.bottom - top]],
+            [canvas.width, canvas.height]] }""")
+        seen.append({label["text"] for label in written})
+        boxes = [label["box"] for label in written]
+        for at, (left, top, right, bottom) in enumerate(boxes):
+            assert left >= 0 and top >= 0 and right <= size[0] and bottom <= size[1]
+            for other in boxes[:at] + covers:
+                assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+    assert seen[0] and seen[0] <= set(page.evaluate("musicMap.data.meta.clusters.map(c => c.name)"))
+    assert seen[1] <= set(page.evaluate("musicMap.data.meta.finer.map(c => c.name)"))
+    page.evaluate("musicMap.view.goHome()")

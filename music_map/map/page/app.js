@@ -27,7 +27,7 @@ async function start() {
   const count = arrays.item_ids.length, { flags, listeners, clusters } = arrays;
   const names = makeNames(data), songs = songVectors(arrays.codes, shapes.codes[1]);
   const popularity = Float64Array.from(listeners, (l) => Math.log1p(l));
-  const clusterOf = new Map(meta.clusters.map((c) => [c.number, c]));
+  const clusterOf = new Map(meta.clusters.map((c, at) => [c.number, { ...c, at }]));
 
   const state = {
     colour: "cluster", spot: null, song: null, near: [], visited: new Set(), playlist: [], dislikes: [], ordered: true,
@@ -36,7 +36,9 @@ async function start() {
   const root = document.documentElement;
   root.dataset.theme = remembered("music-map-theme") || (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
   const theme = () => root.dataset.theme;
-  const view = makePlot(data, names, { canvas: byId("plot"), marks: byId("marks"), theme });
+  const view = makePlot(data, names, {
+    canvas: byId("plot"), ground: byId("ground"), marks: byId("marks"), covering: [byId("tools")], theme,
+  });
 
   let quiet;
   function say(text, seconds = 5) {
@@ -60,10 +62,10 @@ async function start() {
   const MODES = {
     cluster: {
       title: "Cluster",
-      category: (i) => clusterOf.get(clusters[i]).colour,
-      colours: () => PALETTE[theme()],
+      category: (i) => clusterOf.get(clusters[i]).at,
+      colours: () => meta.clusters.map((c) => c[theme()]),
       legend: () => meta.clusters.slice().sort((a, b) => b.size - a.size).map((c) => ({
-        key: `cluster ${c.number}`, name: c.name, size: c.size, colour: PALETTE[theme()][c.colour], test: (i) => clusters[i] === c.number,
+        key: `cluster ${c.number}`, name: c.name, size: c.size, colour: c[theme()], test: (i) => clusters[i] === c.number,
       })),
     },
     artist: {
@@ -164,7 +166,7 @@ async function start() {
   // ---- Songs in lists.
 
   function dotOf(i) {
-    return make("i", { style: `background:${PALETTE[theme()][clusterOf.get(clusters[i]).colour]}` });
+    return make("i", { style: `background:${clusterOf.get(clusters[i])[theme()]}` });
   }
 
   function below(i) {
@@ -319,7 +321,7 @@ async function start() {
     const answer = state.answer;
     view.state.marks = {
       playlist: answer ? answer.playlist : [], weights: answer ? answer.weights : [], recommended: answer ? answer.songs : [],
-      query: answer ? answer.place : null, song: state.song, near: answer ? [] : state.near.map((n) => n[0]),
+      stars: answer ? [answer.place] : [], song: state.song, near: answer ? [] : state.near.map((n) => n[0]),
     };
     view.redraw();
   }

@@ -1,15 +1,19 @@
-// The map itself: points drawn by regl-scatterplot, names and marks on a canvas above them.
+// The map itself: points drawn by regl-scatterplot, the islands on a canvas below them, names and marks on one above.
 "use strict";
 
 // Okabe and Ito's palette, told apart with any colour vision; blue and yellow a little lighter or darker where the
 // ground asks for it.
 const PALETTE = {
   dark: ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#2381cf", "#d55e00", "#cc79a7"],
-  light: ["#e69f00", "#56b4e9", "#009e73", "#b5a300", "#0072b2", "#d55e00", "#cc79a7"],
+  light: ["#bd7d00", "#2b8fc9", "#00855f", "#978700", "#0072b2", "#d55e00", "#c0608f"],
 };
 const GREY = { dark: "#66717f", light: "#a3a199" }, DIM = { dark: "#39424f", light: "#cfccc3" };
 const VIRIDIS = ["#440154", "#482475", "#414487", "#355f8d", "#2a788e", "#21918c", "#22a884", "#44bf70", "#7ad151", "#bddf26", "#fde725"];
 const MARKED_AT_MOST = 400;
+// How much closer than the whole map the names of smaller groups appear, and those of songs.
+const FINER_FROM = 2, SONGS_FROM = 6;
+// Pixels between a text and the border; where a text may go, in halves of its width and of its height.
+const EDGE = 4, PLACES = [[0, 0], [0, -2], [0, 2], [0.5, 0], [-0.5, 0], [0, -3.5], [0, 3.5]];
 
 // What regl-scatterplot wants of a scale of D3's, which it keeps in step with the view.
 function linearScale(domain) {
@@ -21,8 +25,8 @@ function linearScale(domain) {
   return scale;
 }
 
-function makePlot({ arrays, meta }, names, { canvas, marks, theme }) {
-  const { position, listeners, clusters } = arrays, count = listeners.length;
+function makePlot({ arrays, meta }, names, { canvas, ground, marks, covering, theme }) {
+  const { position, listeners } = arrays, count = listeners.length;
   const x = new Float32Array(count), y = new Float32Array(count), w = new Float32Array(count);
   let loudest = 1;
   for (let i = 0; i < count; i++) loudest = Math.max(loudest, listeners[i]);
@@ -50,20 +54,26 @@ function makePlot({ arrays, meta }, names, { canvas, marks, theme }) {
     actionKeyMap: { lasso: "shift" }, deselectOnEscape: false, lassoLineWidth: 2, lassoMinDelay: 8, lassoMinDist: 3,
   });
 
-  const state = { marks: { playlist: [], weights: [], recommended: [], query: null, song: null, near: [] }, labels: true, theme };
+  const state = {
+    marks: { playlist: [], weights: [], recommended: [], stars: [], song: null, near: [] }, labels: true, written: [], theme,
+  };
+  const covers = [];  // rectangles of the canvas that something else covers
   let pending = false;
   const redraw = () => {
     if (pending) return;
     pending = true;
-    requestAnimationFrame(() => { pending = false; drawMarks(); });
+    requestAnimationFrame(() => { pending = false; drawGround(); drawMarks(); });
   };
   const at = (i) => [xScale(x[i]), yScale(y[i])];
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  let inks = null;  // colours of the theme, and widths of texts, which take long to ask for
+  const widths = new Map();
 
   // Points by category. `group`: category of each song. `colours`, `opacity`: of each category, and a last one for songs
   // that are dimmed.
   let drawing = Promise.resolve(), drawn = false;
   function paint(group, colours, opacity) {
+    inks = null;
     drawing = drawing.then(async () => {
       plot.set({ pointColor: colours, opacity, pointColorActive: css("--accent"), pointColorHover: css("--mark"),
         lassoColor: css("--accent"), backgroundColor: css("--ground") });
@@ -77,45 +87,99 @@ function makePlot({ arrays, meta }, names, { canvas, marks, theme }) {
     return drawing;
   }
 
-  function drawMarks() {
+  // A canvas of the size of the map, cleared.
+  function penOf(layer) {
     const ratio = window.devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
-    if (marks.width !== Math.round(width * ratio) || marks.height !== Math.round(height * ratio)) {
-      marks.width = Math.round(width * ratio); marks.height = Math.round(height * ratio);
+    if (layer.width !== Math.round(width * ratio) || layer.height !== Math.round(height * ratio)) {
+      layer.width = Math.round(width * ratio); layer.height = Math.round(height * ratio);
     }
-    const pen = marks.getContext("2d");
+    const pen = layer.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
-    const mark = css("--mark"), onMark = css("--on-mark"), halo = css("--halo"), accent = css("--accent");
-    const taken = [];
-    const { playlist, weights, recommended, query, song, near } = state.marks;
+    inks ||= Object.fromEntries(["mark", "on-mark", "halo", "accent", "text", "soft", "land", "shore"].map((n) => [n, css(`--${n}`)]));
+    return { pen, ratio, width, height };
+  }
+
+  // Contours in the map's units; the canvas moves them, which costs the page nothing.
+  const contours = contoursOf(x, y).map((rings) => {
+    const path = new Path2D();
+    for (const ring of rings) {
+      path.moveTo(ring[0], ring[1]);
+      for (let k = 2; k < ring.length; k += 2) path.lineTo(ring[k], ring[k + 1]);
+      path.closePath();
+    }
+    return path;
+  });
+
+  function drawGround() {
+    const { pen, ratio } = penOf(ground), scale = xScale(1) - xScale(0);
+    pen.setTransform(ratio * scale, 0, 0, ratio * (yScale(1) - yScale(0)), ratio * xScale(0), ratio * yScale(0));
+    pen.fillStyle = inks.land; pen.strokeStyle = inks.shore; pen.lineWidth = 1 / scale;
+    for (const path of contours) { pen.fill(path); pen.stroke(path); }
+  }
+
+  function measured(pen, text) {
+    const key = pen.font + text;
+    let wide = widths.get(key);
+    if (wide === undefined) {
+      if (widths.size > 5_000) widths.clear();
+      widths.set(key, wide = pen.measureText(text).width);
+    }
+    return wide;
+  }
+
+  // A text as near to (px, py) as it fits: inside the canvas, beside what covers it, on no other text or mark. Returns
+  // whether there was room.
+  function write(pen, taken, text, px, py, size, weight, colour) {
+    const width = canvas.clientWidth, height = canvas.clientHeight;
+    if (px < 0 || px > width || py < 0 || py > height) return false;
+    pen.font = `${weight} ${size}px system-ui, sans-serif`;
+    const most = Math.min(width - 2 * EDGE - 8, 340);
+    while (text.length > 4 && measured(pen, text) > most) text = `${text.slice(0, Math.max(3, Math.floor(text.length * 0.9) - 1)).trimEnd()}…`;
+    const wide = measured(pen, text) / 2 + 4, tall = size * 0.75;
+    const hit = (box, list) => list.find((b) => b[0] < box[2] && b[2] > box[0] && b[1] < box[3] && b[3] > box[1]);
+    for (const [dx, dy] of PLACES) {
+      let cx = Math.min(width - wide - EDGE, Math.max(wide + EDGE, px + dx * wide));
+      const cy = Math.min(height - tall - EDGE, Math.max(tall + EDGE, py + dy * tall));
+      let box = [cx - wide, cy - tall, cx + wide, cy + tall];
+      const cover = hit(box, covers);
+      if (cover) {
+        cx = (cover[0] + cover[2]) / 2 < width / 2 ? cover[2] + wide + EDGE : cover[0] - wide - EDGE;
+        box = [cx - wide, cy - tall, cx + wide, cy + tall];
+      }
+      if (box[0] < 0 || box[2] > width || hit(box, taken) || hit(box, covers)) continue;
+      taken.push(box);
+      state.written.push({ text, box });
+      pen.textAlign = "center"; pen.textBaseline = "middle"; pen.lineJoin = "round";
+      pen.lineWidth = 4; pen.strokeStyle = inks.halo; pen.strokeText(text, cx, cy);
+      pen.fillStyle = colour; pen.fillText(text, cx, cy);
+      return true;
+    }
+    return false;
+  }
+
+  function drawMarks() {
+    const { pen } = penOf(marks), { mark, halo, accent } = inks, onMark = inks["on-mark"];
+    const taken = [], { playlist, weights, recommended, stars, song, near } = state.marks;
+    state.written = [];
     const ring = (p, radius, colour, thick = 1.6) => {
       pen.lineWidth = thick + 2; pen.strokeStyle = halo;
       pen.beginPath(); pen.arc(p[0], p[1], radius, 0, 7); pen.stroke();
       pen.lineWidth = thick; pen.strokeStyle = colour;
       pen.beginPath(); pen.arc(p[0], p[1], radius, 0, 7); pen.stroke();
     };
-    const write = (text, px, py, size, weight, colour) => {
-      pen.font = `${weight} ${size}px system-ui, sans-serif`;
-      const wide = pen.measureText(text).width / 2 + 4, tall = size * 0.75;
-      const box = [px - wide, py - tall, px + wide, py + tall];
-      if (box[2] < 0 || box[0] > width || box[3] < 0 || box[1] > height) return;
-      if (taken.some((b) => b[0] < box[2] && b[2] > box[0] && b[1] < box[3] && b[3] > box[1])) return;
-      taken.push(box);
-      pen.textAlign = "center"; pen.textBaseline = "middle"; pen.lineJoin = "round";
-      pen.lineWidth = 4; pen.strokeStyle = halo; pen.strokeText(text, px, py);
-      pen.fillStyle = colour; pen.fillText(text, px, py);
-    };
 
-    if (query) {
-      const q = [xScale(query[0]), yScale(query[1])];
+    if (stars.length) {
+      const places = stars.map(([a, b]) => [xScale(a), yScale(b)]);
+      const nearest = (p) => places.reduce((best, q) => (Math.hypot(q[0] - p[0], q[1] - p[1]) < Math.hypot(best[0] - p[0], best[1] - p[1]) ? q : best));
       const most = Math.max(...weights, 1e-9);
       playlist.slice(0, MARKED_AT_MOST).forEach((i, n) => {
         const p = at(i);
         pen.globalAlpha = 0.15 + 0.5 * (weights[n] / most); pen.lineWidth = 1.3; pen.strokeStyle = mark;
-        pen.beginPath(); pen.moveTo(...p); pen.lineTo(...q); pen.stroke();
+        pen.beginPath(); pen.moveTo(...p); pen.lineTo(...nearest(p)); pen.stroke();
       });
       pen.setLineDash([3, 4]); pen.globalAlpha = 0.75; pen.strokeStyle = accent; pen.lineWidth = 1.3;
-      for (const i of recommended) { pen.beginPath(); pen.moveTo(...q); pen.lineTo(...at(i)); pen.stroke(); }
+      for (const i of recommended) { const p = at(i); pen.beginPath(); pen.moveTo(...nearest(p)); pen.lineTo(...p); pen.stroke(); }
       pen.setLineDash([]); pen.globalAlpha = 1;
       playlist.slice(0, MARKED_AT_MOST).forEach((i) => {  // squares: what the playlist has
         const p = at(i), r = playlist.length > 60 ? 3 : 4.5;
@@ -133,39 +197,55 @@ function makePlot({ arrays, meta }, names, { canvas, marks, theme }) {
         }
         taken.push([p[0] - r, p[1] - r, p[0] + r, p[1] + r]);
       });
-      pen.beginPath();  // a star: the query
-      for (let k = 0; k < 10; k++) {
-        const r = k % 2 ? 6 : 14, a = (k * Math.PI) / 5 - Math.PI / 2;
-        pen.lineTo(q[0] + r * Math.cos(a), q[1] + r * Math.sin(a));
+      for (const q of places) {  // a star: a query
+        pen.beginPath();
+        for (let k = 0; k < 10; k++) {
+          const r = k % 2 ? 6 : 14, a = (k * Math.PI) / 5 - Math.PI / 2;
+          pen.lineTo(q[0] + r * Math.cos(a), q[1] + r * Math.sin(a));
+        }
+        pen.closePath(); pen.fillStyle = accent; pen.strokeStyle = mark; pen.lineWidth = 2; pen.lineJoin = "round"; pen.fill(); pen.stroke();
+        taken.push([q[0] - 14, q[1] - 14, q[0] + 14, q[1] + 14]);
       }
-      pen.closePath(); pen.fillStyle = accent; pen.strokeStyle = mark; pen.lineWidth = 2; pen.lineJoin = "round"; pen.fill(); pen.stroke();
-      taken.push([q[0] - 14, q[1] - 14, q[0] + 14, q[1] + 14]);
     }
     for (const i of near) ring(at(i), 6, mark, 1.2);
     if (song !== null) {
       const p = at(song);
       ring(p, 9, mark, 2.2); ring(p, 14, accent, 2);
-      write(names.title(song), p[0], p[1] - 26, 13, 650, mark);
+      taken.push([p[0] - 15, p[1] - 15, p[0] + 15, p[1] + 15]);
+      write(pen, taken, names.title(song), p[0], p[1] - 26, 13, 650, mark);
     }
-    if (state.labels) {
-      const close = plot.get("cameraDistance") < home().distance / 6;
-      if (close && drawn) {
-        const seen = plot.get("pointsInView");
-        if (seen.length < 3000) {
-          seen.sort((a, b) => listeners[b] - listeners[a]).slice(0, 24)
-            .forEach((i) => write(names.title(i), xScale(x[i]), yScale(y[i]) - 13, 11.5, 500, css("--text")));
-        }
-      }
-      for (const c of meta.clusters) {
-        const [px, py] = at(c.centre);
-        write(c.name, px, py, Math.min(16, 11.5 + (4 * c.size * meta.clusters.length) / count / 2), 650, css("--text"));
+    if (!state.labels) return;
+    // Names of clusters; closer, of the smaller groups; closer still, of songs too.
+    const closer = home().distance / plot.get("cameraDistance"), fine = closer > FINER_FROM && meta.finer.length > 0;
+    for (const c of fine ? meta.finer : meta.clusters) {
+      const [px, py] = at(c.centre);
+      const size = fine ? 12.5 : Math.min(16, 11.5 + (4 * c.size * meta.clusters.length) / count / 2);
+      write(pen, taken, c.name, px, py, size, 650, inks.text);
+    }
+    if (closer > SONGS_FROM && drawn) {
+      const seen = plot.get("pointsInView");
+      if (seen.length < 3000) {
+        seen.sort((a, b) => listeners[b] - listeners[a]).slice(0, 24)
+          .forEach((i) => write(pen, taken, names.title(i), xScale(x[i]), yScale(y[i]) - 13, 11.5, 500, inks.soft));
       }
     }
   }
 
+  // Where labels may not be: below what lies on the canvas.
+  function lookForCovers() {
+    const own = canvas.getBoundingClientRect();
+    covers.length = 0;
+    for (const node of covering) {
+      const box = node.getBoundingClientRect();
+      if (box.width && box.height) covers.push([box.left - own.left - 3, box.top - own.top - 3, box.right - own.left + 3, box.bottom - own.top + 3]);
+    }
+    redraw();
+  }
+
   plot.subscribe("view", redraw);
   plot.subscribe("draw", redraw);
-  new ResizeObserver(redraw).observe(canvas);
+  const watch = new ResizeObserver(lookForCovers);
+  for (const node of [canvas, ...covering]) watch.observe(node);
 
   function fly(target, distance) {
     return plot.zoomToLocation(target, distance, { transition: !still(), transitionDuration: 450 });
