@@ -30,6 +30,7 @@ REPORT = [
 TENSORBOARD = ["tensorboardX"]  # launch/train.py --tensorboard: event files without TensorFlow
 
 MAP = [
+    "scikit-learn>=1.3",  # its clusters (HDBSCAN); UMAP needs it as well
     "umap-learn",  # launch/export_map.py: the plane; without it --method=pca
 ]
 

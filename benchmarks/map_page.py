@@ -41,8 +41,8 @@ MOVE = """([milliseconds, closer]) => new Promise((done) => {
     if (passed > milliseconds) return done(frames / passed * 1000);
     frames += 1;
     const shift = 0.2 * distance / closer;
-    plot.set({ cameraTarget: [target[0] + shift * Math.cos(angle), target[1] + shift * Math.sin(angle)],
-      cameraDistance: distance / closer * (1 + 0.1 * Math.sin(angle)) });
+    plot.zoomToLocation([target[0] + shift * Math.cos(angle), target[1] + shift * Math.sin(angle)],
+      distance / closer * (1 + 0.1 * Math.sin(angle)));
     requestAnimationFrame(frame);
   };
   requestAnimationFrame(frame);
@@ -50,10 +50,10 @@ MOVE = """([milliseconds, closer]) => new Promise((done) => {
 
 # Milliseconds of one answer, drawing left out.
 ANSWERS = {
-    "nearest songs of a song": """(n) => { const t = performance.now();
-      musicMap.select(n); return performance.now() - t }""",
-    "a playlist of 50, its query and its recommendations": """(n) => { const t = performance.now();
-      musicMap.setPlaylist(Array.from({ length: 50 }, (_, i) => n + 7 * i)); return performance.now() - t }""",
+    "nearest songs of a song": """async (n) => { const t = performance.now();
+      await musicMap.select(n); return performance.now() - t }""",
+    "a playlist of 50, its query and its recommendations": """async (n) => { const t = performance.now();
+      await musicMap.setPlaylist(Array.from({ length: 50 }, (_, i) => n + 7 * i)); return performance.now() - t }""",
     "search by id": """(n) => { const box = document.getElementById('search'), t = performance.now();
       box.value = String(n); box.dispatchEvent(new Event('input')); return performance.now() - t }""",
 }

@@ -32,7 +32,7 @@ def opened(path, *, scheme="dark", size=(1280, 800), storage=None):
             page.on("console", lambda m: m.type == "error" and page.complaints.append(m.text))
             page.on("pageerror", lambda e: page.complaints.append(str(e)))
             page.on("request", lambda r: page.requests.append(r.url))
-            page.set_default_timeout(120_000)  # drawing in software, beside other tests, is slow
+            page.set_default_timeout(60_000)  # drawing in software, beside other tests, is slow
             page.goto(path.as_uri())
             page.wait_for_function("window.musicMap", timeout=120_000)
             yield page

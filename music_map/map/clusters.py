@@ -52,17 +52,29 @@ def islands(position: np.ndarray, num_clusters: int, *, seed: int = 0) -> tuple[
     rng = np.random.default_rng(seed)
     sample = position[np.sort(rng.permutation(len(position))[:_SAMPLE])].astype(np.float64)
     tried = [_leaves(sample, share) for share in _SHARES] if _can_find_islands(sample) else []
-    found = []
-    for most in (num_clusters, min(_FINER * num_clusters, _MOST_FINE)):
-        fitting = [labels for labels in tried if 2 <= labels.max() + 1 <= most]
-        if fitting and most > 1:
-            labels = max(fitting, key=lambda labels: labels.max())  # of equal ones the larger least size
-            inside = labels >= 0
-            _, nearest = cKDTree(sample[inside]).query(position)
-            found.append(_largest_first(labels[inside][nearest]))
-        else:
-            found.append(cluster(position, most, seed=seed))
-    return found[0], found[1]
+    coarse, fine = (_most_of(tried, most) for most in (num_clusters, min(_FINER * num_clusters, _MOST_FINE)))
+    if coarse is None or fine is None:
+        return cluster(position, num_clusters, seed=seed), cluster(position, _FINER * num_clusters, seed=seed)
+    at = _nearest(sample, fine, position)
+    # A small island belongs to one cluster as a whole: to that of most of its songs, else to the nearest.
+    votes = np.zeros((fine.max() + 1, coarse.max() + 1))
+    both = (fine >= 0) & (coarse >= 0)
+    np.add.at(votes, (fine[both], coarse[both]), 1.0)
+    middles = np.stack([np.median(sample[fine == number], axis=0) for number in range(len(votes))])
+    whole = np.where(votes.any(axis=1), votes.argmax(axis=1), _nearest(sample, coarse, middles))
+    return _largest_first(whole[at]), _largest_first(at)
+
+
+def _most_of(tried: list[np.ndarray], most: int) -> np.ndarray | None:
+    """The labels with most clusters, but not more than `most`: of equal ones those of the larger least size."""
+    fitting = [labels for labels in tried if 2 <= labels.max() + 1 <= most]
+    return max(fitting, key=lambda labels: labels.max()) if fitting else None
+
+
+def _nearest(sample: np.ndarray, labels: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """The label of the nearest song of the sample that has one, for each position."""
+    inside = labels >= 0
+    return labels[inside][cKDTree(sample[inside]).query(position)[1]]
 
 
 def _can_find_islands(sample: np.ndarray) -> bool:

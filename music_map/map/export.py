@@ -12,7 +12,7 @@ import numpy as np
 from music_map.errors import require
 from music_map.map.agreement import agreement
 from music_map.map.clusters import colours_of, islands, num_clusters_for, renumber_like
-from music_map.map.metadata import read_metadata
+from music_map.map.metadata import named_by, read_metadata
 from music_map.map.page import read_previous, render, save_positions
 from music_map.map.payload import map_payload, pack, songs_of
 from music_map.map.projection import installed as installed
@@ -66,6 +66,7 @@ def make_map(
     """
     export, vectors, heads, filters = recommender.export, recommender.vectors, recommender.heads, recommender.filters
     total = len(vectors)
+    rows = np.arange(total)
     if total > max_songs:
         rows = np.sort(np.argsort(-export.listeners.astype(np.int64), kind="stable")[:max_songs])
         export, vectors = songs_of(export, rows), vectors[rows]
@@ -76,6 +77,8 @@ def make_map(
         reporter.say(f"metadata: {names.num_known} of {len(vectors)} songs have names ({names.num_rows} rows)")
         if not names.num_known:
             reporter.warn(f"{metadata}: none of its item_id is one of the model's, such as {export.item_ids[0]}")
+    elif recommender.ids.songs.names is not None:
+        names = named_by(recommender.ids.songs, rows)
     if previous is not None:
         before = read_previous(previous, export.item_ids)
         shared = int((before.clusters >= 0).sum())
@@ -133,6 +136,7 @@ def make_map(
             filters=filters,
             dislike_push=recommender.dislike_push,
             metadata=names,
+            ids=None if recommender.ids.songs.own is None else recommender.ids.songs.labels(rows.tolist()),
             facts=facts,
         )
     )

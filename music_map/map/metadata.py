@@ -14,7 +14,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from music_map.errors import UserError
-from music_map.ids import index_of
+from music_map.ids import Ids, index_of
 
 SUFFIXES = (".csv", ".parquet", ".json", ".jsonl")
 
@@ -78,6 +78,22 @@ def read_metadata(path: Path, item_ids: np.ndarray) -> Metadata:
             values = values[1:]
         columns.append(Column(name, values.tolist(), placed))
     return Metadata(columns, len(table), len(at))
+
+
+def named_by(songs: Ids, rows: np.ndarray) -> Metadata:
+    """Names as the logs have them, "Artist - Title", of some of the songs: one column, title."""
+    texts = [songs.name(row) or "" for row in rows.tolist()]
+    column = _column("title", texts)
+    return Metadata([column], len(rows), int((column.codes >= 0).sum()))
+
+
+def _column(name: str, texts: list[str]) -> Column:
+    """A column of texts, of which "" is none."""
+    values, codes = np.unique(np.array(texts, object), return_inverse=True)
+    codes = codes.astype(np.int32)
+    if len(values) and values[0] == "":
+        return Column(name, values[1:].tolist(), codes - 1)
+    return Column(name, values.tolist(), codes)
 
 
 def _texts(path: Path, name: str, column: pa.ChunkedArray) -> list[str | None]:

@@ -21,11 +21,21 @@ import pyarrow.parquet as pq
 
 from music_map.errors import DamagedFileError, UserError
 from music_map.ids import index_of
-from music_map.map.payload import unpack
+from music_map.map.payload import pack, unpack
 from music_map.storage import write_bytes
 
 STYLES = ("page.css",)
-SCRIPTS = ("vendor/regl-scatterplot.min.js", "data.js", "query.js", "names.js", "contours.js", "plot.js", "app.js")
+SCRIPTS = (
+    "vendor/regl-scatterplot.min.js",
+    "data.js",
+    "query.js",
+    "names.js",
+    "save.js",
+    "contours.js",
+    "plot.js",
+    "touch.js",
+    "app.js",
+)
 _BLOCK = re.compile(r'<script id="map-data" type="application/octet-stream;base64">([^<]*)</script>')
 
 
@@ -43,21 +53,39 @@ class Previous(NamedTuple):
     colours: dict[int, int]
 
 
-def render(block: bytes, *, title: str) -> str:
+def render(block: bytes, *, title: str, service: bool = False) -> str:
     """The page.
 
     Args:
       block: of `music_map.map.payload.pack`.
       title: of the page.
+      service: whether the page may ask the service that it came from; else it may ask nothing of anyone.
     """
     scripts = "\n".join(f"<script>\n{_part(name)}\n</script>" for name in SCRIPTS)
     parts = {
         "title": html.escape(title),
+        "connect": "'self'" if service else "'none'",
         "style": "\n".join(_part(name) for name in STYLES),
         "scripts": scripts,
         "data": base64.b64encode(block).decode("ascii"),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match.group(1)], _part("page.html"))
+
+
+def live(text: str, *, source: str) -> str:
+    """A page that asks the service for its answers, of the page of launch/export_map.py: smaller, it has no vectors.
+
+    Args:
+      text: the exported page.
+      source: its file, for errors.
+
+    Raises:
+      DamagedFileError: it holds no map.
+    """
+    arrays, meta = unpack(block_of(text, source=source), source=source)
+    del arrays["codes"]
+    title = f"Music Map: {meta['facts']['title']}"
+    return render(pack(arrays, {**meta, "service": True}), title=title, service=True)
 
 
 def _part(name: str) -> str:

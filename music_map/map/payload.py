@@ -132,6 +132,7 @@ def map_payload(
     filters: Filters,
     dislike_push: float,
     metadata: Metadata | None,
+    ids: Sequence[str] | None,
     facts: Mapping[str, Any],
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and values of a page.
@@ -147,6 +148,7 @@ def map_payload(
       filters: of the page's recommendations.
       dislike_push: see `music_map.playlist.attention.push_away`.
       metadata: names, or None.
+      ids: of the songs, where the logs' ids are texts; None: they are the numbers.
       facts: other values that the page shows, JSON-able.
     """
     artists, genres = (groups_of(export, metadata, name) for name in ("artist", "genre"))
@@ -174,6 +176,7 @@ def map_payload(
     }
     stored = to_json(heads)
     meta = {
+        "ids": None if ids is None else list(ids),
         "columns": [{"name": column.name, "values": column.values} for column in columns],
         "artist_column": next((at for at, c in enumerate(columns) if artists and c is artists), None),
         "clusters": [

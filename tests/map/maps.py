@@ -58,7 +58,7 @@ FACTS = {
 }  # fmt: skip
 
 
-def payload(export=None, *, metadata=None, filters=None, bits=8):
+def payload(export=None, *, metadata=None, filters=None, bits=8, ids=None):
     export = export or songs()
     vectors = export.item_embeddings / np.linalg.norm(export.item_embeddings, axis=1, keepdims=True)
     position = project(vectors, method="pca")
@@ -74,6 +74,7 @@ def payload(export=None, *, metadata=None, filters=None, bits=8):
         filters=filters or Filters(),
         dislike_push=0.5,
         metadata=metadata,
+        ids=ids,
         facts=FACTS,
     )
 

@@ -40,6 +40,14 @@ def texts(page, where):
     return page.locator(where).all_inner_texts()
 
 
+def wait_for_place(page, song, place):
+    page.wait_for_function(
+        "([i, [x, y]]) => { const p = musicMap.view.screen(i); return Math.hypot(p[0] - x, p[1] - y) < 1.5; }",
+        arg=[song, place],
+        timeout=10_000,
+    )
+
+
 def test_search_by_name_and_by_id_selects_a_song(page):
     page.keyboard.press("/")
     page.keyboard.type("etude 15")
@@ -139,7 +147,7 @@ def test_hover_click_ctrl_click_and_lasso(page):
     )
     assert set(inside) <= set(page.evaluate("musicMap.state.playlist"))
     assert not page.is_checked("#ordered") and len(texts(page, "#recommended li")) == 10
-    place = page.evaluate("musicMap.state.answer.place")
+    place = page.evaluate("musicMap.state.answer.stars[0]")
     assert np.isfinite(place).all()
     assert page.get_attribute("#lasso", "aria-pressed") == "false"
     page.evaluate("musicMap.setPlaylist([])")
@@ -172,6 +180,80 @@ def test_keys_colours_highlight_and_themes(page):
     assert unnamed == []
 
 
+def test_a_link_brings_the_view_back(page):
+    ids = maps.songs().item_ids
+    page.evaluate("musicMap.setPlaylist([7, 8, 90], { ordered: false })")
+    page.evaluate("musicMap.dislike(11)")
+    page.evaluate("musicMap.select(12, { fly: false })")
+    page.evaluate("musicMap.view.zoom(1 / 2)")
+    wanted = f"song={ids[12]}&songs={ids[7]},{ids[8]},{ids[90]}&order=0&dislikes={ids[11]}"
+    page.wait_for_function("text => location.hash.endsWith(text)", arg=wanted)
+    page.wait_for_timeout(900)
+    link = page.evaluate("location.hash")
+    at, marks = page.evaluate("[musicMap.view.where(), musicMap.view.screen(12)]")
+    page.evaluate("musicMap.setPlaylist([], { ordered: true })")
+    page.evaluate("musicMap.select(null)")
+    page.evaluate("musicMap.view.goHome()")
+    page.wait_for_function("!location.hash.includes('song')")
+    page.evaluate("link => { location.hash = link }", link)
+    page.wait_for_function("musicMap.state.song === 12 && musicMap.state.answer")
+    page.wait_for_function("at => Math.abs(musicMap.view.where()[2] - at[2]) < 1e-3 * at[2]", arg=at)
+    assert page.evaluate("musicMap.state.playlist") == [7, 8, 90] and not page.is_checked("#ordered")
+    assert page.evaluate("musicMap.state.dislikes") == [11]
+    np.testing.assert_allclose(page.evaluate("musicMap.view.where()"), at, rtol=1e-3, atol=1e-4)
+    wait_for_place(page, 12, marks)  # the marks move with the next frame
+    assert page.get_attribute("#listen", "href").endswith("search_query=Ada%20%3C%2Fscript%3E%20Nocturne%2012")
+    page.evaluate("musicMap.dislike(11)")
+
+
+def test_a_playlist_is_saved(page):
+    page.evaluate("musicMap.setPlaylist([7, 8])")
+    page.select_option("#save-what", "both")
+    for button, head in (("#save-m3u8", "#EXTM3U"), ("#save-jspf", "{")):
+        with page.expect_download() as download:
+            page.click(button)
+        text = download.value.path().read_text(encoding="utf-8")
+        assert download.value.suggested_filename == f"music-map.{button.removeprefix('#save-')}"
+        assert text.startswith(head) and ("Bo - Étude 7" in text or '"Étude 7"' in text)
+        assert text.count("#EXTINF") + text.count('"identifier"') == 12
+    page.evaluate("musicMap.setPlaylist([])")
+
+
+def test_on_a_narrow_screen_the_map_is_free_and_the_panel_a_sheet(page):
+    page.evaluate("musicMap.select(null)")
+    page.set_viewport_size({"width": 390, "height": 844})
+    top = "document.getElementById('panel').getBoundingClientRect().top"  # it slides
+    page.wait_for_function(f"{top} > 844 - 110")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    # Tools and lists are out of sight, and out of the way of the keyboard.
+    assert page.evaluate("document.getElementById('rest').inert && document.getElementById('rest').contains(tools)")
+    page.click("#grip")
+    page.wait_for_function(f"{top} < 500")
+    assert page.evaluate(top) > 300 and page.get_attribute("#grip", "aria-expanded") == "true"
+    assert page.is_visible("#lasso")
+    page.click("#grip")
+    page.wait_for_function(f"{top} > 844 - 110")
+    # A tap chooses a song; one finger moves the map, and the marks with it.
+    finger = """([from, to]) => { const canvas = document.getElementById("plot"), box = canvas.getBoundingClientRect();
+      const send = (type, [x, y]) => canvas.dispatchEvent(new PointerEvent(type, { pointerType: "touch", pointerId: 1,
+        clientX: box.left + x, clientY: box.top + y, bubbles: true }));
+      canvas.setPointerCapture = () => {};
+      send("pointerdown", from); send("pointermove", to); send("pointerup", to); }"""
+    before = page.evaluate("musicMap.view.screen(30)")
+    page.evaluate(finger, [[200, 300], [260, 340]])
+    wait_for_place(page, 30, [before[0] + 60, before[1] + 40])
+    spot = page.evaluate("musicMap.view.screen(30)")
+    page.evaluate(finger, [spot, spot])
+    page.wait_for_function("musicMap.state.song !== null")
+    page.wait_for_function(f"{top} < 500")
+    assert page.is_visible("#song-body")
+    page.wait_for_function(f"(([, y]) => y > 0 && y < {top})(musicMap.view.screen(musicMap.state.song))")
+    page.evaluate("musicMap.select(null)")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.wait_for_function("document.getElementById('stage').contains(tools)")
+    page.evaluate("musicMap.view.goHome()")
+
+
 def test_points_are_drawn(page):
     page.evaluate("musicMap.view.plot.redraw()")
     shades = page.evaluate("""() => { const image = musicMap.view.plot.export(); const seen = new Set();
@@ -183,10 +265,10 @@ def test_points_are_drawn(page):
 
 def test_no_label_is_cut_off_or_covered_and_no_two_overlap(page):
     seen = []
+    page.emulate_media(reduced_motion="reduce")
     page.evaluate("musicMap.select(null)")
     for zoom in ("goHome()", "zoom(1 / 2.5)", "pan(1.5, 0)", "zoom(1 / 4)", "pan(-2, 1)"):
         page.evaluate(f"musicMap.view.{zoom}")
-        page.wait_for_timeout(250)
         page.evaluate(
             "new Promise(done => { musicMap.view.redraw(); requestAnimationFrame(() => requestAnimationFrame(done)); })"
         )

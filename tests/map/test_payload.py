@@ -6,7 +6,7 @@ import pytest
 
 from music_map.errors import DamagedFileError, UserError
 from music_map.map.metadata import Column, Metadata
-from music_map.map.page import block_of, read_previous, render, save_positions
+from music_map.map.page import block_of, live, read_previous, render, save_positions
 from music_map.map.payload import ALLOWED, KNOWN, groups_of, names_of, pack, songs_of, unpack
 from music_map.retrieval.filters import Filters
 
@@ -100,3 +100,16 @@ def test_a_page_is_whole_and_its_texts_cannot_break_out():
         assert name in page
     for outside in ('src="http', 'href="http', "@import", "url(http"):
         assert outside not in page
+
+
+def test_a_page_that_asks_the_service_has_no_vectors():
+    export = maps.songs()
+    labels = [f"spotify:track:{i}" for i in export.item_ids]
+    page = render(pack(*maps.payload(export, ids=labels)), title="Music Map: test")
+    assert "connect-src 'none'" in page
+    asking = live(page, source="map.html")
+    arrays, meta = unpack(block_of(asking, source="p"), source="p")
+    assert "codes" not in arrays and meta["service"] and meta["ids"] == labels
+    assert "connect-src 'self'" in asking and len(asking) < len(page)
+    with pytest.raises(DamagedFileError, match=r"map\.html: holds no map"):
+        live("<p>hello", source="map.html")

@@ -21,24 +21,46 @@ function remembered(key, value) {
   } catch { return null; }
 }
 
+async function askService(path, body) {
+  const token = () => { try { return sessionStorage.getItem("music-map-token"); } catch { return null; } };
+  const ask = () => fetch(path, { method: "POST", body: JSON.stringify(body), headers: {
+    "content-type": "application/json", ...(token() && { authorization: `Bearer ${token()}` }) } });
+  let response = await ask();
+  if (response.status === 401) {
+    const given = prompt("This service wants its token:");
+    if (given) { sessionStorage.setItem("music-map-token", given); response = await ask(); }
+  }
+  const found = await response.json();
+  if (!response.ok) throw new Error(found.detail || `the service answers ${response.status}`);
+  return found;
+}
+
 async function start() {
   const began = performance.now();
   const data = await readData(), { arrays, meta, shapes } = data, facts = meta.facts;
   const count = arrays.item_ids.length, { flags, listeners, clusters } = arrays;
-  const names = makeNames(data), songs = songVectors(arrays.codes, shapes.codes[1]);
-  const popularity = Float64Array.from(listeners, (l) => Math.log1p(l));
+  const names = makeNames(data), { idOf } = names;
   const clusterOf = new Map(meta.clusters.map((c, at) => [c.number, { ...c, at }]));
 
   const state = {
     colour: "cluster", spot: null, song: null, near: [], visited: new Set(), playlist: [], dislikes: [], ordered: true,
     answer: null,
   };
-  const root = document.documentElement;
+  const root = document.documentElement, canvas = byId("plot");
   root.dataset.theme = remembered("music-map-theme") || (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
   const theme = () => root.dataset.theme;
   const view = makePlot(data, names, {
-    canvas: byId("plot"), ground: byId("ground"), marks: byId("marks"), covering: [byId("tools")], theme,
+    canvas, ground: byId("ground"), marks: byId("marks"), covering: [byId("tools"), byId("panel")], theme,
   });
+
+  const may = (i) => Boolean(flags[i] & ALLOWED);
+  const source = meta.service
+    ? serviceSource({ ask: askService, idOf, rowOf: (id) => names.rowOf.get(String(id)), position: arrays.position })
+    : offlineSource({
+      songs: songVectors(arrays.codes, shapes.codes[1]), popularity: Float64Array.from(listeners, (l) => Math.log1p(l)),
+      heads: meta.heads, push: meta.dislike_push, may, position: arrays.position,
+      artists: { offsets: arrays.artist_offsets, values: arrays.artists }, albums: { offsets: arrays.album_offsets, values: arrays.albums },
+    });
 
   let quiet;
   function say(text, seconds = 5) {
@@ -151,6 +173,7 @@ async function start() {
     state.colour = mode;
     byId(`colour-${mode}`).checked = true;
     drawLegend();
+    shareSoon();
     return paint();
   }
 
@@ -175,12 +198,12 @@ async function start() {
 
   function entryOf(i, { lead = null, value = "", more = below(i), buttons = [] } = {}) {
     const go = make("button", { type: "button", className: "go", onclick: () => select(i),
-      title: `${names.title(i)} (${arrays.item_ids[i]})`,
+      title: `${names.title(i)} (${idOf(i)})`,
       onmouseenter: () => view.plot.hover(i, { preventEvent: true }), onmouseleave: () => view.plot.hover(-1, { preventEvent: true }) },
     make("span", { className: lead === null ? "lead" : "lead rank" }, lead === null ? dotOf(i) : String(lead)),
     make("span", { className: "name", textContent: names.title(i) }), make("span", { className: "value", textContent: value }),
     make("span", { className: "more", textContent: more }));
-    return make("li", { "data-song": String(arrays.item_ids[i]) }, go, ...buttons);
+    return make("li", { "data-song": String(idOf(i)) }, go, ...buttons);
   }
 
   function small(text, label, onclick) {
@@ -194,19 +217,30 @@ async function start() {
 
   // ---- One song: its details and its nearest.
 
-  function select(i, { fly = true } = {}) {
+  async function select(i, { fly = true } = {}) {
     if (state.song !== i) state.visited = i === null ? new Set() : state.visited.add(i);
     state.song = i;
     state.near = [];
     if (i !== null) {
-      const may = (j) => Boolean(flags[j] & ALLOWED) && j !== i;
-      const scores = scoresOf(songs, vectorOf(songs, i));
-      state.near = topSongs(scores, 10, may).map((j) => [j, scores[j]]);
+      const near = await answered(source.nearest(i, 10));
+      if (state.song !== i) return;
+      state.near = near || [];
       if (fly && !view.inView(i)) view.show([i, ...state.near.slice(0, 5).map((n) => n[0])]);
-      say(`${names.title(i)} selected`, 3);
+      if (near) say(`${names.title(i)} selected`, 3);
     }
     drawSong();
     drawMarks();
+    shareSoon();
+    if (i !== null && narrow.matches) showInSheet("song", i);
+  }
+
+  // What a source answers, or null where it does not: then the page says why.
+  async function answered(promise) {
+    try { return await promise; } catch (error) { say(error.message, 10); return null; }
+  }
+
+  function goTo(i) {
+    return select(i, { fly: false }).then(() => view.show([i, ...state.near.slice(0, 5).map((n) => n[0])]));
   }
 
   function drawSong() {
@@ -215,7 +249,7 @@ async function start() {
     if (i === null) return;
     const cluster = clusterOf.get(clusters[i]), artist = names.artistCode(i), list = make("dl", { className: "facts" });
     const fact = (name, ...value) => list.append(make("dt", { textContent: name }), make("dd", {}, ...value));
-    fact("Id", String(arrays.item_ids[i]));
+    fact("Id", String(idOf(i)));
     if (artist >= 0) fact("Artist", make("button", { type: "button", className: "link", textContent: names.artist(i), title: "Show all songs of the artist", onclick: () => spotlight(artistEntry(artist)) }));
     for (const column of names.columns) {
       const text = names.cell(column, i);
@@ -236,8 +270,21 @@ async function start() {
         make("button", { type: "button", className: "action", textContent: out ? "Disliked" : "Dislike", "aria-pressed": String(out),
           title: "The playlist's query turns away from it", onclick: () => dislike(i) }),
         make("button", { type: "button", className: "action", textContent: "Show", onclick: () => view.show([i, ...state.near.map((n) => n[0])], 0.05) })),
-      make("h4", { textContent: "Nearest songs" }),
+      linkNode(i),
+      make("h3", { textContent: "Nearest songs" }),
       make("ol", { className: "songs", id: "nearest" }, ...state.near.map(([j, s]) => entryOf(j, { value: s.toFixed(3), buttons: [adder(j)] }))));
+  }
+
+  function linkOfSong(i) {
+    const columns = Object.fromEntries(names.columns.map((c) => [c.name.toLowerCase(), names.cell(c, i)]));
+    return linkOf(idOf(i), { title: names.named(i), artist: names.artistName(names.artistCode(i)), columns });
+  }
+
+  // A link that is followed on a click only; the page itself asks nothing of anyone.
+  function linkNode(i) {
+    const link = linkOfSong(i);
+    return link && make("a", { id: "listen", className: "outside", href: link.url, target: "_blank", rel: "noopener noreferrer",
+      textContent: link.kind === "search" ? "Search for it on YouTube ↗" : `Open in ${link.kind} ↗` });
   }
 
   // ---- The playlist and what it recommends.
@@ -251,7 +298,7 @@ async function start() {
   function dislike(i) {
     state.dislikes = state.dislikes.includes(i) ? state.dislikes.filter((j) => j !== i) : [...state.dislikes, i];
     if (state.dislikes.includes(i)) state.playlist = state.playlist.filter((j) => j !== i);
-    update();
+    return update();
   }
 
   // At most MAX_SONGS: the latest of a list that is in order, the most listened of a set.
@@ -265,28 +312,27 @@ async function start() {
       state.playlist = kept;
     }
     state.dislikes = state.dislikes.filter((i) => !state.playlist.includes(i));
-    update();
+    return update();
   }
 
   const number = (id, low, high) => Math.min(high, Math.max(low, Math.floor(Number(byId(id).value) || low)));
 
-  function update() {
-    state.answer = null;
+  let turn = 0;  // of the question: an earlier one's answer may come later
+  async function update() {
+    const mine = ++turn;
+    let answer = null;
     if (state.playlist.length) {
-      const most = number("max-per-artist", 0, 100);
-      const rules = [
-        { most, offsets: arrays.artist_offsets, values: arrays.artists },
-        { most: meta.filters.max_per_album, offsets: arrays.album_offsets, values: arrays.albums },
-      ].filter((rule) => rule.most);
-      state.answer = recommend({
-        songs, popularity, heads: meta.heads, push: meta.dislike_push, rules, may: (i) => Boolean(flags[i] & ALLOWED),
-        asked: { playlist: state.playlist, dislikes: state.dislikes, ordered: state.ordered, k: number("k", 1, 200), diversity: Number(byId("diversity").value) },
-      });
-      state.answer.place = placeOf(state.answer.scores, arrays.position);
+      answer = await answered(source.answer({
+        playlist: state.playlist, dislikes: state.dislikes, ordered: state.ordered, k: number("k", 1, 200), diversity: Number(byId("diversity").value),
+        maxPerArtist: number("max-per-artist", 0, 100), maxPerAlbum: meta.filters.max_per_album,
+      }));
+      if (mine !== turn) return;
     }
+    state.answer = answer;
     drawPlaylist();
     drawSong();
     drawMarks();
+    shareSoon();
   }
 
   function drawPlaylist() {
@@ -296,23 +342,23 @@ async function start() {
     byId("playlist-body").hidden = playlist.length === 0;
     byId("answer").hidden = !answer;
     byId("ordered").checked = state.ordered;
-    if (!answer) return;
-    const weight = new Map(answer.playlist.map((i, at) => [i, answer.weights[at]]));
-    const rows = playlist.slice(0, shown).map((i) => entryOf(i, { value: `${(100 * weight.get(i)).toFixed(1)} %`, buttons: [adder(i)] }));
+    const weight = new Map(answer?.playlist.map((i, at) => [i, answer.weights[at]]));
+    const percent = (i) => (typeof weight.get(i) === "number" ? `${(100 * weight.get(i)).toFixed(1)} %` : "");
+    const rows = playlist.slice(0, shown).map((i) => entryOf(i, { value: percent(i), buttons: [adder(i)] }));
     if (playlist.length > shown) rows.push(make("li", { className: "more", textContent: `and ${NUMBER.format(playlist.length - shown)} more` }));
     for (const i of state.dislikes) rows.push(entryOf(i, { value: "disliked", buttons: [small("✕", `No longer dislike ${names.title(i)}`, () => dislike(i))] }));
     byId("playlist").replaceChildren(...rows);
+    if (!answer) return;
     byId("recommended").replaceChildren(...answer.songs.map((i, at) => {
-      const own = vectorOf(songs, i);
-      const why = answer.playlist.slice(0, MAX_SONGS).map((j, n) => [j, answer.weights[n] * dot(own, vectorOf(songs, j))])
-        .sort((a, b) => b[1] - a[1])[0];
-      const more = [names.artist(i), `like ${names.title(why[0])}`].filter(Boolean).join(" · ");
-      return entryOf(i, { lead: at + 1, value: answer.scores[i].toFixed(3), more: answer.playlist.length > 1 ? more : below(i), buttons: [adder(i)] });
+      const reason = answer.reasons[at];
+      const more = reason === null || playlist.length < 2 ? below(i) : [names.artist(i), `like ${names.title(reason)}`].filter(Boolean).join(" · ");
+      return entryOf(i, { lead: at + 1, value: answer.scores[at].toFixed(3), more, buttons: [adder(i)] });
     }));
     if (!answer.songs.length) byId("recommended").append(make("li", { className: "more", textContent: "No song is left to recommend." }));
-    const ids = (list) => list.map((i) => arrays.item_ids[i]).join(",");
+    const quoted = (text) => (/^[\w:,.@%+/-]*$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+    const ids = (list) => quoted(list.map(idOf).join(","));
     const most = number("max-per-artist", 0, 100), diversity = byId("diversity").value;
-    byId("command").textContent = ["python launch/recommend.py", `--workdir=${facts.workdir}`, `--songs=${ids(playlist)}`,
+    byId("command").textContent = ["python launch/recommend.py", `--workdir=${quoted(facts.workdir)}`, `--songs=${ids(playlist)}`,
       state.dislikes.length ? `--dislikes=${ids(state.dislikes)}` : "", `--k=${number("k", 1, 200)}`, state.ordered ? "" : "--ordered=false",
       `--max_per_artist=${most}`, `--diversity=${diversity}`].filter(Boolean).join(" ");
   }
@@ -320,11 +366,87 @@ async function start() {
   function drawMarks() {
     const answer = state.answer;
     view.state.marks = {
-      playlist: answer ? answer.playlist : [], weights: answer ? answer.weights : [], recommended: answer ? answer.songs : [],
-      stars: answer ? [answer.place] : [], song: state.song, near: answer ? [] : state.near.map((n) => n[0]),
+      playlist: state.playlist, weights: answer ? answer.playlist.map((_, at) => answer.weights[at] || 0) : [], recommended: answer ? answer.songs : [],
+      stars: answer ? answer.stars : [], song: state.song, near: answer ? [] : state.near.map((n) => n[0]),
     };
     view.redraw();
   }
+
+  // ---- The playlist as a file, the view as a link.
+
+  function save(extension, write) {
+    const what = byId("save-what").value, chosen = state.answer ? state.answer.songs : [];
+    const list = { playlist: state.playlist, recommended: chosen, both: [...state.playlist, ...chosen] }[what];
+    const name = `Music Map: ${plural(list.length, "song")}`;
+    const album = names.columns.find((c) => ["album", "album_name", "release_name"].includes(c.name.toLowerCase()));
+    const text = write(name, list.map((i) => ({
+      id: idOf(i), title: names.named(i), artist: names.artistName(names.artistCode(i)), album: album ? names.cell(album, i) : null, uri: linkOfSong(i)?.uri,
+    })));
+    const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "text/plain" })), download: `music-map.${extension}` });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    say(`${plural(list.length, "song")} saved as music-map.${extension}`);
+  }
+
+  let sharing, shared = location.hash;
+  function share() {
+    const next = hashOf({ at: view.where(), song: state.song === null ? null : idOf(state.song), songs: state.playlist.map(idOf),
+      dislikes: state.dislikes.map(idOf), ordered: state.ordered, colour: state.colour });
+    if (next === shared) return;
+    shared = next;
+    try { history.replaceState(null, "", next); } catch { location.hash = next; }  // a browser may refuse it for files
+  }
+  function shareSoon() {
+    clearTimeout(sharing);
+    sharing = setTimeout(share, 300);
+  }
+  async function restore(hash) {
+    const wanted = viewOf(hash), rows = (ids) => ids.map((id) => names.rowOf.get(id)).filter((i) => i !== undefined);
+    if (!wanted) return;
+    state.dislikes = rows(wanted.dislikes);
+    await setPlaylist(rows(wanted.songs), { ordered: wanted.ordered });
+    const [song] = rows(wanted.song === null ? [] : [wanted.song]);
+    await select(song ?? null, { fly: false });
+    if (wanted.colour && wanted.colour in MODES) await colourBy(wanted.colour);
+    if (wanted.at) await view.lookAt(wanted.at);
+    const lost = wanted.songs.length - state.playlist.length;
+    if (lost > 0) say(`${plural(lost, "song")} of the link's playlist ${lost === 1 ? "is" : "are"} not on this map`, 10);
+  }
+  async function copyLink() {
+    share();
+    try {
+      await navigator.clipboard.writeText(location.href);
+      say("Link to this view copied");
+    } catch { say("The address of this page is the link to this view", 8); }
+  }
+
+  // ---- A narrow screen: the panel is a sheet that covers the map when it is opened, and holds the toolbar.
+
+  const narrow = matchMedia("(max-width: 820px)");
+  function openSheet(open) {
+    const sheet = narrow.matches;
+    byId("panel").classList.toggle("open", sheet && open);
+    byId("grip").setAttribute("aria-expanded", String(open));
+    byId("rest").inert = sheet && !open;
+    if (!open) byId("panel").scrollTop = 0;
+    view.lookForCovers();
+  }
+  // Opens the sheet at a section; the song stays in the part of the map that is left.
+  function showInSheet(section, i = null) {
+    openSheet(true);
+    byId("panel").scrollTop = Math.max(0, byId(section).offsetTop - 80);
+    const free = canvas.clientHeight - byId("panel").offsetHeight, [, py] = i === null ? [0, 0] : view.screen(i);
+    if (i !== null && (py < 20 || py > free - 20)) view.move(0, free / 2 - py);
+  }
+  byId("panel").addEventListener("transitionend", view.lookForCovers);
+  function layOut() {
+    if (narrow.matches) byId("rest").prepend(byId("tools"));
+    else byId("stage").append(byId("tools"));
+    byId("tools").setAttribute("aria-orientation", narrow.matches ? "horizontal" : "vertical");
+    openSheet(!narrow.matches);
+  }
+  narrow.onchange = layOut;
+  byId("grip").onclick = () => openSheet(byId("grip").getAttribute("aria-expanded") !== "true");
 
   // ---- Search.
 
@@ -339,7 +461,7 @@ async function start() {
     } else {
       const found = names.search(text);
       for (const code of found.artists) options.push({ name: names.artistName(code), more: "artist: show the songs", run: () => spotlight(artistEntry(code)) });
-      for (const i of found.songs) options.push({ name: names.title(i), more: `${arrays.item_ids[i]} · ${below(i)}`, run: () => { select(i, { fly: false }); view.show([i, ...state.near.slice(0, 5).map((n) => n[0])]); } });
+      for (const i of found.songs) options.push({ name: names.title(i), more: `${idOf(i)} · ${below(i)}`, run: () => goTo(i) });
     }
     active = options.length ? 0 : -1;
     results.hidden = !text.trim();
@@ -364,7 +486,7 @@ async function start() {
     box.setAttribute("aria-expanded", "false");
   }
   box.oninput = showResults;
-  box.onfocus = () => { if (box.value.trim()) showResults(); };
+  box.onfocus = () => { openSheet(true); if (box.value.trim()) showResults(); };
   box.onblur = closeResults;
   box.onkeydown = (event) => {
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
@@ -382,11 +504,11 @@ async function start() {
 
   // ---- The map: hover, click, lasso.
 
-  const canvas = byId("plot"), tip = byId("tooltip");
+  const tip = byId("tooltip");
   let lassoing = false, held = false;
   canvas.addEventListener("mousedown", (event) => { held = event.ctrlKey || event.metaKey; }, true);
   view.plot.subscribe("pointover", (i) => {
-    tip.replaceChildren(make("b", { textContent: names.title(i) }), ...[names.artist(i), `${arrays.item_ids[i]} · ${clusterOf.get(clusters[i]).name}`,
+    tip.replaceChildren(make("b", { textContent: names.title(i) }), ...[names.artist(i), `${idOf(i)} · ${clusterOf.get(clusters[i]).name}`,
       listeners[i] ? plural(listeners[i], "listener") : cold(i) === 1 ? "never heard: placed by what it is" : "nothing is known of it"]
       .filter(Boolean).map((text) => make("span", { textContent: text })));
     tip.hidden = false;
@@ -396,7 +518,7 @@ async function start() {
     tip.style.top = `${Math.min(py + 12, canvas.clientHeight - tip.offsetHeight - 8)}px`;
   });
   view.plot.subscribe("pointout", () => { tip.hidden = true; });
-  view.plot.subscribe("view", () => { tip.hidden = true; });
+  view.plot.subscribe("view", () => { tip.hidden = true; shareSoon(); });
   view.plot.subscribe("lassoStart", () => { lassoing = true; });
   let lassoed = [];
   view.plot.subscribe("select", ({ points }) => {
@@ -414,15 +536,25 @@ async function start() {
     lassoMode(false);
     if (!found.length) { say("No song in the lasso"); return; }
     select(null);
-    setPlaylist(found, { ordered: false });
+    setPlaylist(found, { ordered: false }).then(() => {
+      if (narrow.matches) showInSheet("answer");
+      else byId("answer").scrollIntoView({ block: "nearest" });
+    });
     if (found.length <= MAX_SONGS) say(`${plural(found.length, "song")} in the lasso`);
-    byId("answer").scrollIntoView({ block: "nearest" });
+  });
+  addTouch(canvas, {
+    move: view.move, pinch: view.pinch, drawing: () => byId("lasso").getAttribute("aria-pressed") === "true",
+    tap(px, py, reach) {
+      const found = view.nearest(px, py, reach);
+      if (found === null) openSheet(false);
+      else select(found, { fly: false });
+    },
   });
   function lassoMode(on) {
     view.plot.set({ mouseMode: on ? "lasso" : "panZoom" });
     byId("lasso").setAttribute("aria-pressed", String(on));
     canvas.classList.toggle("lasso", on);
-    if (on) say("Draw around songs", 3);
+    if (on) { openSheet(false); say("Draw around songs", 3); }
   }
   function labelsOn(on) {
     view.state.labels = on;
@@ -452,6 +584,9 @@ async function start() {
   byId("lasso").onclick = () => lassoMode(byId("lasso").getAttribute("aria-pressed") !== "true");
   byId("labels").onclick = () => labelsOn(!view.state.labels);
   byId("theme").onclick = () => setTheme(theme() === "dark" ? "light" : "dark");
+  byId("share").onclick = copyLink;
+  byId("save-m3u8").onclick = () => save("m3u8", m3u8Of);
+  byId("save-jspf").onclick = () => save("jspf", jspfOf);
   byId("help").onclick = () => byId("about").showModal();
   byId("clear").onclick = () => { state.dislikes = []; setPlaylist([]); };
   byId("ordered").onchange = (event) => setPlaylist(state.playlist, { ordered: event.target.checked });
@@ -490,22 +625,26 @@ async function start() {
   byId("about-body").replaceChildren(
     paragraph("", plural(count, "song"), count < facts.num_catalogue ? ` of ${NUMBER.format(facts.num_catalogue)}, the most listened,` : "",
       "", ` from the run ${facts.workdir}, step ${facts.step}. Near songs are alike: `, percent(facts.kept_neighbours), " of a song's ten nearest are among its fifty nearest on the map."),
-    paragraph("Everything is computed in this page, which asks nothing of any server. The songs' vectors are rounded to ", `${facts.bits} bits`,
+    meta.service ? paragraph("Answers are those of the service that this page came from; nothing is asked of any other.") : paragraph("Everything is computed in this page, which asks nothing of any server. The songs' vectors are rounded to ", `${facts.bits} bits`,
       " a number; from those, nearest songs, queries and recommendations are those that the Python recommender gives. Against the unrounded vectors ",
       percent(facts.same_top_10), ` of the ten best songs of ${facts.num_queries} sample queries are the same, and scores differ by at most `, facts.worst_score_error.toFixed(4), "."),
     paragraph("A playlist's ", "star", " is its query: attention weighs the songs (in the list, in per cent). It stands at the median of its fifteen nearest songs. ",
       "Squares", " are the playlist, ", "numbered discs", " what is recommended."),
+    paragraph("A song's link is followed only where it is clicked. The address of the page holds the view and the playlist: it is a link to what is shown."),
     paragraph("Drawn by regl-scatterplot (MIT); the notices of all libraries are in this file."));
   byId("colour-by").replaceChildren(...Object.entries(MODES).map(([mode, { title }]) => make("label", {},
     make("input", { type: "radio", name: "colour", id: `colour-${mode}`, value: mode, onchange: () => colourBy(mode) }), make("span", { textContent: title }))));
   byId("artist-cap").hidden = !arrays.artists.length;
   byId("max-per-artist").value = meta.filters.max_per_artist;
   byId("diversity").value = meta.filters.diversity;
+  layOut();
   drawPlaylist();
   await colourBy("cluster");
+  await restore(location.hash);
+  window.addEventListener("hashchange", () => { if (location.hash !== shared) restore(location.hash); });
   byId("loading").hidden = true;
   // For the console.
-  window.musicMap = { data, names, songs, view, state, select, setPlaylist, dislike, colourBy, spotlight, setTheme, seconds: (performance.now() - began) / 1000 };
+  window.musicMap = { data, names, view, source, state, select, setPlaylist, dislike, colourBy, spotlight, setTheme, seconds: (performance.now() - began) / 1000 };
 }
 
 start().catch((error) => {

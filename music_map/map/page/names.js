@@ -16,16 +16,17 @@ function makeNames({ arrays, meta }) {
   const { item_ids: ids, artist_offsets: offsets, artists, artist_ids: artistIds } = arrays;
   const columns = meta.columns.map((c, at) => ({ ...c, codes: arrays[`column_${at}`] }));
   const cell = (column, i) => (column && column.codes[i] >= 0 ? column.values[column.codes[i]] : null);
-  const named = (name) => columns.find((c) => c.name.toLowerCase() === name);
-  const titles = named("title") || named("name") || named("track"), artistNames = columns[meta.artist_column];
+  const columnOf = (name) => columns.find((c) => c.name.toLowerCase() === name);
+  const titles = columnOf("title") || columnOf("name") || columnOf("track"), artistNames = columns[meta.artist_column];
   const rowOf = new Map();
-  for (let i = 0; i < ids.length; i++) rowOf.set(ids[i], i);
+  const idOf = meta.ids ? (i) => meta.ids[i] : (i) => ids[i];
+  for (let i = 0; i < ids.length; i++) rowOf.set(String(idOf(i)), i);
 
-  const title = (i) => cell(titles, i) || `Song ${ids[i]}`;
+  const named = (i) => cell(titles, i), title = (i) => named(i) || `Song ${idOf(i)}`;
   const artistIdsOf = (i) => Array.from(artists.subarray(offsets[i], offsets[i + 1]), (a) => artistIds[a]);
   // What songs are grouped by in "artist": the names where there are some, else the first id. -1: none.
   const artistCode = artistNames ? (i) => artistNames.codes[i] : (i) => (offsets[i + 1] > offsets[i] ? artists[offsets[i]] : -1);
-  const artistName = artistNames ? (code) => artistNames.values[code] : (code) => `Artist ${artistIds[code]}`;
+  const artistName = (code) => (code < 0 ? null : artistNames ? artistNames.values[code] : `Artist ${artistIds[code]}`);
   const artistCount = artistNames ? artistNames.values.length : artistIds.length;
   const artist = (i) => {
     const list = artistIdsOf(i);
@@ -34,7 +35,7 @@ function makeNames({ arrays, meta }) {
 
   let texts = null;  // of all songs, made on the first search
   const index = () => {
-    texts ||= Array.from(ids, (id, i) => folded([id, ...columns.map((c) => cell(c, i) || "")].join("\n")));
+    texts ||= Array.from(ids, (_, i) => folded([idOf(i), ...columns.map((c) => cell(c, i) || "")].join("\n")));
     return texts;
   };
 
@@ -42,10 +43,10 @@ function makeNames({ arrays, meta }) {
   function search(text) {
     const words = folded(text.trim()).split(/\s+/).filter(Boolean);
     if (!words.length) return { songs: [], artists: [], total: 0 };
-    const exact = /^\d+$/.test(text.trim()) ? rowOf.get(Number(text.trim())) : undefined;
+    const exact = rowOf.get(text.trim());
     let songs = [];
     index().forEach((line, i) => {
-      if (columns.length ? words.every((w) => line.includes(w)) : words.every((w) => line.startsWith(w))) songs.push(i);
+      if (columns.length || meta.ids ? words.every((w) => line.includes(w)) : words.every((w) => line.startsWith(w))) songs.push(i);
     });
     const total = songs.length, first = folded(words.join(" "));
     const rank = (i) => (i === exact ? 2 : folded(title(i)).startsWith(first) ? 1 : 0);
@@ -58,12 +59,13 @@ function makeNames({ arrays, meta }) {
     return { songs: songs.slice(0, FOUND).map((s) => s[2]), artists: artistsFound, total };
   }
 
-  // Ids in a list such as "12, 15 18", or null where the text is none.
+  // Ids in a list such as "12, 15 18", or null where the text is none: texts as ids are a list where two are known.
   function idsIn(text) {
-    if (!/^\s*\d+(\s*[,;\s]\s*\d+)+\s*,?\s*$/.test(text)) return null;
-    const wanted = text.match(/\d+/g).map(Number);
-    return { songs: wanted.filter((id) => rowOf.has(id)).map((id) => rowOf.get(id)), missing: wanted.filter((id) => !rowOf.has(id)) };
+    const wanted = text.trim().split(/\s*[,;\n]\s*|\s+/).filter(Boolean);
+    const known = wanted.filter((id) => rowOf.has(id));
+    if (wanted.length < 2 || (meta.ids ? known.length < 2 : !wanted.every((id) => /^\d+$/.test(id)))) return null;
+    return { songs: known.map((id) => rowOf.get(id)), missing: wanted.filter((id) => !rowOf.has(id)) };
   }
 
-  return { columns, cell, titles, title, artist, artistCode, artistName, artistCount, artistIdsOf, search, idsIn, rowOf };
+  return { columns, cell, idOf, titles, title, named, artist, artistCode, artistName, artistCount, artistIdsOf, search, idsIn, rowOf };
 }

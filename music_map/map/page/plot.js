@@ -247,18 +247,46 @@ function makePlot({ arrays, meta }, names, { canvas, ground, marks, covering, th
   const watch = new ResizeObserver(lookForCovers);
   for (const node of [canvas, ...covering]) watch.observe(node);
 
+  let flight = Promise.resolve();
   function fly(target, distance) {
-    return plot.zoomToLocation(target, distance, { transition: !still(), transitionDuration: 450 });
+    flight = plot.zoomToLocation(target, distance, { transition: !still(), transitionDuration: 450 });
+    return flight;
   }
 
+  // Not plot.set({cameraTarget}): the scales, and with them the marks, would stay behind.
+  const jump = (target, distance) => plot.zoomToLocation(target, distance);
+
   return {
-    plot, state, paint, redraw, home, x, y, byPopularity,
+    plot, state, paint, redraw, lookForCovers, home, x, y, byPopularity,
     screen: at,
     goHome: () => fly(home().target, home().distance),
     zoom: (factor) => fly(plot.get("cameraTarget").slice(0, 2), Math.min(home().distance * 4, Math.max(1e-4, plot.get("cameraDistance") * factor))),
     pan(dx, dy) {
       const [tx, ty] = plot.get("cameraTarget"), step = 0.25 * plot.get("cameraDistance");
       return fly([tx + dx * step, ty + dy * step], plot.get("cameraDistance"));
+    },
+    // By pixels, without a transition.
+    move(px, py) {
+      const [tx, ty] = plot.get("cameraTarget"), scale = xScale(1) - xScale(0);
+      jump([tx - px / scale, ty + py / scale], plot.get("cameraDistance"));
+    },
+    // The view's middle, and how much closer it is than the whole map: the same on any screen.
+    where: () => [...plot.get("cameraTarget").slice(0, 2), home().distance / plot.get("cameraDistance")],
+    // After the movement under way, which would go on.
+    lookAt: ([tx, ty, closer]) => flight.then(() => jump([tx, ty], home().distance / closer)),
+    // Distance times `factor`; what is at the pixel stays there.
+    pinch(factor, px, py) {
+      const [tx, ty] = plot.get("cameraTarget"), now = plot.get("cameraDistance");
+      const next = Math.min(home().distance * 4, Math.max(1e-4, now * factor)), share = 1 - next / now;
+      jump([tx + share * (xScale.invert(px) - tx), ty + share * (yScale.invert(py) - ty)], next);
+    },
+    nearest(px, py, reach) {
+      let best = null, least = reach * reach;
+      for (let i = 0; i < count; i++) {
+        const away = (xScale(x[i]) - px) ** 2 + (yScale(y[i]) - py) ** 2;
+        if (away < least) { least = away; best = i; }
+      }
+      return best;
     },
     middle: () => [xScale.invert(canvas.clientWidth / 2), yScale.invert(canvas.clientHeight / 2)],
     // Shows songs with room about them; `closest` keeps a single song's surroundings in sight.

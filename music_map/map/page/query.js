@@ -1,5 +1,6 @@
 // From a playlist to its query and its recommendations: what music_map/playlist/attention.py, music_map/retrieval/search.py
-// and music_map/retrieval/filters.py do in Python, over vectors z = c / ||c|| of the codes c. Pure functions.
+// and music_map/retrieval/filters.py do in Python, over vectors z = c / ||c|| of the codes c. Pure functions, but for the
+// sources at the end, of which one asks the service instead.
 "use strict";
 
 // Songs of a playlist and disliked songs that count, at most.
@@ -184,9 +185,8 @@ function recommend({ songs, popularity, heads, asked, may, rules, push }) {
 
 // Where a query lies on the map: the geometric median of its nearest songs, weighted as UMAP weighs neighbours. A mean
 // would lie between two groups, where there is nothing.
-function placeOf(scores, position, near = 15) {
-  const songs = topSongs(scores, near, () => true);
-  const away = songs.map((i) => Math.max(0, 1 - scores[i])), least = away[0];
+function placeAmong(songs, scores, position) {
+  const away = scores.map((s) => Math.max(0, 1 - s)), least = Math.min(...away);
   const spread = away.reduce((a, b) => a + b - least, 0) / songs.length || 1;
   const weight = away.map((d) => Math.exp(-(d - least) / spread));
   let x = 0, y = 0, total = 0;
@@ -205,4 +205,60 @@ function placeOf(scores, position, near = 15) {
   return [x, y];
 }
 
-if (typeof module !== "undefined") module.exports = { songVectors, vectorOf, attend, pushAway, scoresOf, topSongs, recommend, placeOf };
+function placeOf(scores, position, near = 15) {
+  const songs = topSongs(scores, near, () => true);
+  return placeAmong(songs, songs.map((i) => scores[i]), position);
+}
+
+// ---- Where answers come from. A source has two functions, which give promises:
+//   nearest(song, k): [[song, score], ...]
+//   answer(asked): {playlist, weights, songs, scores, reasons, stars}. `weights` belong to `playlist` (null: not known),
+//     `scores` and `reasons` (the song of the playlist that speaks for it most, or null) to `songs`; `stars` are the
+//     places of the queries.
+
+// The page's own arithmetic over its vectors.
+function offlineSource({ songs, popularity, heads, push, may, artists, albums, position }) {
+  return {
+    async nearest(song, k) {
+      const scores = scoresOf(songs, vectorOf(songs, song));
+      return topSongs(scores, k, (j) => may(j) && j !== song).map((j) => [j, scores[j]]);
+    },
+    async answer(asked) {
+      const rules = [{ most: asked.maxPerArtist, ...artists }, { most: asked.maxPerAlbum, ...albums }].filter((rule) => rule.most);
+      const found = recommend({ songs, popularity, heads, asked, may, rules, push });
+      const rows = found.playlist.map((j) => vectorOf(songs, j));
+      const reasons = found.songs.map((i) => {
+        const own = vectorOf(songs, i), gains = rows.map((row, n) => found.weights[n] * dot(own, row));
+        return found.playlist[gains.reduce((best, gain, n) => (gain > gains[best] ? n : best), 0)];
+      });
+      return { playlist: found.playlist, weights: found.weights, songs: found.songs, scores: found.songs.map((i) => found.scores[i]),
+        reasons, stars: [placeOf(found.scores, position)] };
+    },
+  };
+}
+
+// The service that the page came from. `ask(path, body)` posts JSON and gives JSON; ids are the logs' own.
+function serviceSource({ ask, idOf, rowOf, position }) {
+  const known = (found) => found.recommendations.map((r) => ({ ...r, row: rowOf(r.item_id) })).filter((r) => r.row !== undefined);
+  return {
+    async nearest(song, k) {
+      return known(await ask("similar", { song: idOf(song), k })).map((r) => [r.row, r.score]);
+    },
+    async answer(asked) {
+      const playlist = [...new Set([...asked.playlist].reverse())].reverse();
+      const found = known(await ask("recommend", {
+        songs: playlist.map(idOf), dislikes: asked.dislikes.map(idOf), ordered: asked.ordered, k: asked.k, reasons: 10,
+        filters: { max_per_artist: asked.maxPerArtist, diversity: asked.diversity },
+      }));
+      const weights = new Map(found.flatMap((r) => r.why.map((reason) => [rowOf(reason.item_id), reason.weight])));
+      const songs = found.map((r) => r.row), scores = found.map((r) => r.score);
+      return { playlist, weights: playlist.map((i) => weights.get(i) ?? null), songs, scores,
+        reasons: found.map((r) => (r.why.length ? rowOf(r.why[0].item_id) : null)),
+        stars: songs.length ? [placeAmong(songs.slice(0, 15), scores.slice(0, 15), position)] : [] };
+    },
+  };
+}
+
+if (typeof module !== "undefined") {
+  module.exports = { songVectors, vectorOf, attend, pushAway, scoresOf, topSongs, recommend, placeOf, offlineSource, serviceSource };
+}
