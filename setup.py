@@ -1,6 +1,19 @@
-"""Packaging of Music Map: the library (music_map), its commands (launch) and configurations (configs)."""
+"""Packaging of Music Map: the library (music_map), its commands (launch) and configurations (configs).
+
+A marker says where a package has wheels (read off PyPI on 2026-11-26); tests/test_packaging.py reads the markers.
+"""
+
+import sys
 
 from setuptools import find_packages, setup
+
+# An editable install serves the files of the checkout as they stand. A wheel carries the commands and configurations
+# inside music_map, because `launch` and `configs` would clash with packages of others in site-packages.
+if "editable_wheel" in sys.argv:
+    COMMANDS, WHERE = ["launch", "configs"], {}
+else:
+    WHERE = {f"music_map.installed.{name}": name for name in ("launch", "configs")}
+    COMMANDS = list(WHERE)
 
 SWEEP = [
     "matplotlib",  # the picture of launch/sweep.py
@@ -39,8 +52,10 @@ setup(
     version="0.1.0",
     description="Song recommendations from listening logs with a graph neural network, in JAX",
     python_requires=">=3.11",
-    packages=find_packages(include=["music_map", "music_map.*", "launch", "configs"]),
+    packages=[*find_packages(include=["music_map", "music_map.*"]), *COMMANDS],
+    package_dir=WHERE,
     package_data={
+        "music_map": ["py.typed"],
         "music_map.map": ["page/*", "page/vendor/*"],
         "music_map.reporting": ["templates/*"],
         "music_map.serving": ["page/*"],
@@ -60,8 +75,8 @@ setup(
         "optax",  # optimizers, schedules, clipping
         "orbax-checkpoint",  # atomic, asynchronous checkpoints
         "pyarrow",  # Parquet
-        # Approximate nearest neighbours; the only wheels are for Linux on x86-64, elsewhere the exact index serves.
-        "scann; sys_platform == 'linux' and platform_machine == 'x86_64'",
+        # Approximate nearest neighbours. Wheels: CPython up to 3.13 on Linux; elsewhere the exact index serves.
+        "scann; sys_platform == 'linux' and platform_machine in 'x86_64 aarch64' and python_version < '3.14'",
         "scipy",  # sparse products of the item-kNN baseline
         "tqdm",  # progress bars of launch/
     ],
@@ -69,9 +84,9 @@ setup(
         "baselines": ["implicit"],  # the baselines "ials" and "bpr_mf"
         "dev": [
             "hypothesis",  # property tests
-            # The baselines "ials" and "bpr_mf". Wheels exist for CPython up to 3.14 on Linux x86-64; elsewhere it would
-            # have to be compiled, and its tests are skipped.
-            "implicit; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.15'",
+            # The baselines "ials" and "bpr_mf". Wheels: CPython up to 3.14; elsewhere it would have to be compiled, and
+            # its tests are skipped.
+            "implicit; platform_machine in 'x86_64 AMD64 aarch64 arm64' and python_version < '3.15'",
             "pytest",
             "pytrec-eval-terrier",  # trec_eval, what our ranking metrics are tested against
             "pytest-xdist",  # the suite on all cores

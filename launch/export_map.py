@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from launch import app
-from music_map.errors import UserError
+from music_map.errors import UserError, require_packages
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The page, such as map.html.", required=True)
@@ -37,14 +37,14 @@ _TITLE = flags.DEFINE_string("title", None, "Of the page; by default the workdir
 
 def main() -> int:
     from music_map import Recommender
-    from music_map.map.export import installed, make_map
+    from music_map.map.export import make_map
     from music_map.storage import write_text
 
     workdir, output = app.path_of(_WORKDIR.value, "workdir"), app.path_of(_OUTPUT.value, "output")
     if output.is_dir():
         raise UserError(f"--output={output}: is a folder; give a file such as {output / 'map.html'}")
-    if _METHOD.value == "umap" and not installed():
-        raise UserError("--method=umap: umap-learn is not installed; pip install umap-learn, or give --method=pca")
+    if _METHOD.value == "umap":
+        require_packages("--method=umap", "map", "umap")
     if _DRY_RUN.value:
         return _plan(workdir, output)
     recommender = Recommender.load(workdir, index="exact", reporter=app.reporter())

@@ -12,7 +12,7 @@ import logging
 from absl import flags
 
 from launch import app
-from music_map.errors import UserError
+from music_map.errors import require_packages
 
 _CONFIG = app.define_config()
 _PARTS = flags.DEFINE_integer("parts", 8, "Parts of the log; a few for each worker.", 1)
@@ -22,10 +22,9 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say whether it is done, and
 
 
 def main() -> None:
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError as e:
-        raise UserError("Dask is not installed; pip install 'music-map[dask]'") from e
+    require_packages("preprocessing on several machines", "dask", "distributed")
+    from distributed import Client, LocalCluster
+
     from music_map.preprocess.parts import run_part
     from music_map.reporting import published
     from music_map.run import plan, stages

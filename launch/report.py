@@ -5,17 +5,16 @@
 
 The figures are those of launch/evaluate.py, with 95 % intervals over users, beside the baselines; the first run is
 compared with each other one as by launch/compare.py, so all must have been trained on the same data. The page needs no
-network: charts, style and the figures as JSON are in it. Needs the extra "report" (pip install -e '.[report]').
+network: charts, style and the figures as JSON are in it. Needs the extra "report" (pip install 'music-map[report]').
 """
 
-import importlib.util
 import shlex
 from pathlib import Path
 
 from absl import flags
 
 from launch import app
-from music_map.errors import UserError
+from music_map.errors import UserError, require_packages
 from music_map.evaluation.protocols import PROTOCOLS, find_protocol
 
 _WORKDIRS = flags.DEFINE_multi_string(
@@ -30,9 +29,7 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say which runs would be eva
 
 
 def main() -> int:
-    for package in ("jinja2", "matplotlib"):
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f"{package} is not installed; install the extra: pip install 'music-map[report]'")
+    require_packages("the report", "report", "jinja2", "matplotlib")
     from music_map.run import plan
     from music_map.run.folder import check_same_data, read_record
     from music_map.run.report import make_report

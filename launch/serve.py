@@ -1,4 +1,4 @@
-"""Serves recommendations over HTTP; needs the extra "serve" (pip install -e '.[serve]').
+"""Serves recommendations over HTTP; needs the extra "serve" (pip install 'music-map[serve]').
 
     python launch/serve.py --workdir=checkpoints/demo --port=8000
 
@@ -9,13 +9,12 @@ what is under way, refuses the rest with status 503, and ends with status 0.
 """
 
 import gc
-import importlib.util
 import os
 
 from absl import flags
 
 from launch import app
-from music_map.errors import UserError
+from music_map.errors import UserError, require_packages
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on.")
@@ -43,9 +42,7 @@ def _token(needed: bool) -> str | None:
 
 
 def main() -> int:
-    for package in ("fastapi", "uvicorn", "httptools", "prometheus_client", "orjson"):
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f"{package} is not installed; install the extra: pip install -e '.[serve]'")
+    require_packages("the service", "serve", "fastapi", "uvicorn", "httptools", "prometheus_client", "orjson")
     from music_map import Recommender
     from music_map.serving import server
     from music_map.serving.guard import LOOPBACK_NAMES

@@ -14,7 +14,6 @@ in a second terminal shares the work.
 
 from __future__ import annotations
 
-import importlib.util
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from launch import app
-from music_map.errors import UserError, require
+from music_map.errors import UserError, require, require_packages
 
 if TYPE_CHECKING:
     from music_map.run.config import Config
@@ -56,12 +55,6 @@ def _plan(output: Path, config: Config, axes: Sequence[Axis]) -> int:
     return 0
 
 
-def _require_libraries() -> None:
-    for name in ("optuna", "matplotlib"):
-        if importlib.util.find_spec(name) is None:
-            raise UserError(f"launch/sweep.py needs {name}, which is not installed; pip install 'music-map[sweep]'")
-
-
 def _train_command(values: dict, workdir: str) -> str:
     """The command that trains the best trial anew: this command's configuration and overrides, then its values."""
     from ml_collections import config_flags
@@ -87,7 +80,7 @@ def main() -> int:
         raise UserError("config.data.train_on_val=True: leaves no validation split to choose by; set it to False")
     if _DRY_RUN.value:
         return _plan(output, config, axes)
-    _require_libraries()
+    require_packages("the sweep", "sweep", "optuna", "matplotlib")
     # Optuna and matplotlib come with an extra.
     from music_map.sweep import report, study
 

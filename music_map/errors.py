@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib.util
 import os
 import re
 from collections.abc import Iterator
@@ -28,6 +29,21 @@ def require(good: bool, field: str, value: object, rule: str) -> None:
     """Raises UserError "FIELD=VALUE: must be RULE" unless `good`; settings use it for their checks."""
     if not good:
         raise UserError(f"{field}={value!r}: must be {rule}")
+
+
+def require_packages(what: str, extra: str, *packages: str) -> None:
+    """Raises UserError with the command that installs them if one of the `packages` of an extra is not installed.
+
+    Args:
+      what: needs the packages; named in the message: "--method=umap".
+      extra: of setup.py. "pip install 'music-map[EXTRA]'" works beside an installed wheel and in a checkout.
+      packages: names as they are imported.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"{what} needs the package {missing[0]}, which is not installed: pip install 'music-map[{extra}]'"
+        )
 
 
 def require_memory(wanted: int, what: str) -> None:

@@ -16,8 +16,10 @@ from pathlib import Path
 
 from music_map.cli import terminal
 
-# The folder of the commands: in the checkout, or of the package that is installed beside this one.
-FOLDER = Path(__file__).parents[2] / "launch"
+# What holds the folders launch and configs: a wheel has them inside the package, a checkout beside it.
+_INSTALLED = Path(__file__).parents[1] / "installed"
+HOME = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2]
+FOLDER = HOME / "launch"
 # In the order in which a user needs them; all other jobs follow, sorted by name.
 _ORDER = (
     "download", "generate", "preprocess", "build_graph", "train", "evaluate", "compare", "report", "recommend",
@@ -72,6 +74,7 @@ def main() -> None:
         terminal.write(completion.script(given[1], jobs))
     elif name in jobs:
         sys.argv[1:] = _with_own_configurations(given[1:])
+        sys.path.insert(0, str(HOME))
         runpy.run_module(f"launch.{jobs[name].stem}", run_name="__main__", alter_sys=True)
     else:
         near = difflib.get_close_matches(name, [*jobs, "completion"], n=1)
@@ -88,7 +91,7 @@ def _with_own_configurations(args: list[str]) -> list[str]:
         if not equals and at + 1 < len(args):
             flag, at, value = "", at + 1, args[at + 1]
         path, colon, name = value.partition(":")
-        own = FOLDER.parent / path
+        own = HOME / path
         if path.startswith("configs/") and not Path(path).exists() and own.is_file():
             found[at] = f"{flag}{'=' if flag else ''}{own}{colon}{name}"
     return found

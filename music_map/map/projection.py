@@ -15,7 +15,7 @@ import numpy as np
 from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import cKDTree
 
-from music_map.errors import UserError
+from music_map.errors import UserError, require_packages
 from music_map.reporter import Progress, silent
 from music_map.retrieval.index import build_index
 
@@ -108,8 +108,8 @@ def project(
     """
     if method not in METHODS:
         raise UserError(f"--method={method} is unknown; choose one of {', '.join(METHODS)}")
-    if method == "umap" and not installed():
-        raise UserError("--method=umap: umap-learn is not installed; pip install umap-learn, or give --method=pca")
+    if method == "umap":
+        require_packages("--method=umap", "map", "umap")
     known = np.flatnonzero(np.abs(vectors).max(axis=1, initial=0.0) > 0)
     position = np.zeros((len(vectors), 2), np.float32)
     old = None if previous is None else previous[known]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from music_map import processes
-from music_map.errors import DamagedFileError, UserError
+from music_map.errors import DamagedFileError, require_packages
 from music_map.reporter import SILENT, Reporter, Stopped
 from music_map.run.evaluation import encoder_metrics, report
 from music_map.run.export import export_model
@@ -73,8 +72,8 @@ def train_encoder(
 
 def metrics_log(workdir: Path, *, tensorboard: bool, reporter: Reporter = SILENT) -> MetricsLog:
     """The log of a run. Raises UserError where it should go to TensorBoard and the writer is not installed."""
-    if tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise UserError("tensorboard: tensorboardX is not installed; pip install 'music-map[tensorboard]'")
+    if tensorboard:
+        require_packages("tensorboard", "tensorboard", "tensorboardX")
     if not tensorboard or not processes.first():
         return MetricsLog(workdir / "metrics.jsonl", writes=processes.first(), warn=reporter.warn)
     from music_map.training.tensorboard import TensorBoardLog

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 
 import numpy as np
 from scipy import sparse
 
-from music_map.errors import UserError
+from music_map.errors import require_packages
 from music_map.evaluation.baselines.history import History, binary_matrix
 from music_map.evaluation.baselines.settings import BprSettings, IalsSettings
 from music_map.evaluation.ranking import ScoreBlock, embedding_scores
@@ -19,11 +18,7 @@ from music_map.evaluation.ranking import ScoreBlock, embedding_scores
 
 def require_implicit(name: str) -> None:
     """Raises UserError where `implicit` is not installed."""
-    if importlib.util.find_spec("implicit") is None:
-        raise UserError(
-            f"baseline {name!r} needs the package implicit, which is not installed; "
-            "pip install -e '.[baselines]', or leave the baseline out"
-        )
+    require_packages(f"baseline {name!r}", "baselines", "implicit")
 
 
 def ials(history: History, settings: IalsSettings, *, seed: int, every: int) -> Iterator[tuple[int, ScoreBlock]]:
