@@ -23,7 +23,7 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be indexed, 
 
 def main() -> int:
     from music_map import Recommender
-    from music_map.retrieval.index import FOLDER, build_index, load_index, sample_queries, write_index
+    from music_map.retrieval.index import FOLDER, build_index, load_index, missing, sample_queries, write_index
     from music_map.run.folder import files_of, read_record
     from music_map.run.run import ranking_devices
     from music_map.text import folder_size
@@ -35,6 +35,8 @@ def main() -> int:
         return _plan(workdir, _INDEX.value or settings.index)
     recommender = Recommender.load(workdir, index="exact", reporter=app.reporter())
     songs, users = recommender.vectors, recommender.tastes
+    if line := missing(_INDEX.value or settings.index, len(songs)):
+        app.warn(line)
     start = time.perf_counter()
     index = build_index(
         songs,

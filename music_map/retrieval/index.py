@@ -33,6 +33,7 @@ FORMAT_VERSION = 1
 
 # Below this many songs one matrix-vector product takes less time than walking a tree.
 SCANN_FROM = 20_000
+_WHEELS = "its wheels are for Linux and Python up to 3.13"
 # Songs scored at once by exact search: 16,384 x 64 floats are 4 MiB, which a core's cache holds.
 _BLOCK = 16_384
 # The recall target is for the first 100.
@@ -217,8 +218,18 @@ class ScannIndex:
 
 
 def installed() -> bool:
-    """Whether ScaNN is installed; it has wheels for Linux on x86-64 only."""
+    """Whether ScaNN is installed; it has wheels for Linux and CPython up to 3.13 only."""
     return importlib.util.find_spec("scann") is not None
+
+
+def missing(backend: str, num_items: int) -> str | None:
+    """One line that says that exact search stands in for ScaNN, where `backend` "auto" would have chosen it."""
+    if backend != "auto" or num_items < SCANN_FROM or installed():
+        return None
+    return (
+        f"ScaNN is not installed ({_WHEELS}): exact search instead, 6 ms a query at 254,000 songs and 13 ms at a "
+        "million on two cores"
+    )
 
 
 def choose_backend(backend: str, num_items: int) -> str:
@@ -226,7 +237,7 @@ def choose_backend(backend: str, num_items: int) -> str:
     if backend not in BACKENDS:
         raise UserError(f"config.retrieval.index={backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
     if backend == "scann" and not installed():
-        raise UserError("config.retrieval.index='scann': ScaNN has no wheel for this platform; choose 'exact'")
+        raise UserError(f"config.retrieval.index='scann': ScaNN is not installed ({_WHEELS}); choose 'exact'")
     if backend == "auto":
         return "scann" if installed() and num_items >= SCANN_FROM else "exact"
     return backend

@@ -49,7 +49,7 @@ def measure_indexes(
         index = build_index(songs, backend="scann", recall_target=target, queries=sample_queries(users, songs))
         rows.append(measured(index, songs, queries, wanted, k) | {"target": target})
     if not installed():
-        reporter.warn("ScaNN has no wheel for this platform: exact search alone is measured")
+        reporter.warn("ScaNN is not installed: exact search alone is measured")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"num_songs": len(songs), "num_queries": len(queries), "peak_mib": peak, "rows": rows}
 

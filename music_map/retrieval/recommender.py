@@ -27,7 +27,7 @@ from music_map.retrieval import export as exports
 from music_map.retrieval.answers import Answer, Id, Query, Reason, Recommendation
 from music_map.retrieval.export import Export, IdTables, UserSongs, popularity_of
 from music_map.retrieval.filters import Filters, allowed_songs, choose, filters_of, left_out_for, unknown_in
-from music_map.retrieval.index import FOLDER, Index, build_index, choose_backend, load_index
+from music_map.retrieval.index import FOLDER, Index, build_index, choose_backend, installed, load_index
 from music_map.retrieval.present import PresentScorer
 from music_map.retrieval.search import search_filtered
 from music_map.retrieval.settings import RetrievalSettings
@@ -200,7 +200,9 @@ class Recommender:
         heads = load_heads(workdir) or untrained(settings.attention_temperature)
         index_identity = index_fingerprint(identity, heads)
         found: Index | str = choose_backend(index or settings.index, len(export.item_ids))
-        if index is None and (workdir / FOLDER).is_dir():
+        # A run trained where ScaNN is installed opens where it is not.
+        unusable = settings.index == "auto" and not installed() and (workdir / FOLDER / "scann").is_dir()
+        if index is None and (workdir / FOLDER).is_dir() and not unusable:
             files.arrays(FOLDER, remedy="build it again with launch/build_index.py")
             saved, vectors, ids = load_index(workdir / FOLDER, fingerprint=index_identity)
             if vectors.shape[0] != len(export.item_ids) or not np.array_equal(ids, export.item_ids):

@@ -8,6 +8,8 @@ from music_map.errors import DamagedFileError
 from music_map.reporter import SILENT, Reporter
 from music_map.retrieval import recommender
 from music_map.retrieval.export import FOLDER, is_current
+from music_map.retrieval.index import missing
+from music_map.retrieval.recommender import retrieval_settings
 
 
 class Recommender(recommender.Recommender):
@@ -41,7 +43,7 @@ class Recommender(recommender.Recommender):
         folder = workdir / FOLDER
         try:
             if is_current(folder):
-                return super().load(workdir, index=index, now=now)
+                return cls._open(workdir, index, now, reporter)
             why = "was written by an older version" if folder.exists() else "is not there"
         except DamagedFileError as e:
             if str(folder) not in str(e):
@@ -51,4 +53,11 @@ class Recommender(recommender.Recommender):
         from music_map.run.export import export_again
 
         export_again(workdir, why, reporter=reporter)
-        return super().load(workdir, index=index, now=now)
+        return cls._open(workdir, index, now, reporter)
+
+    @classmethod
+    def _open(cls, workdir: Path, index: str | None, now: int | None, reporter: Reporter) -> Recommender:
+        opened = super().load(workdir, index=index, now=now)
+        if line := missing(index or retrieval_settings(workdir).index, opened.index.num_items):
+            reporter.warn(line)
+        return opened
