@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: setup demo test lint bench faults docs clean
+.PHONY: setup demo test lint bench faults docs package clean
 
 setup: $(STAMP)
 
@@ -42,6 +42,10 @@ faults: setup
 docs: setup
 	$(BIN)/python -c "from music_map.run.reference import write_page; write_page('docs/configuration.md')"
 	$(BIN)/python -m sphinx --fail-on-warning --quiet docs build/docs
+
+# The wheel in an empty environment: trains, recommends and maps away from the checkout.
+package:
+	tests/installed.sh $(PYTHON)
 
 lint: setup
 	$(BIN)/ruff check .

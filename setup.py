@@ -4,6 +4,7 @@ A marker says where a package has wheels (read off PyPI on 2026-11-26); tests/te
 """
 
 import sys
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
@@ -19,6 +20,8 @@ SWEEP = [
     "matplotlib",  # the picture of launch/sweep.py
     "optuna>=5",  # its search
 ]
+
+PUBLISH = ["safetensors"]  # launch/publish.py: the model's arrays, in the format of huggingface.co
 
 SERVE = [
     "fastapi",  # launch/serve.py: requests, their validation and the OpenAPI page
@@ -51,6 +54,8 @@ setup(
     name="music-map",
     version="0.1.0",
     description="Song recommendations from listening logs with a graph neural network, in JAX",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=[*find_packages(include=["music_map", "music_map.*"]), *COMMANDS],
     package_dir=WHERE,
@@ -100,12 +105,14 @@ setup(
             *MAP,
             *SERVE,
             *SWEEP,
+            *PUBLISH,
             *REPORT,
             *TENSORBOARD,
         ],
         "dask": ["distributed"],  # launch/preprocess_dask.py: preprocessing on several machines
         "docs": DOCS,
         "map": MAP,
+        "publish": PUBLISH,
         "serve": SERVE,
         "sweep": SWEEP,
         "report": REPORT,

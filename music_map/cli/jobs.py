@@ -23,7 +23,7 @@ FOLDER = HOME / "launch"
 # In the order in which a user needs them; all other jobs follow, sorted by name.
 _ORDER = (
     "download", "generate", "preprocess", "build_graph", "train", "evaluate", "compare", "report", "recommend",
-    "build_index", "evaluate_retrieval", "serve", "export_map", "sweep",
+    "build_index", "evaluate_retrieval", "serve", "export_map", "publish", "sweep",
 )  # fmt: skip
 
 

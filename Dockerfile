@@ -1,0 +1,20 @@
+# Serves a trained folder:
+#   docker build -t music-map .
+#   docker run -p 8000:8000 -e MUSIC_MAP_TOKEN=$(openssl rand -hex 32) -v $PWD/checkpoints/demo:/model music-map
+# Every other command: docker run -v $PWD:/here -w /here music-map train --config=configs/demo.py --workdir=run
+FROM python:3.13-slim AS build
+COPY setup.py pyproject.toml README.md /source/
+COPY music_map /source/music_map
+COPY launch /source/launch
+COPY configs /source/configs
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir=/dist /source
+
+FROM python:3.13-slim
+COPY --from=build /dist /dist
+RUN pip install --no-cache-dir "$(echo /dist/*.whl)[serve]" && rm -rf /dist && useradd --create-home listener
+USER listener
+VOLUME /model
+EXPOSE 8000
+ENTRYPOINT ["music-map"]
+# Other hosts can connect, so the service wants MUSIC_MAP_TOKEN.
+CMD ["serve", "--workdir=/model", "--host=0.0.0.0", "--port=8000"]
