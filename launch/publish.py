@@ -1,7 +1,7 @@
 """Writes a trained model for others: safetensors, songs, settings, results, a model card; uploads it if asked.
 
     python launch/publish.py --workdir=checkpoints/demo --output=demo-model
-    python launch/publish.py --workdir=checkpoints/demo --output=demo-model --push=OWNER/NAME --noprivate
+    python launch/publish.py --workdir=checkpoints/demo --output=demo-model --push=OWNER/NAME --private=false
 
 The folder has no histories of users. --users adds their embeddings, which are personal data. --push uploads the folder
 to huggingface.co, with the token of `hf auth login` or HF_TOKEN. Needs the extra publish: pip install
