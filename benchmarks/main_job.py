@@ -3,10 +3,12 @@
     python benchmarks/main_job.py --size=demo
     python benchmarks/main_job.py --size=50m --output=main_job.json
     python benchmarks/main_job.py --size=50m --epochs=1 --batch_size=65536 --recency_epochs=1    # two cores
+    python benchmarks/main_job.py --size=500m --blocks                                           # two cores, 24 GiB
 
 Generates the logs where they are not there; processed data and run are made anew. Wall seconds, processor seconds and
 the peak of resident memory of each stage; beside them peers, of those that are installed: pyarrow reading the columns
-that are used, implicit's item-kNN and iALS on the same pairs.
+that are used, torch's product and ranking, implicit's item-kNN and iALS on the same pairs. With --blocks every stage
+does a part of its work, from which the whole stage follows by proportion: for sizes that would take days.
 """
 
 import contextlib
@@ -18,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import blocks
 import jax
 import numpy as np
 from absl import app, flags
@@ -33,17 +36,20 @@ from music_map.stopwatch import Spent, Stages
 from music_map.storage import write_json
 from music_map.synthetic.settings import Settings, settings_for
 from music_map.synthetic.writer import generate, read_record
+from music_map.topk import rows_at_once
 
 # Yambda's shapes; 5m has the users and songs that a tenth of its listens would have.
 SIZES: dict[str, Settings] = {
     "demo": settings_for("demo"),
     "5m": settings_for("50m", num_users=2_000, num_items=250_000, num_listens=4_646_721),
     "50m": settings_for("50m"),
+    "500m": settings_for("500m"),
 }
-_BATCH = {"demo": 2048, "5m": 8192, "50m": 8192}
-_EPOCHS = {"demo": 10, "5m": 20, "50m": 20}
+_BATCH = {"demo": 2048, "5m": 8192, "50m": 8192, "500m": 65536}
+_EPOCHS = {"demo": 10, "5m": 20, "50m": 20, "500m": 5}
 
-_SIZE = flags.DEFINE_enum("size", "demo", list(SIZES), "Events: 0.4, 4.8 or 47.8 million.")
+_SIZE = flags.DEFINE_enum("size", "demo", list(SIZES), "Events: 0.4, 4.8, 47.8 or 480 million.")
+_BLOCKS = flags.DEFINE_bool("blocks", False, "A block of each stage.")
 _EPOCHS_FLAG = flags.DEFINE_integer("epochs", None, "Of training; the configurations' where it is left out.", 1)
 _BATCH_FLAG = flags.DEFINE_integer("batch_size", None, "Pairs of a step; likewise.", 1)
 _RECENCY_EPOCHS = flags.DEFINE_integer("recency_epochs", None, "At most, of the encoder of the past; likewise.", 1)
@@ -80,6 +86,10 @@ def peers(run: Run, reporter: Reporter) -> Iterator[tuple[str, str, Callable[[],
     listens = event_path(data.source, data.size, "listens")
     columns = ["uid", "timestamp", "item_id", "is_organic", "played_ratio_pct", "track_length_seconds"]
     yield "preprocess", "pyarrow: read the listens' columns", lambda: pq.read_table(listens, columns=columns)
+    if importlib.util.find_spec("torch") is None:
+        reporter.note("torch is not installed: its rows are left out")
+    else:
+        yield from torch_peers(run)
     if importlib.util.find_spec("implicit") is None:
         reporter.note("implicit is not installed: its rows are left out")
         return
@@ -96,6 +106,41 @@ def peers(run: Run, reporter: Reporter) -> Iterator[tuple[str, str, Callable[[],
     yield "baselines", "implicit: one iteration of iALS", lambda: als.fit(matrix, False)
 
 
+def torch_peers(run: Run) -> Iterator[tuple[str, str, Callable[[], object]]]:
+    """The sparse products of a step, and the ranking of a validation, in torch's fastest forms."""
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
+    graph, users, items = run.graph, *map(np.asarray, run.embeddings)
+    order, layers = graph.item_order, run.config.model.num_layers
+
+    def csr(offsets: np.ndarray, columns: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> torch.Tensor:
+        parts = (torch.from_numpy(np.array(a)) for a in (offsets.astype(np.int32), columns, values))
+        return torch.sparse_csr_tensor(*parts, size=shape).to(device)
+
+    by_user = csr(graph.user_offsets, graph.item, graph.weight, (len(users), len(items)))
+    by_item = csr(graph.item_offsets, graph.user[order], graph.weight[order], (len(items), len(users)))
+    u, s = (torch.from_numpy(np.array(rows)).to(device) for rows in (users, items))
+
+    def products() -> None:
+        for _ in range(2 * layers):  # forward and backward
+            by_user @ s, by_item @ u
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    asked = torch.from_numpy(run.task(run.config.eval.protocol, "val").users).long().to(device)
+
+    def ranked() -> None:
+        for start in range(0, len(asked), rows_at_once(len(items))):
+            rows = u[asked[start : start + rows_at_once(len(items))]]
+            torch.topk(rows @ s.T, max(run.config.eval.ks)).indices.cpu()
+
+    products(), ranked()
+    yield "train", f"torch: the products of one step, {layers} layers", products
+    yield "validate", "torch: matmul + topk of one validation, nothing left out", ranked
+
+
 def main(argv: list[str]) -> None:
     del argv
     reporter = PrintReporter()
@@ -107,8 +152,14 @@ def main(argv: list[str]) -> None:
         reporter.say(f"generated in {time.perf_counter() - started:.1f} s")
     for made in (folder / "processed", folder / "run"):
         shutil.rmtree(made, ignore_errors=True)
-    clock, started = Stages(memory=True), time.perf_counter()
     config = configuration(raw, folder / "processed")
+    if _BLOCKS.value:
+        reporter.say(f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores, JAX {jax.__version__}\n")
+        reporter.say(blocks.HEAD)
+        for block in blocks.measured(config, folder / "run", reporter):
+            reporter.say(block.row)
+        return
+    clock, started = Stages(memory=True), time.perf_counter()
     run = prepare(config, folder / "run", reporter=reporter, clock=clock)
     claim(config, run.dataset.fingerprint, folder / "run")
     try:

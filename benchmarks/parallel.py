@@ -2,34 +2,52 @@
 
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python benchmarks/parallel.py --mode=sharded
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python benchmarks/parallel.py --mode=sharded --steps=20
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 python benchmarks/parallel.py --stages
 
 The graph is random, 20,000 users, 30,000 songs, 1,000,000 edges, some songs far more popular than others; three layers
 of 64 dimensions, batches of 4,096 with 1,024 shared negatives.
 With --steps a smaller graph (1,999 users, 3,001 songs, 60,000 edges; batches of 509, which no number here divides)
 is trained for that many steps instead, and compared with one device that knows of no other: the largest relative
 difference of a step's loss, and the largest difference of an embedding's coordinate beside their root mean square.
+With --stages the programs of the stages after training instead, with config.parallel "sharded": encoding, ranking
+without and with recency, the features and the fit of the recency head, the fit of the playlist query.
 """
 
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 
 import jax
 import numpy as np
 import options
 from absl import flags
 
+from music_map.evaluation import cut as songs_cut
+from music_map.evaluation.cut import CutEmbeddingScores
+from music_map.evaluation.playlist import Sessions
+from music_map.evaluation.ranking import ScoreBlock, rank
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.losses.settings import LossSettings
+from music_map.mesh import make_mesh
 from music_map.model.encoder import EncoderInputs
 from music_map.model.propagation import adjacency
 from music_map.model.settings import ModelSettings
 from music_map.parallel.runners import make_runner
+from music_map.playlist import fit as playlist_fit
+from music_map.preprocess.dataset import LISTEN, Events, ItemFeatures
+from music_map.recency import cut as recency_cut
+from music_map.recency import fit as recency_fit
+from music_map.recency.cut import CutScorer
+from music_map.recency.history import Histories
+from music_map.recency.moment import observe
+from music_map.recency.scores import FEATURES, Embeddings
 from music_map.training.optimizer import OptimizerSettings
 from music_map.training.runner import Runner
 from music_map.training.step import StepSettings
 
 _MODE = flags.DEFINE_enum("mode", "sharded", ["pmap", "sharded"], "config.parallel.")
+_STAGES = flags.DEFINE_bool("stages", False, "The stages after training.")
 _STEPS = flags.DEFINE_integer("steps", 0, "Compare this many steps with those of one device; 0: memory and bytes.", 0)
 
 _COLLECTIVE = re.compile(r"= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
@@ -110,6 +128,78 @@ def compare(settings: StepSettings) -> None:
         options.say(f"{devices:7d}  {loss:38.2e}  {row:34.2e}")
 
 
+def memory_of(module: object, name: str, work: Callable[[], object]) -> tuple[int, int]:
+    """Bytes of the arguments and of the temporary memory, on a device, of a module's program as `work` calls it."""
+    program, found = getattr(module, name), []
+
+    def recording(*arguments: object, **options: object) -> object:
+        found.append(program.lower(*arguments, **options).compile().memory_analysis())
+        return program(*arguments, **options)
+
+    setattr(module, name, recording)
+    try:
+        work()
+    finally:
+        setattr(module, name, program)
+    return max((memory.argument_size_in_bytes, memory.temp_size_in_bytes) for memory in found)
+
+
+def stages_on(devices: int, graph: BipartiteGraph, settings: StepSettings) -> dict[str, tuple[int, int]]:
+    """`memory_of` each stage's program on so many devices; every edge of the graph is a listen."""
+    rng, mesh = np.random.default_rng(0), make_mesh(jax.devices()[:devices])
+    users, items, now = graph.num_users, graph.num_items, 10_000_000
+    time = np.sort(rng.integers(0, now, graph.num_edges).astype(np.uint32))
+    byte = np.full(graph.num_edges, LISTEN, np.uint8)
+    events = Events(graph.user, graph.item, time, byte, byte, np.full(graph.num_edges, 90, np.uint16))
+    names = np.arange(items + 1), rng.integers(0, items // 3, items).astype(np.int32), np.arange(items // 3)
+    audio = np.zeros((0, 128), np.float32), np.full(items, -1, np.int32)
+    features = ItemFeatures(*audio, *names, *names, np.zeros(items, np.float32))
+    moment = observe(events, features, now=now, num_users=users, num_items=items)
+    runner = runner_on("sharded", graph, settings, devices)
+    state, found = runner.create_state(0), {}
+    params, embeddings = runner.params(state.params), []
+    found["encoding"] = memory_of(runner, "_encode", lambda: embeddings.extend(runner.encode(params)))
+    asked = np.arange(64, dtype=np.int32)
+
+    def rank_all(scores: ScoreBlock) -> None:
+        rank(scores, asked, num_items=items, k=100, candidates=np.ones(items, bool))
+
+    alone = CutEmbeddingScores(*embeddings, mesh)
+    found["ranking 64 users, encoder alone"] = memory_of(songs_cut, "rank_dots", lambda: rank_all(alone))
+    histories, weights = Histories.of(events, num_users=users), dict.fromkeys(FEATURES, 0.1)
+    scorer = CutScorer(Embeddings(*embeddings), weights, moment, histories, latest_length=100, mesh=mesh)
+    found["ranking 64 users with recency"] = memory_of(recency_cut, "rank", lambda: rank_all(scorer))
+    found["features of 32 users for the recency head"] = memory_of(
+        recency_cut, "features", lambda: scorer.features(asked[:32])
+    )
+    shape = (1_000, 1_024)
+    examples = recency_fit.Examples(
+        rng.normal(size=(*shape, len(FEATURES))).astype(np.float32), np.zeros(shape, np.float32), np.zeros(shape, "f4")
+    )
+    examples.target[:, 0] = 1.0
+    found["fit of the recency head, 1,000 users"] = memory_of(
+        recency_fit, "_value_and_grad", lambda: recency_fit.fit_head(examples, strength=1.0, prior={}, mesh=mesh)
+    )
+    lists = rng.integers(0, items, (2_000, 12)).astype(np.int32)
+    sessions = Sessions(np.arange(2_000), np.arange(2_001) * 12, lists.ravel())
+    known = np.ones(items, bool)
+    cut_sessions = playlist_fit.examples_of(sessions, embeddings[1], np.zeros(items), known, most=2_000, seed=0)
+    found["fit of the playlist query, 2,000 sessions"] = memory_of(
+        playlist_fit, "_value_and_grad", lambda: playlist_fit.fit_heads([cut_sessions], strengths=(), mesh=mesh)
+    )
+    return found
+
+
+def say_stages(settings: StepSettings) -> None:
+    graph = random_graph(20_000, 30_000, 1_000_000)
+    counts = [1, 2, 4, 8]
+    found = {devices: stages_on(devices, graph, settings) for devices in counts}
+    options.say(f"| MB a device, arguments + temporary | {' | '.join(map(str, counts))} |\n|---|{'---|' * len(counts)}")
+    for name in found[1]:
+        sizes = (found[devices][name] for devices in counts)
+        options.say(f"| {name} | " + " | ".join(f"{a / 1e6:.1f} + {t / 1e6:.1f}" for a, t in sizes) + " |")
+
+
 def main() -> int:
     model = ModelSettings(audio=False, metadata=False, id_dropout=0.0, backend="segment")
     loss = LossSettings(explicit_negative_weight=0.0)
@@ -118,8 +208,8 @@ def main() -> int:
         total_steps=100,
     )  # fmt: skip
     settings = StepSettings(model=model, loss=loss, optimizer=optimizer, batch_size=4096)
-    if _STEPS.value:
-        compare(settings)
+    if _STEPS.value or _STAGES.value:
+        (compare if _STEPS.value else say_stages)(settings)
         return 0
     graph = random_graph(20_000, 30_000, 1_000_000)
     options.say(

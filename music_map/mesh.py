@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -69,8 +70,62 @@ def put_parts(mesh: Mesh, part: Callable[[int], object]):
     return jax.tree.map(stack, *parts)
 
 
-def to_host(x: jax.Array) -> np.ndarray:
-    """The whole array in this process's memory. If it is on several hosts, all processes must call this."""
+def own_positions(mesh: Mesh) -> list[int]:
+    """The positions in a mesh of this process's devices."""
+    return [d for d, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
+
+
+def put_own(mesh: Mesh, tree):
+    """Puts rows that only this process has on its devices: [m R, ...], m own devices -> [n R, ...] on all n."""
+    at = {d: k for k, d in enumerate(own_positions(mesh))}
+
+    def part(device: int):
+        def rows(x: np.ndarray) -> np.ndarray:
+            size = len(x) // len(at)
+            return x[at[device] * size : (at[device] + 1) * size]
+
+        return jax.tree.map(rows, tree)
+
+    return put_parts(mesh, part)
+
+
+def own_rows(x: jax.Array) -> np.ndarray:
+    """The rows of an array that are on this process's devices: the inverse of `put_own`."""
     if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
-    return np.asarray(jax.jit(lambda y: y, out_shardings=replicated(x.sharding.mesh))(x))
+    shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+
+# Bytes of an array that every device receives at once when its rows are collected from several hosts.
+_COLLECTED = 64 * 2**20
+
+
+def to_host(x: jax.Array) -> np.ndarray:
+    """The whole array in this process's memory. If its rows are on several hosts, all processes must call this.
+
+    Rows of a large array come in pieces, so no device ever has the whole array.
+    """
+    if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    mesh = x.sharding.mesh
+    if x.nbytes <= _COLLECTED:
+        return np.asarray(jax.jit(lambda y: y, out_shardings=replicated(mesh))(x))
+    rows = x.shape[0] // mesh.size
+    size = int(np.clip(_COLLECTED // max(x.nbytes // rows, 1), 1, rows))
+    found = np.empty((mesh.size, rows, *x.shape[1:]), x.dtype)
+    for start in range(0, rows, size):
+        at = min(start, rows - size)  # the last piece overlaps: one shape, one compilation
+        piece = np.asarray(_collect(x, np.int32(at), mesh=mesh, size=size))
+        found[:, at : at + size] = piece.reshape(mesh.size, size, *x.shape[1:])
+    return found.reshape(x.shape)
+
+
+@functools.partial(jax.jit, static_argnames=("mesh", "size"))
+def _collect(x: jax.Array, start: jax.Array, *, mesh: Mesh, size: int) -> jax.Array:
+    """Rows start:start + size of every device's part, on all devices: [n size, ...]."""
+
+    def gather(part: jax.Array, start: jax.Array) -> jax.Array:
+        return jax.lax.all_gather(jax.lax.dynamic_slice_in_dim(part, start, size), NAME, tiled=True)
+
+    return jax.shard_map(gather, mesh=mesh, in_specs=(P(NAME), P()), out_specs=P(), check_vma=False)(x, start)

@@ -126,6 +126,20 @@ def gather(value: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(value))
 
 
+def largest(value: int) -> int:
+    """The largest number of all processes."""
+    return int(gather(np.int32(value)).max()) if count() > 1 else value
+
+
+def sum_of(value: np.ndarray) -> np.ndarray:
+    """The sum of the processes' float64 arrays of one shape, in all digits and in the same order everywhere."""
+    if count() == 1:
+        return value
+    # As pairs of integers: JAX would round them to float32.
+    parts = gather(np.ascontiguousarray(value).reshape(-1).view(np.int32))
+    return parts.view(np.float64).sum(axis=0).reshape(np.shape(value))
+
+
 def gather_rows(rows: np.ndarray, total: int) -> np.ndarray:
     """Joins the rows of all processes, each with those of its `share`, to [total, ...]."""
     if count() == 1:

@@ -17,7 +17,7 @@ from music_map import processes
 from music_map.axis import NAME
 from music_map.errors import UserError
 from music_map.evaluation.pairs import Pairs
-from music_map.mesh import by_rows, make_mesh, replicated
+from music_map.mesh import by_rows, make_mesh, own_rows, replicated
 from music_map.reporter import Progress, silent
 from music_map.threads import num_workers, ordered_map
 from music_map.topk import rows_at_once, top_k
@@ -25,7 +25,8 @@ from music_map.topk import rows_at_once, top_k
 # users int32 [B] -> scores float [B, I], a NumPy or a JAX array; larger is better, -inf withdraws the song. It may also
 # have three attributes: `block_size`, the number of users scored at once; `ranked`, which scores and ranks in one
 # program; and `prepare`, the part of the work that needs no device. `rank` calls `prepare` ahead of time, on several
-# threads, and then passes its result in place of the users.
+# threads, and then passes its result in place of the users. Scores of songs that are cut over the devices of several
+# processes are `together`, see `music_map.evaluation.cut`.
 ScoreBlock = Callable[[np.ndarray], np.ndarray | jax.Array]
 
 _MIN_MASK = 1024
@@ -127,22 +128,31 @@ def rank(
     if masked is not None and masked.num_rows != len(users):
         raise ValueError(f"masked has {masked.num_rows} rows for {len(users)} users")
     own = processes.share(len(users)) if shared else range(len(users))
+    together = getattr(score_block, "together", False)
+    # Processes that rank together go through equally many blocks, though the last one's share of users is the smallest.
+    count = len(processes.share(len(users), 0)) if shared and together else len(own)
     devices = getattr(score_block, "num_devices", 1)
     block_size = block_size or getattr(score_block, "block_size", devices * rows_at_once(num_items))
-    block_size = -(-min(block_size, max(len(own), 1)) // devices) * devices
-    allowed = None if candidates is None else jnp.asarray(candidates, bool)
+    block_size = -(-min(block_size, max(count, 1)) // devices) * devices
+    if together:
+        allowed = score_block.allowed(candidates)
+    else:
+        allowed = None if candidates is None else jnp.asarray(candidates, bool)
     length = min(k, num_items)
     topk = np.full((len(own), k), -1, np.int32)
     prepare = getattr(score_block, "prepare", lambda block: block)
 
     def prepared(start: int) -> tuple[int, Any, np.ndarray, np.ndarray]:
+        start = min(start, own.stop)
         block = users[start : min(start + block_size, own.stop)]
-        # A short last block is filled up with its first user: one shape, one compilation.
-        filled = np.concatenate([block, np.full(block_size - len(block), block[0], np.int32)])
+        # A short last block is filled up with a user: one shape, one compilation.
+        filled = np.concatenate(
+            [block, np.full(block_size - len(block), block[0] if len(block) else users[0], np.int32)]
+        )
         return start, prepare(filled), *mask_indices(masked, start, len(block), out_of_range=block_size)
 
     def ranked(block: Any, rows: np.ndarray, items: np.ndarray) -> tuple[jax.Array, jax.Array, jax.Array]:
-        if hasattr(score_block, "ranked") and devices == 1:
+        if hasattr(score_block, "ranked") and (together or devices == 1):
             return score_block.ranked(block, allowed, rows, items, k=length)
         scores = jnp.asarray(score_block(block))
         if scores.shape != (block_size, num_items):
@@ -158,11 +168,11 @@ def rank(
                     "a score is NaN: the model has diverged; train again, with a lower learning rate for instance"
                 )
             rows = topk[start - own.start :][:block_size]
-            rows[:, :length] = np.asarray(best)[: len(rows)]
+            rows[:, :length] = own_rows(best)[: len(rows)]
             advance(len(rows))
 
         waiting = None
-        starts = range(own.start, own.stop, block_size)
+        starts = range(own.start, own.start + count, block_size)
         # The device gets the next block before the host waits for the lists of this one.
         for start, *block in ordered_map(prepared, starts, pool=pool, ahead=workers):
             result = ranked(*block)

@@ -308,12 +308,10 @@ class Sharded:
 
         return jax.tree_util.tree_map_with_path(by_node, params)
 
-    def encode(self, params: Params) -> tuple[jax.Array, jax.Array]:
+    def encode(self, params: Params) -> tuple[np.ndarray, np.ndarray]:
         users, items = self._encode(self.to_slots(params), self._inputs)
-        return (
-            jnp.asarray(meshes.to_host(users)[self._slots["user"].of_node]),
-            jnp.asarray(meshes.to_host(items)[self._slots["item"].of_node]),
-        )
+        # In the host's memory, as NumPy arrays: no device holds all of them.
+        return meshes.to_host(users)[self._slots["user"].of_node], meshes.to_host(items)[self._slots["item"].of_node]
 
 
 def _node_kind(path: tuple) -> str | None:

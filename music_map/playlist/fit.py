@@ -11,14 +11,18 @@ is estimated by the targets and a weighted uniform sample of the others, without
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from music_map import mesh as meshes
 from music_map.evaluation.playlist import Sessions
+from music_map.mesh import to_host
 from music_map.playlist.attention import attend
 from music_map.playlist.heads import Heads, untrained
 from music_map.playlist.space import Moments, Space, embed, moments_of
@@ -139,7 +143,8 @@ def _loss(heads: Heads, sharpness: jax.Array, examples: Examples, placed: jax.Ar
     likely = jnp.where(examples.own, 0.0, jnp.exp(score - largest[:, None]))
     total = largest + jnp.log(jnp.matmul(likely, jnp.exp(examples.log_weight), precision=jax.lax.Precision.HIGHEST))
     found = jnp.take_along_axis(score, examples.targets, axis=1)
-    return jnp.sum(total - jnp.sum(examples.target_weight * found, axis=1))
+    loss = total - jnp.sum(examples.target_weight * found, axis=1)
+    return jnp.sum(jnp.where(examples.target_weight.any(axis=1), loss, 0.0))  # padding has no target
 
 
 def _queries(heads: Heads, examples: Examples, placed: jax.Array, *, ordered: bool) -> jax.Array:
@@ -150,12 +155,14 @@ def _queries(heads: Heads, examples: Examples, placed: jax.Array, *, ordered: bo
 
 
 def continuation_ndcg(heads: Heads, examples: Examples, *, ordered: bool) -> np.ndarray:
-    """NDCG@20 of each example, float64 [N]: its targets ranked among the weighted candidates.
+    """NDCG@20 of each example that is no padding, float64 [N]: its targets ranked among the weighted candidates.
 
     rank_t = 1 + sum_c weight_c [s_c > s_t],  DCG = sum_{t: rank_t <= 20} 1 / log2(1 + rank_t)
     """
-    best, at, found = map(np.asarray, _best(heads, examples, ordered=ordered))
-    weight, there = np.exp(examples.log_weight, dtype=np.float64), examples.target_weight > 0
+    best, at, found = map(to_host, _best(heads, examples, ordered=ordered))
+    weight, there = np.exp(to_host(examples.log_weight), dtype=np.float64), to_host(examples.target_weight) > 0
+    real = there.any(axis=1)
+    best, at, found, there = best[real], at[real], found[real], there[real]
     # A candidate stands for one song at least: a target below the first 20 candidates has no rank that counts.
     above = np.cumsum(np.pad(weight[at], ((0, 0), (1, 0))), axis=1)
     number = (best[:, None, :] > found[:, :, None]).sum(axis=2)
@@ -175,7 +182,7 @@ def _best(heads: Heads, examples: Examples, *, ordered: bool) -> tuple[jax.Array
 
 
 def fit_heads(
-    windows: Sequence[Examples], *, strengths: Sequence[float] = STRENGTHS, seed: int = 0
+    windows: Sequence[Examples], *, strengths: Sequence[float] = STRENGTHS, seed: int = 0, mesh: Mesh | None = None
 ) -> tuple[Heads, dict[str, float]]:
     """Fits the space in which the plain mean of a playlist does best, then the attention in it.
 
@@ -187,20 +194,25 @@ def fit_heads(
       windows: at least one.
       strengths: of the pull towards the plain mean.
       seed: of the halves.
+      mesh: devices that share the examples, of all processes, which have the same examples; None: one device.
 
     Returns:
       the heads, and the strengths chosen for "ordered" and "unordered"; infinite if the plain mean stays.
     """
     heads = untrained(np.inf)
     heads = heads._replace(space=Space(*map(np.float32, _START)))
-    heads = _fit(heads, windows, [("space", name) for name in Space._fields], ordered=False, strength=_SPACE_STRENGTH)
+    # Windows and their halves have few sizes, so that few programs are compiled.
+    most = max(len(examples.songs) for examples in windows)
+    windows = [_used_songs(examples) for examples in windows]
+    whole = [_put(examples, most, mesh) for examples in windows]
+    heads = _fit(heads, whole, [("space", name) for name in Space._fields], ordered=False, strength=_SPACE_STRENGTH)
     rng = np.random.default_rng(seed)
     halves: tuple[list[Examples], list[Examples]] = ([], [])
     for examples in windows:
         rows = rng.permutation(len(examples.songs))
         for half, chosen in zip(halves, (rows[::2], rows[1::2]), strict=True):
             if len(chosen):
-                half.append(_rows(examples, np.sort(chosen)))
+                half.append(_put(_rows(examples, np.sort(chosen)), -(-most // 2), mesh))
     kept = {}
     for part, fields in (("ordered", heads.ordered._fields), ("unordered", ("centre", "popularity"))):
         used, ordered = [(part, name) for name in fields], part == "ordered"
@@ -220,14 +232,45 @@ def fit_heads(
             if gain.mean() > max(best, gain.std() / np.sqrt(len(gain))):
                 best, kept[part] = float(gain.mean()), strength
         if np.isfinite(kept[part]):
-            heads = _fit(heads, windows, used, ordered=ordered, strength=kept[part])
+            heads = _fit(heads, whole, used, ordered=ordered, strength=kept[part])
     return heads, kept
+
+
+# The arrays with a row for each example.
+_BY_ROW = ("songs", "where", "own", "targets", "target_weight")
 
 
 def _rows(examples: Examples, rows: np.ndarray) -> Examples:
     """Some of the examples, with the same candidates."""
-    names = ("songs", "where", "own", "targets", "target_weight")
-    return examples._replace(**{name: getattr(examples, name)[rows] for name in names})
+    return examples._replace(**{name: getattr(examples, name)[rows] for name in _BY_ROW})
+
+
+def _used_songs(examples: Examples) -> Examples:
+    """The examples with embeddings of the songs that occur in them alone, renumbered; padded to a power of two."""
+    used = np.unique(np.append(examples.candidates, examples.songs[examples.where]))
+    rows = np.append(used, np.full((1 << (len(used) - 1).bit_length()) - len(used), used[0]))
+    return examples._replace(
+        songs=np.where(examples.where, np.searchsorted(used, examples.songs), 0).astype(np.int32),
+        candidates=np.searchsorted(used, examples.candidates).astype(np.int32),
+        items=examples.items[rows],
+        popularity=examples.popularity[rows],
+    )
+
+
+def _put(examples: Examples, most: int, mesh: Mesh | None) -> Examples:
+    """Puts examples on the device, or cuts them over devices; padded to `most` rows, and those to a multiple of 64."""
+    size = 64 if mesh is None else math.lcm(64, mesh.size)
+    fill = -(-most // size) * size - len(examples.songs)
+    padded = {
+        name: np.concatenate([getattr(examples, name), np.repeat(getattr(examples, name)[:1], fill, axis=0)])
+        for name in _BY_ROW
+    }
+    padded["target_weight"][len(examples.songs) :] = 0.0
+    examples = examples._replace(**padded)
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, examples)
+    placed = meshes.replicate(mesh, examples._replace(**dict.fromkeys(_BY_ROW)))
+    return placed._replace(**{name: meshes.put(meshes.by_rows(mesh), array) for name, array in padded.items()})
 
 
 def _fit(
@@ -239,7 +282,7 @@ def _fit(
     flat = np.concatenate([*parts, np.log([10.0])]).astype(np.float64)
 
     def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
-        at = jnp.asarray(w, jnp.float32)
+        at = w.astype(np.float32)
         found = [
             _value_and_grad(at, start, examples, items, used=used, ordered=ordered)
             for examples, items in zip(windows, placed, strict=True)
@@ -250,11 +293,10 @@ def _fit(
 
     from scipy.optimize import minimize  # takes a third of a second
 
-    windows = [jax.tree.map(jnp.asarray, examples) for examples in windows]
     moves = any(part == "space" for part, _ in used)
     placed = [None if moves else _placed(start.space, examples) for examples in windows]
     found = minimize(objective, flat, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS, "ftol": _TOLERANCE})
-    fitted = _unpack(jnp.asarray(found.x, jnp.float32), start, used)
+    fitted = _unpack(found.x.astype(np.float32), start, used)
     return jax.tree.map(lambda x: np.asarray(x, np.float32), fitted)
 
 

@@ -254,13 +254,27 @@ class Dataset:
     def events(self, split: str) -> Events:
         """The interactions of "train", "val" or "test", loaded once; `event_shards` then slices the loaded arrays."""
         if split not in self.loaded:
-            self.loaded[split] = _concatenate(Events, list(self._read_shards(split)))
+            self.loaded[split] = self._read_whole(split)
         return self._known(self.loaded[split], split)
 
     def event_shards(self, split: str) -> Iterator[Events]:
         """The interactions of a split, one shard (at most `chunk_size` rows) at a time. Two shards may share a user."""
         for shard in self._shards(split):
             yield self._known(shard, split)
+
+    def _read_whole(self, split: str) -> Events:
+        """The shards of a split as one, read one by one: memory never holds more than one of them twice."""
+        shards = range(self._num_shards("num_shards", split))
+        ends = np.cumsum([self.store.length_of(f"{split}/user-{shard:05d}") for shard in shards])
+        whole: Events | None = None
+        for shard, end in zip(self._read_shards(split), ends.tolist(), strict=True):
+            if len(ends) == 1:
+                return shard
+            if whole is None:
+                whole = Events(*(np.empty(ends[-1], column.dtype) for column in shard))
+            for to, column in zip(whole, shard, strict=True):
+                to[end - len(column) : end] = column
+        return _concatenate(Events, []) if whole is None else whole
 
     def _shards(self, split: str) -> Iterator[Events]:
         return self._cut(split) if split in self.loaded else self._read_shards(split)

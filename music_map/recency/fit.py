@@ -12,16 +12,18 @@ stand for all others.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from music_map import processes
 from music_map.evaluation.protocols import RankingTask
-from music_map.evaluation.ranking import best_songs, mask_indices
+from music_map.evaluation.ranking import mask_indices
+from music_map.mesh import own_positions, put_own
 from music_map.recency.history import FAMILIARITY
 from music_map.recency.scores import FEATURES, BlockFeatures, RecencyScorer, Weights
 from music_map.recency.settings import RecencySettings
@@ -50,48 +52,47 @@ def gather(
     Args:
       task: of the window.
       scorer: as of the last moment before the window, with an encoder that has seen no event of the window. Its weights
-        are not used.
+        are not used. If several processes score together, each gathers the examples of its share of the users.
       settings: the numbers of users and songs to draw.
-      seed: of all draws.
+      seed: of all draws; a user's do not depend on the other users.
       progress: reports users.
     """
-    rng = np.random.default_rng(seed)
     chosen = np.arange(len(task.users))
     if len(chosen) > settings.num_users:
-        chosen = np.sort(rng.choice(chosen, settings.num_users, replace=False))
+        chosen = np.sort(np.random.default_rng(seed).choice(chosen, settings.num_users, replace=False))
     trend = scorer.moment.trend(scorer.now)
     heads = np.argsort(-np.where(task.candidates[:, None], trend, -np.inf), axis=0, kind="stable")
     popular = np.unique(heads[: settings.num_top])
-    top, allowed = min(settings.num_top, scorer.num_items), jnp.asarray(task.candidates)
-    block = max(1, scorer.block_size // 2)
+    top, together = min(settings.num_top, scorer.num_items), getattr(scorer, "together", False)
+    own, count = range(len(chosen)), len(chosen)
+    devices, allowed = 1, jnp.asarray(task.candidates)
+    if together:  # each process has its share of the users, and all go through equally many blocks
+        own, count = processes.share(len(chosen)), len(processes.share(len(chosen), 0))
+        devices, allowed = scorer.num_devices, scorer.allowed(task.candidates)
+    block = -(-max(1, scorer.block_size // 2) // devices) * devices
     parts = []
-    with progress("recency", len(chosen), "user") as advance:
-        for start in range(0, len(chosen), block):
-            picked = chosen[start : start + block]
+    with progress("recency", count, "user") as advance:
+        for start in range(own.start, own.start + count, block):
+            picked = chosen[start : min(start + block, own.stop)]
             # The last block is padded: one shape needs one compilation.
-            filled = np.append(picked, np.full(block - len(picked), picked[0]))
+            filled = np.append(picked, np.full(block - len(picked), chosen[0]))
             withheld = task.masked.select(filled)
             features = scorer.features(task.users[filled])
-            best = np.asarray(
-                _best(features.on_device, allowed, *mask_indices(withheld, 0, block, out_of_range=block), k=top)
-            )
+            masked = mask_indices(withheld, 0, block, out_of_range=block)
+            best = scorer.first_songs(features, allowed, *masked, k=top)
             drawn = [
-                _draw(task, features, best[:, at], at, int(user), popular, settings, rng)
+                _draw(
+                    task, features, best[:, at], at, int(user), popular, settings, np.random.default_rng((seed, user))
+                )
                 for at, user in enumerate(picked)
             ]
-            songs = np.full((block, _room(max(len(part[0]) for part in drawn))), -1, np.int32)
+            songs = np.full((block, _room(max((len(part[0]) for part in drawn), default=0))), -1, np.int32)
             for at, part in enumerate(drawn):
                 songs[at, : len(part[0])] = part[0]
             values = features.at(songs)
             parts += [(values[at, : len(part[0])], *part[1:]) for at, part in enumerate(drawn)]
-            advance(len(picked))
+            advance(min(block, own.start + count - start))
     return _stack(parts)
-
-
-@functools.partial(jax.jit, static_argnames="k")
-def _best(features: jax.Array, allowed: jax.Array, rows: jax.Array, items: jax.Array, *, k: int) -> jax.Array:
-    """For each feature and user, the songs of largest value: int32 [F, B, k] from [F, B, I]."""
-    return jax.lax.map(lambda scores: best_songs(scores, allowed, rows, items, k=k)[0], features)
 
 
 def _room(length: int) -> int:
@@ -162,15 +163,21 @@ def join(examples: Sequence[Examples]) -> Examples:
 
 
 def fit_head(
-    examples: Examples, *, strength: float, prior: Weights, used: Sequence[str] = FEATURES
+    examples: Examples,
+    *,
+    strength: float,
+    prior: Weights,
+    used: Sequence[str] = FEATURES,
+    mesh: Mesh | None = None,
 ) -> dict[str, float]:
     """The weights that minimize the loss.
 
     Args:
-      examples: of all windows.
+      examples: of all windows; of several processes, each its own.
       strength: of the regularization.
       prior: w_0, the weights that the regularization pulls towards; 0 for features without an entry.
       used: features that may have a weight; the others get 0.
+      mesh: devices that share the examples, of all processes; None: one device.
 
     Returns:
       weight by feature.
@@ -178,13 +185,14 @@ def fit_head(
     there = np.isfinite(examples.log_weight)
     columns = [FEATURES.index(name) for name in used]
     x = examples.features[:, :, columns]
-    deviation = np.maximum(x[there].std(axis=0, dtype=np.float64), 1e-6)
+    deviation = np.maximum(_deviation(x[there].astype(np.float64)), 1e-6)
     start = np.array([prior.get(name, 0.0) for name in used]) * deviation
-    arrays = x / deviation.astype(np.float32), examples.log_weight, examples.target, start.astype(np.float32)
-    given = [jnp.asarray(array) for array in arrays]
+    arrays = x / deviation.astype(np.float32), examples.log_weight, examples.target
+    given = [jnp.asarray(array) for array in arrays] if mesh is None else _over_devices(mesh, *arrays)
+    origin = start.astype(np.float32)
 
     def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
-        value, grad = _value_and_grad(jnp.asarray(w, jnp.float32), *given, np.float32(strength))
+        value, grad = _value_and_grad(w.astype(np.float32), *given, origin, np.float32(strength))
         return float(value), np.asarray(grad, np.float64)
 
     from scipy.optimize import minimize  # takes a third of a second
@@ -193,6 +201,32 @@ def fit_head(
     weights = dict.fromkeys(FEATURES, 0.0)
     weights |= dict(zip(used, (found.x / deviation).tolist(), strict=True))
     return weights
+
+
+def _deviation(x: np.ndarray) -> np.ndarray:
+    """The standard deviation of each column of all processes' rows, float64 [F] of [N, F]."""
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return processes.sum_of(values.sum(axis=0))
+
+    count = max(float(processes.sum_of(np.float64(len(x)))), 1.0)
+    return np.sqrt(total((x - total(x) / count) ** 2) / count)
+
+
+def _over_devices(mesh: Mesh, x: np.ndarray, log_weight: np.ndarray, target: np.ndarray) -> list[jax.Array]:
+    """Examples cut over devices; padding has the loss log(1) = 0 whatever the weights."""
+    own = len(own_positions(mesh))
+    rows, width = (processes.largest(n) for n in (-(-len(x) // own), x.shape[1]))
+    wide, more = width - x.shape[1], rows * own - len(x)
+    log_weight = np.pad(log_weight, ((0, 0), (0, wide)), constant_values=-np.inf)
+    rest = np.full((more, width), -np.inf, np.float32)
+    rest[:, :1] = 0.0
+    arrays = (
+        np.pad(x, ((0, more), (0, wide), (0, 0))),
+        np.concatenate([log_weight, rest]),
+        np.pad(target, ((0, more), (0, wide))),
+    )
+    return list(put_own(mesh, arrays))
 
 
 @jax.jit

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -73,7 +73,7 @@ class Embeddings(NamedTuple):
     item: jax.Array
 
 
-class _Songs(NamedTuple):
+class SongArrays(NamedTuple):
     """The arrays that all users share, on the device.
 
     Attributes:
@@ -90,7 +90,7 @@ class _Songs(NamedTuple):
     of_walk: jax.Array
 
 
-class _Start(NamedTuple):
+class Start(NamedTuple):
     """The device's input for the walks of B users over users, with W half-lives; column w B + b is user b's.
 
     Attributes:
@@ -119,35 +119,36 @@ class Block(NamedTuple):
     rows: np.ndarray
     items: np.ndarray
     values: np.ndarray
-    start: _Start | None
+    start: Start | None
 
 
-def queries(
-    user_emb: jax.Array,
-    item_emb: jax.Array,
-    users: jax.Array,
-    items: jax.Array,
-    age: jax.Array,
-    engagement: jax.Array,
-) -> jax.Array:
+def queries(users: jax.Array, songs: jax.Array, items: jax.Array, age: jax.Array, engagement: jax.Array) -> jax.Array:
     """The query vectors of users: their embeddings, and the attention over their latest songs at each time scale.
 
     The logits of the attention at half-life h are log(engagement) - ln 2 * age / h: a_j is in proportion to
     engagement_j 2^(-age_j / h).
 
     Args:
-      user_emb, item_emb: float32 [U, d] and [I, d].
-      users: int32 [B].
+      users: float32 [B, d], embeddings of the users.
+      songs: float32 [B, L, d], of their latest songs; any values in the padding.
       items, age, engagement: [B, L], see history.Latest.
 
     Returns:
       float32 [B, Q, d], see QUERIES.
     """
     where = (items >= 0) & (engagement > 0)
-    songs = item_emb[jnp.maximum(items, 0)]
     strength = jnp.log(jnp.where(where, engagement, 1.0))
     heads = [pool(songs, strength - jnp.log(2.0) * age / h, where)[0] for h in ATTENTION_HALF_LIVES]
-    return jnp.stack([user_emb[users], *heads], axis=1)
+    return jnp.stack([users, *heads], axis=1)
+
+
+def _queries(user_emb: jax.Array, item_emb: jax.Array, users: jax.Array, latest: Latest) -> jax.Array:
+    return queries(user_emb[users], item_emb[jnp.maximum(latest.items, 0)], *latest)
+
+
+def of_songs(weights: jax.Array, query: jax.Array) -> jax.Array:
+    """The queries [B, Q, d] as one with these weights [Q]: float32 [B, d]."""
+    return jnp.einsum("q,bqd->bd", weights, query, precision=jax.lax.Precision.HIGHEST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,9 +213,9 @@ class RecencyScorer:
         return prepare(self.moment.listeners_on_device, self.backend)
 
     @functools.cached_property
-    def _songs(self) -> _Songs:
+    def _songs(self) -> SongArrays:
         walks = self._of(PARTS["users"])
-        return _Songs(
+        return SongArrays(
             self.embeddings.item,
             jnp.asarray(self._trend @ self._of(TREND)),
             self._listeners if walks.any() else None,
@@ -264,17 +265,17 @@ class RecencyScorer:
         return sparse.csr_array(entries, (num_walks * num_rows, self.num_items))
 
     def _nodes(self, starts: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
-        """`nodes` and `scale` of _Start."""
+        """`nodes` and `scale` of Start."""
         nodes = np.ascontiguousarray((starts @ self.moment.listeners).toarray().T)
         scale = self.num_items / np.maximum(self.moment.user_totals @ nodes, 1e-12)
         return nodes, scale.astype(np.float32)
 
-    def _start(self, starts: sparse.csr_array, num_rows: int) -> _Start:
+    def _start(self, starts: sparse.csr_array, num_rows: int) -> Start:
         nodes, scale = self._nodes(starts)
         if self.backend != "csr" or num_rows > _FEW_USERS:
-            return _Start(nodes, None, scale)
+            return Start(nodes, None, scale)
         reached = list(_two_threads().map(self.moment.listeners.__matmul__, np.ascontiguousarray(nodes.T)))
-        return _Start(None, np.stack(reached, axis=1), scale)
+        return Start(None, np.stack(reached, axis=1), scale)
 
     # --- Scores ---
 
@@ -317,6 +318,12 @@ class RecencyScorer:
         on_device = _features(self.embeddings.user, songs, users, lists.latest, start, backend=self.backend)
         return BlockFeatures(lists, self._name_walks(starts), on_device, self._trend)
 
+    def first_songs(
+        self, features: BlockFeatures, allowed: jax.Array, rows: np.ndarray, items: np.ndarray, *, k: int
+    ) -> np.ndarray:
+        """For each of ON_DEVICE and each user, the songs of largest value: int32 [F, B, k]; see ranking.best_songs."""
+        return np.asarray(_first_songs(features.on_device, allowed, rows, items, k=k))
+
     def contributions(self, user: int, songs: np.ndarray) -> dict[str, np.ndarray]:
         """The contribution of each of PARTS to the scores of some songs for a user: float32 [n] each.
 
@@ -351,12 +358,14 @@ class BlockFeatures(NamedTuple):
       walks: of artists and of albums, float32 [W B, I]: a row for each half-life and user.
       on_device: float32 [len(ON_DEVICE), B, I]; None if these features are known for some songs only, see `joined`.
       trend: float32 [I, T].
+      take: `on_device` of some songs [B, C] of each user, float32 [len(ON_DEVICE), B, C].
     """
 
     lists: UserLists
     walks: Sequence[sparse.csr_array]
     on_device: jax.Array | None
     trend: np.ndarray
+    take: Callable[[jax.Array, np.ndarray], np.ndarray] = lambda features, songs: np.asarray(_take(features, songs))
 
     def of_names(self, row: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Songs int32 [n] and values float32 [n] of each walk over names of one user."""
@@ -371,7 +380,7 @@ class BlockFeatures(NamedTuple):
         Args:
           songs: int32 [B, C], padded with -1, for which all features are 0.
         """
-        return self.joined(np.asarray(_take(self.on_device, np.maximum(songs, 0))), songs)
+        return self.joined(self.take(self.on_device, np.maximum(songs, 0)), songs)
 
     def joined(self, on_device: np.ndarray, songs: np.ndarray) -> np.ndarray:
         """`at` with given features `on_device` of these songs, float32 [len(ON_DEVICE), B, C]."""
@@ -424,7 +433,7 @@ def _two_threads() -> ThreadPoolExecutor:
 # --- On the device ---
 
 
-def _walks(listeners: Csr, start: _Start, backend: str) -> jax.Array:
+def walks_over_users(listeners: Csr, start: Start, backend: str) -> jax.Array:
     """log(1 + I p) of the walks over users, float32 [I, W B]."""
     reached = start.reached
     if reached is None:
@@ -444,24 +453,31 @@ def _products(queries: jax.Array, table: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="backend")
 def _score(
-    user_emb: jax.Array, songs: _Songs, block: Block, allowed: jax.Array | None = None, *, backend: str
+    user_emb: jax.Array, songs: SongArrays, block: Block, allowed: jax.Array | None = None, *, backend: str
 ) -> jax.Array:
     """Scores float32 [B, I], -inf for songs that are not allowed. Arrays are arguments, as XLA would fold constants."""
-    query = queries(user_emb, songs.item, block.users, *block.latest)
+    query = _queries(user_emb, songs.item, block.users, block.latest)
     of_all = songs.trend if allowed is None else jnp.where(allowed, songs.trend, -jnp.inf)
-    one_query = jnp.einsum("q,bqd->bd", songs.of_query, query, precision=jax.lax.Precision.HIGHEST)
-    scores = _products(one_query, songs.item) + of_all[None]
-    if block.start is not None:
-        # One product weights, sums over the half-lives and transposes; this is faster than a transposition.
-        weights = jnp.concatenate([w * jnp.eye(len(block.users)) for w in songs.of_walk], axis=1)
-        scores += _products(weights, _walks(songs.listeners, block.start, backend))
+    scores = weighted_sum(songs, of_songs(songs.of_query, query), of_all, block.start, backend)
     return scores.at[block.rows, block.items].add(block.values, mode="drop")
+
+
+def weighted_sum(
+    songs: SongArrays, query: jax.Array, of_all: jax.Array, start: Start | None, backend: str
+) -> jax.Array:
+    """The scores without the listed values, float32 [B, I]: of `query` [B, d], of `of_all` [I] and of the walks."""
+    scores = _products(query, songs.item) + of_all[None]
+    if start is not None:
+        # One product weights, sums over the half-lives and transposes; this is faster than a transposition.
+        weights = jnp.concatenate([w * jnp.eye(len(query)) for w in songs.of_walk], axis=1)
+        scores += _products(weights, walks_over_users(songs.listeners, start, backend))
+    return scores
 
 
 @functools.partial(jax.jit, static_argnames=("k", "backend"))
 def _rank(
     user_emb: jax.Array,
-    songs: _Songs,
+    songs: SongArrays,
     block: Block,
     allowed: jax.Array | None,
     rows: jax.Array,
@@ -475,20 +491,29 @@ def _rank(
 
 @functools.partial(jax.jit, static_argnames="backend")
 def _features(
-    user_emb: jax.Array, songs: _Songs, users: jax.Array, latest: Latest, start: _Start, *, backend: str
+    user_emb: jax.Array, songs: SongArrays, users: jax.Array, latest: Latest, start: Start, *, backend: str
 ) -> jax.Array:
     """ON_DEVICE of all songs, float32 [len(ON_DEVICE), B, I]."""
-    query = queries(user_emb, songs.item, users, *latest)
+    return features_of_all(songs, _queries(user_emb, songs.item, users, latest), start, backend)
+
+
+def features_of_all(songs: SongArrays, query: jax.Array, start: Start, backend: str) -> jax.Array:
+    """ON_DEVICE of all songs for queries [B, Q, d], float32 [len(ON_DEVICE), B, I]."""
     dots = jnp.einsum("bqd,id->qbi", query, songs.item, precision=jax.lax.Precision.HIGHEST)
-    walks = _walks(songs.listeners, start, backend)
+    walks = walks_over_users(songs.listeners, start, backend)
     return jnp.concatenate([dots, jnp.moveaxis(walks.reshape(len(walks), len(WALK_HALF_LIVES), -1), 0, 2)])
 
 
 @jax.jit
 def _dots_at(user_emb: jax.Array, item_emb: jax.Array, users: jax.Array, latest: Latest, songs: jax.Array) -> jax.Array:
     """Products of the queries of one user with some songs, float32 [Q, C]."""
-    query = queries(user_emb, item_emb, users, *latest)[0]
+    query = _queries(user_emb, item_emb, users, latest)[0]
     return jnp.matmul(query, item_emb[songs].T, precision=jax.lax.Precision.HIGHEST)
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def _first_songs(features: jax.Array, allowed: jax.Array, rows: jax.Array, items: jax.Array, *, k: int) -> jax.Array:
+    return jax.lax.map(lambda scores: best_songs(scores, allowed, rows, items, k=k)[0], features)
 
 
 @jax.jit

@@ -55,7 +55,7 @@ def choose_windows(
     Returns:
       The windows, fewer if train is short. Empty if no event precedes the latest window.
     """
-    times = np.sort(events.timestamp.astype(np.int64))
+    times = np.sort(events.timestamp)
     end = int(times[-1]) + 1
     if split == "global_temporal":
         length, gap = HELD_OUT, GAP
@@ -66,7 +66,7 @@ def choose_windows(
     seen = 0
     while len(windows) < most_windows and seen < enough_users:
         start = end - length
-        known = int(np.searchsorted(times, start - gap))
+        known = int(np.searchsorted(times, times.dtype.type(max(start - gap, 0))))
         if known == 0 or (windows and known < (1 - most_share) * len(times)):
             break
         window = Window(start - gap - 1, start, end)

@@ -12,11 +12,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from music_map import processes
 from music_map.errors import UserError
 from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.preprocess.dataset import Events
+from music_map.recency.cut import CutScorer
 from music_map.recency.fit import Examples, fit_head, gather, join
 from music_map.recency.history import Histories, before
 from music_map.recency.moment import Moment, observe
@@ -87,13 +90,15 @@ class Past:
     def scorer(self, embeddings: Embeddings, weights: Weights, events: Events, *, now: int) -> RecencyScorer:
         """The scorer of all users as of the second `now`; later events are not read."""
         run = self.run
-        return RecencyScorer(
+        cut = {} if run.mesh is None else {"mesh": run.mesh}
+        return (CutScorer if cut else RecencyScorer)(
             embeddings,
             weights,
             self.moment(events, now=now),
             Histories.of(events, num_users=run.dataset.num_users),
             latest_length=run.config.recency.latest_songs,
             backend=run.settings.model.backend,
+            **cut,
         )
 
 
@@ -197,14 +202,13 @@ def weights_for(past: Past, protocol: str) -> Weights | None:
         return None
     joined = join(examples)
     weights = fit_weights(run, joined)
-    run.reporter.note(
-        f"recency: fitted for protocol {protocol} on {len(joined.target)} users of {len(examples)} past windows"
-    )
+    num_users = len(joined.target) if run.mesh is None else int(processes.sum_of(np.float64(len(joined.target))))
+    run.reporter.note(f"recency: fitted for protocol {protocol} on {num_users} users of {len(examples)} past windows")
     if processes.first():
         found = {
             "fingerprint": identity,
             "protocol": protocol,
-            "num_users": len(joined.target),
+            "num_users": num_users,
             "windows": [dataclasses.asdict(window) for window in past.windows],
             "weights": weights,
         }
@@ -222,7 +226,7 @@ def fit_weights(run: Run, examples: Examples, *, used: Sequence[str] = FEATURES)
     """The weights of the features in `used`, with the encoder's own score as their prior."""
     loss = run.config.loss
     prior = {"user": 1.0 if loss.name in ("bpr", "sampled_bpr") else 1.0 / loss.temperature}
-    return fit_head(examples, strength=run.config.recency.strength, prior=prior, used=used)
+    return fit_head(examples, strength=run.config.recency.strength, prior=prior, used=used, mesh=run.mesh)
 
 
 def ablations(past: Past, task: RankingTask, parts: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ScoreBlock]]:

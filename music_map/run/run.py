@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from music_map import mesh as meshes
 from music_map import processes
 from music_map.errors import DamagedFileError, UserError, about, require
 from music_map.evaluation import protocols
 from music_map.evaluation.baselines import check_names
+from music_map.evaluation.cut import CutEmbeddingScores
 from music_map.evaluation.protocols import RankingTask, build_task, find_protocol
 from music_map.evaluation.ranking import ScoreBlock, embedding_scores
 from music_map.graph.bipartite import BipartiteGraph
@@ -132,11 +134,17 @@ class Run:
         return self.encode(self.trained.params)
 
     def encode(self, params: Params) -> Embeddings:
-        """The embeddings of all users and songs."""
+        """The embeddings of all users and songs; NumPy arrays where songs are cut over devices."""
         users, items = self.runner.encode(params)
         if self.nearest is not None:
-            items = _place(items, self.nearest, unit=self.settings.model.score == "cosine")
-        return Embeddings(users, items)
+            with contextlib.nullcontext() if self.mesh is None else meshes.host_memory():
+                items = _place(items, self.nearest, unit=self.settings.model.score == "cosine")
+        return Embeddings(users, items if self.mesh is None else np.asarray(items))
+
+    @functools.cached_property
+    def mesh(self) -> Mesh | None:
+        """The devices of all processes if config.parallel is "sharded", which cuts songs over them; else None."""
+        return meshes.make_mesh() if self.config.parallel == "sharded" else None
 
     @property
     def devices(self) -> list[jax.Device] | None:
@@ -169,6 +177,8 @@ class Run:
     def encoder_scores(self, params: Params | None = None) -> ScoreBlock:
         """The encoder alone as a scorer: dot products of embeddings, by default those of the best checkpoint."""
         embeddings = self.embeddings if params is None else self.encode(params)
+        if self.mesh is not None:
+            return CutEmbeddingScores(*embeddings, self.mesh)
         return embedding_scores(*embeddings, devices=self.devices)
 
     def as_of(self, now: int) -> Run:
