@@ -178,7 +178,7 @@ def stages_on(devices: int, graph: BipartiteGraph, settings: StepSettings) -> di
     )
     examples.target[:, 0] = 1.0
     found["fit of the recency head, 1,000 users"] = memory_of(
-        recency_fit, "_value_and_grad", lambda: recency_fit.fit_head(examples, strength=1.0, prior={}, mesh=mesh)
+        recency_fit, "_value_and_derivatives", lambda: recency_fit.fit_head(examples, strength=1.0, prior={}, mesh=mesh)
     )
     lists = rng.integers(0, items, (2_000, 12)).astype(np.int32)
     sessions = Sessions(np.arange(2_000), np.arange(2_001) * 12, lists.ravel())

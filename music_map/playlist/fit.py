@@ -11,7 +11,6 @@ is estimated by the targets and a weighted uniform sample of the others, without
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -37,6 +36,7 @@ STRENGTHS = (1.0, 10.0, 100.0)
 _ITERATIONS = 50
 _AT = 20  # of NDCG
 _TOLERANCE = 1e-7  # of the loss, relative: float32 tells no smaller differences, and a line search would look for them
+_TRIED_TOLERANCE = 1e-6  # of the fits that only choose a strength
 
 
 class Examples(NamedTuple):
@@ -201,18 +201,17 @@ def fit_heads(
     """
     heads = untrained(np.inf)
     heads = heads._replace(space=Space(*map(np.float32, _START)))
-    # Windows and their halves have few sizes, so that few programs are compiled.
-    most = max(len(examples.songs) for examples in windows)
     windows = [_used_songs(examples) for examples in windows]
-    whole = [_put(examples, most, mesh) for examples in windows]
-    heads = _fit(heads, whole, [("space", name) for name in Space._fields], ordered=False, strength=_SPACE_STRENGTH)
+    whole = [_put(examples, mesh) for examples in windows]
+    used = [("space", name) for name in Space._fields]
+    heads, sharpness = _fit(heads, whole, used, ordered=False, strength=_SPACE_STRENGTH)
     rng = np.random.default_rng(seed)
     halves: tuple[list[Examples], list[Examples]] = ([], [])
     for examples in windows:
         rows = rng.permutation(len(examples.songs))
         for half, chosen in zip(halves, (rows[::2], rows[1::2]), strict=True):
             if len(chosen):
-                half.append(_put(_rows(examples, np.sort(chosen)), -(-most // 2), mesh))
+                half.append(_put(_rows(examples, np.sort(chosen)), mesh))
     kept = {}
     for part, fields in (("ordered", heads.ordered._fields), ("unordered", ("centre", "popularity"))):
         used, ordered = [(part, name) for name in fields], part == "ordered"
@@ -220,19 +219,24 @@ def fit_heads(
         def measured(tried: Heads, half: list[Examples], ordered: bool = ordered) -> np.ndarray:
             return np.concatenate([continuation_ndcg(tried, examples, ordered=ordered) for examples in half])
 
+        of_plain = [measured(heads, half) for half in halves] if all(halves) else []
         best, kept[part] = 0.0, np.inf
-        for strength in strengths if all(halves) else ():
+        starts: list[tuple[Heads, float]] = [(heads, sharpness)] * 2
+        # The strongest first: each fit starts where the one before, with a stronger pull, ended.
+        for strength in sorted(strengths, reverse=True) if all(halves) else ():
+            options = {"ordered": ordered, "strength": strength, "tolerance": _TRIED_TOLERANCE}
+            starts = [_fit(heads, half, used, start=s, **options) for half, s in zip(halves, starts, strict=True)]
             gain = np.concatenate(
                 [
-                    measured(_fit(heads, fitted, used, ordered=ordered, strength=strength), left)
-                    - measured(heads, left)
-                    for fitted, left in (halves, halves[::-1])
+                    measured(tried, left) - plain
+                    for (tried, _), left, plain in zip(starts, halves[::-1], of_plain[::-1], strict=True)
                 ]
             )
             if gain.mean() > max(best, gain.std() / np.sqrt(len(gain))):
                 best, kept[part] = float(gain.mean()), strength
         if np.isfinite(kept[part]):
-            heads = _fit(heads, whole, used, ordered=ordered, strength=kept[part])
+            options = {"ordered": ordered, "strength": kept[part]}
+            heads, sharpness = _fit(heads, whole, used, start=(heads, sharpness), **options)
     return heads, kept
 
 
@@ -246,9 +250,9 @@ def _rows(examples: Examples, rows: np.ndarray) -> Examples:
 
 
 def _used_songs(examples: Examples) -> Examples:
-    """The examples with embeddings of the songs that occur in them alone, renumbered; padded to a power of two."""
+    """The examples with embeddings of the songs that occur in them alone, renumbered."""
     used = np.unique(np.append(examples.candidates, examples.songs[examples.where]))
-    rows = np.append(used, np.full((1 << (len(used) - 1).bit_length()) - len(used), used[0]))
+    rows = _longer(used, _power_of_two(len(used)), used[0])
     return examples._replace(
         songs=np.where(examples.where, np.searchsorted(used, examples.songs), 0).astype(np.int32),
         candidates=np.searchsorted(used, examples.candidates).astype(np.int32),
@@ -257,34 +261,64 @@ def _used_songs(examples: Examples) -> Examples:
     )
 
 
-def _put(examples: Examples, most: int, mesh: Mesh | None) -> Examples:
-    """Puts examples on the device, or cuts them over devices; padded to `most` rows, and those to a multiple of 64."""
-    size = 64 if mesh is None else math.lcm(64, mesh.size)
-    fill = -(-most // size) * size - len(examples.songs)
-    padded = {
-        name: np.concatenate([getattr(examples, name), np.repeat(getattr(examples, name)[:1], fill, axis=0)])
-        for name in _BY_ROW
-    }
+def _put(examples: Examples, mesh: Mesh | None) -> Examples:
+    """Puts examples on the device, or cuts them over devices; padded, so that few sizes are compiled."""
+    rows = _power_of_two(max(len(examples.songs), 64 if mesh is None else mesh.size))
+    padded = {name: _longer(getattr(examples, name), rows, getattr(examples, name)[:1]) for name in _BY_ROW}
     padded["target_weight"][len(examples.songs) :] = 0.0
-    examples = examples._replace(**padded)
+    more = -len(examples.candidates) % 1_024
+    padded["own"] = np.pad(padded["own"], ((0, 0), (0, more)), constant_values=True)  # left out as the query's own are
+    candidates, log_weight = (np.pad(getattr(examples, name), (0, more)) for name in ("candidates", "log_weight"))
+    examples = examples._replace(**padded, candidates=candidates, log_weight=log_weight)
     if mesh is None:
         return jax.tree.map(jnp.asarray, examples)
     placed = meshes.replicate(mesh, examples._replace(**dict.fromkeys(_BY_ROW)))
     return placed._replace(**{name: meshes.put(meshes.by_rows(mesh), array) for name, array in padded.items()})
 
 
+def _power_of_two(length: int) -> int:
+    return 1 << (length - 1).bit_length()
+
+
+def _longer(array: np.ndarray, length: int, fill: np.ndarray) -> np.ndarray:
+    """An array with `fill` repeated at its end, up to a length."""
+    return np.append(array, np.repeat(np.atleast_1d(fill), length - len(array), axis=0), axis=0)
+
+
 def _fit(
-    start: Heads, windows: Sequence[Examples], used: Sequence[tuple[str, str]], *, ordered: bool, strength: float
-) -> Heads:
-    """`start` with the parts that are `used` fitted."""
+    origin: Heads,
+    windows: Sequence[Examples],
+    used: Sequence[tuple[str, str]],
+    *,
+    ordered: bool,
+    strength: float,
+    start: tuple[Heads, float] | None = None,
+    tolerance: float = _TOLERANCE,
+) -> tuple[Heads, float]:
+    """`origin` with the parts that are `used` fitted, and log(sharpness).
+
+    Args:
+      origin: w_0, which the regularization pulls towards.
+      windows: examples, see _put.
+      used: (part, field) of Heads.
+      ordered: which attention.
+      strength: of the regularization.
+      start: result of an earlier fit of the same parts, from which this one starts; None: from w_0.
+      tolerance: of the loss, relative.
+    """
     used = tuple(used)
-    parts = [np.ravel(getattr(getattr(start, part), name)) for part, name in used]
-    flat = np.concatenate([*parts, np.log([10.0])]).astype(np.float64)
+
+    def packed(heads: Heads, sharpness: float) -> np.ndarray:
+        parts = [np.ravel(getattr(getattr(heads, part), name)) for part, name in used]
+        return np.concatenate([*parts, [sharpness]]).astype(np.float64)
+
+    flat = packed(origin, np.log(10.0))
+    first = flat if start is None else packed(*start)
 
     def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
         at = w.astype(np.float32)
         found = [
-            _value_and_grad(at, start, examples, items, used=used, ordered=ordered)
+            _value_and_grad(at, origin, examples, items, used=used, ordered=ordered)
             for examples, items in zip(windows, placed, strict=True)
         ]
         pull = (w - flat) * np.r_[np.ones(len(w) - 1), 0.0]
@@ -294,10 +328,10 @@ def _fit(
     from scipy.optimize import minimize  # takes a third of a second
 
     moves = any(part == "space" for part, _ in used)
-    placed = [None if moves else _placed(start.space, examples) for examples in windows]
-    found = minimize(objective, flat, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS, "ftol": _TOLERANCE})
-    fitted = _unpack(found.x.astype(np.float32), start, used)
-    return jax.tree.map(lambda x: np.asarray(x, np.float32), fitted)
+    placed = [None if moves else _placed(origin.space, examples) for examples in windows]
+    found = minimize(objective, first, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS, "ftol": tolerance})
+    fitted = _unpack(found.x.astype(np.float32), origin, used)
+    return jax.tree.map(lambda x: np.asarray(x, np.float32), fitted), float(found.x[-1])
 
 
 def _unpack(w: jax.Array, start: Heads, used: tuple[tuple[str, str], ...]) -> Heads:
