@@ -84,6 +84,7 @@ class CheckpointStore:
         self._run = run
         self._warn = warn
         self._unsealed: tuple[int, int] | None = None  # the step in flight and its improvement
+        self._hashes: _Hashes | None = None  # of the files of that step
         self._orbax: ocp.AsyncCheckpointer | None = None
         if not read_only:
             processes.once(self._make_folder)
@@ -138,6 +139,8 @@ class CheckpointStore:
                 ),
             )
         self._unsealed = step, improvement
+        if processes.first():
+            self._hashes = _Hashes(self.folder / str(step))
         self._steps = sorted({*self._steps, step})
 
     def _check_space(self, step: int, state: Any) -> None:
@@ -151,7 +154,7 @@ class CheckpointStore:
         if self._unsealed is None:
             return
         (step, improvement), self._unsealed = self._unsealed, None
-        with self._saving(step):
+        with self._saving(step), contextlib.closing(self._hashes) if self._hashes else contextlib.nullcontext():
             self._checkpointer().wait_until_finished()
             self._checkpointer().check_for_errors()
             processes.once(lambda: self._seal(step, improvement))
@@ -160,7 +163,7 @@ class CheckpointStore:
     def _seal(self, step: int, improvement: int) -> None:
         """Writes the record of a checkpoint and deletes those that need not be kept."""
         with self._saving(step):
-            record = {"improvement": improvement, "run": self._run, "files": self._checksums(step)}
+            record = {"improvement": improvement, "run": self._run, "files": self._hashes.found()}
             write_json(self._sums(step), sealed(record))
             steps = self._listed()
             improvements = {s: self._improvement(s) for s in steps}
@@ -213,10 +216,6 @@ class CheckpointStore:
 
     def _sums(self, step: int) -> Path:
         return self.folder / "sha256" / f"{step}.json"
-
-    def _checksums(self, step: int) -> dict[str, str]:
-        root = self.folder / str(step)
-        return {str(p.relative_to(root)): file_sha256(p) for p in sorted(root.rglob("*")) if p.is_file()}
 
     def _record(self, step: int) -> dict[str, Any] | None:
         """A checkpoint's record, or None if it has none. Raises DamagedFileError."""
@@ -354,6 +353,50 @@ class CheckpointStore:
     def _free_name(self, name: str) -> Path:
         names = (name, *(f"{name}-{n}" for n in range(2, 1_000)))
         return next(path for path in map(self.folder.joinpath, names) if not path.exists())
+
+
+class _Hashes:
+    """The sha256 of the files of a checkpoint, computed in a thread as soon as Orbax has given the folder its name.
+
+    So the next steps of training do not wait for them. A file that has changed since is read again.
+    """
+
+    def __init__(self, root: Path):
+        self._root, self._ended = root, threading.Event()
+        self._early: dict[Path, tuple[tuple[int, int], str]] = {}
+        self._thread = threading.Thread(target=self._hash_when_whole, name="checksums", daemon=True)
+        self._thread.start()
+
+    def _hash_when_whole(self) -> None:
+        while not self._root.is_dir():
+            if self._ended.wait(0.05):
+                return
+        with contextlib.suppress(OSError):  # `found` reads the file again
+            for path in _files_below(self._root):
+                self._early[path] = _identity(path), file_sha256(path)
+
+    def found(self) -> dict[str, str]:
+        """By path below the folder; call it when the checkpoint is whole."""
+        self.close()
+        self._thread.join()
+        hashes = {}
+        for path in _files_below(self._root):
+            identity, digest = self._early.get(path, (None, ""))
+            hashes[str(path.relative_to(self._root))] = digest if identity == _identity(path) else file_sha256(path)
+        return hashes
+
+    def close(self) -> None:
+        self._ended.set()
+
+
+def _files_below(root: Path) -> list[Path]:
+    return [path for path in sorted(root.rglob("*")) if path.is_file()]
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Size and time of change of a file."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _rank(improvement: int | None) -> int:

@@ -6,9 +6,11 @@ import pytest
 
 from music_map.evaluation.cut import CutEmbeddingScores
 from music_map.evaluation.pairs import Pairs
+from music_map.evaluation.playlist import Sessions
 from music_map.evaluation.protocols import build_task
 from music_map.evaluation.ranking import embedding_scores, rank
 from music_map.mesh import make_mesh
+from music_map.playlist.fit import examples_of, fit_heads
 from music_map.preprocess.dataset import LISTEN
 from music_map.recency.cut import CutScorer
 from music_map.recency.fit import fit_head, gather
@@ -77,3 +79,16 @@ def test_fit_of_recency_on_many_devices(devices):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     fitted = [fit_head(one, strength=1.0, prior={"user": 1.0}, mesh=m) for m in (None, mesh_of(devices))]
     np.testing.assert_allclose(*(list(w.values()) for w in fitted), atol=2e-3)
+
+
+@pytest.mark.parametrize("devices", [8])
+def test_fit_of_the_playlist_query_on_many_devices(devices):
+    items = np.random.default_rng(5).normal(size=(120, 8)).astype(np.float32)
+    lists = np.random.default_rng(6).integers(0, 120, (37, 6)).astype(np.int32)
+    sessions = Sessions(np.zeros(37, np.int32), np.arange(38) * 6, lists.ravel())
+    known = np.ones(120, bool)
+    made = examples_of(sessions, items, np.zeros(120, np.float32), known, most=37, seed=0)
+    one, many = (fit_heads([made], strengths=(10.0,), mesh=mesh) for mesh in (None, mesh_of(devices)))
+    assert one[1] == many[1]
+    for a, b in zip(jax.tree.leaves(one[0]), jax.tree.leaves(many[0]), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)
