@@ -41,6 +41,15 @@ def test_an_epoch_asks_for_every_next_song_once(first_only):
         assert sorted(asked) == expected
 
 
+def test_an_epoch_of_few_events_draws_other_segments_each_time():
+    users = np.repeat(np.arange(20), 30)
+    played = history(users, np.arange(600) % 50, np.arange(600), num_users=20, num_items=50)
+    chosen, rng = SasRecSettings(max_length=6, batch_size=4, most_events=100), np.random.default_rng(0)
+    epochs = [np.concatenate([t for _, t in _batches(Sequences.of(played), chosen, rng)]) for _ in range(2)]
+    assert all(100 <= (targets >= 0).sum() <= 106 for targets in epochs)
+    assert epochs[0].shape != epochs[1].shape or (epochs[0] != epochs[1]).any()
+
+
 def encode(model, params, songs):
     return model.apply(params, jnp.asarray(songs, jnp.int32), training=False)
 

@@ -16,7 +16,7 @@ from music_map.evaluation.baselines.history import History
 from music_map.evaluation.baselines.settings import SasRecSettings
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.reporter import Progress, silent
-from music_map.rows import offsets_of
+from music_map.rows import offsets_of_sorted
 
 
 class Sequences(NamedTuple):
@@ -35,13 +35,16 @@ class Sequences(NamedTuple):
     @classmethod
     def of(cls, history: History) -> Sequences:
         """Orders a history by user, then time; equal times keep their order."""
-        order = np.lexsort((history.timestamps, history.users))
-        users, songs = history.users[order], history.items[order]
-        _, met = np.unique(users.astype(np.int64) * history.num_items + songs, return_index=True)
-        first = np.zeros(len(songs), bool)
-        first[met] = True
-        sizes = np.bincount(users, minlength=history.num_users)
-        return cls(songs.astype(np.int32), first, offsets_of(sizes))
+        users, songs, times = history.users, history.items, history.timestamps
+        later = (np.diff(users) > 0) | ((np.diff(users) == 0) & (times[1:] >= times[:-1]))
+        if not later.all():
+            order = np.lexsort((times, users))
+            users, songs = users[order], songs[order]
+        key = users.astype(np.int64) * history.num_items + songs
+        order = np.argsort(key, kind="stable")
+        first = np.zeros(len(key), bool)
+        first[order] = np.diff(key[order], prepend=-1) > 0
+        return cls(songs.astype(np.int32), first, offsets_of_sorted(users, history.num_users))
 
 
 class SasRec(nn.Module):
@@ -90,7 +93,7 @@ def sasrec(
 
     A catalogue larger than `num_negatives` gets the sampled softmax: uniform negatives n, the logit of each raised by
     log(num_items / num_negatives), so that their sum estimates that over the catalogue. Each epoch cuts the
-    sequences anew into segments of `max_length`, at a random place.
+    sequences anew into segments of `max_length`, at a random place, and takes as many as hold `most_events` events.
 
     Args:
       history: its events make the sequences; without timestamps their order, and so the result, means nothing.
@@ -140,6 +143,8 @@ def _batches(
     stop = np.concatenate([cut[which] - nth * length, ends])
     start = np.concatenate([np.maximum(cut[which] - (nth + 1) * length, starts[which]), cut])
     segments = rng.permutation(np.flatnonzero(stop > start))
+    enough = 1 + np.searchsorted(np.cumsum((stop - start)[segments]), settings.most_events)
+    segments = segments[:enough]
     for at in range(0, len(segments), settings.batch_size):
         chosen = segments[at : at + settings.batch_size]
         rows, real = _segment_rows(start[chosen], stop[chosen], length)

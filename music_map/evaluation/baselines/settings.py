@@ -124,7 +124,8 @@ class SasRecSettings:
     num_negatives: uniform negatives shared by a batch; a catalogue no larger than this gets the full softmax.
     learning_rate: of Adam.
     batch_size: sequences per step.
-    num_epochs: passes over all events.
+    num_epochs: passes over all events, or over `most_events` of them.
+    most_events: events of an epoch; if there are more, an epoch draws so many, in other segments each time.
     """
 
     dim: int = 64
@@ -137,10 +138,11 @@ class SasRecSettings:
     learning_rate: float = 1e-3
     batch_size: int = 64
     num_epochs: int = 20
+    most_events: int = 2_000_000
 
     def __post_init__(self) -> None:
         ones = ("dim", "num_blocks", "num_heads", "max_length", "num_negatives", "batch_size", "num_epochs")
-        _check(self, "sasrec", dropout=0, **dict.fromkeys(ones, 1))
+        _check(self, "sasrec", dropout=0, **dict.fromkeys((*ones, "most_events"), 1))
         require(self.dropout < 1, "sasrec.dropout", self.dropout, "below 1")
         require(self.dim % self.num_heads == 0, "sasrec.dim", self.dim, f"a multiple of num_heads={self.num_heads}")
 
