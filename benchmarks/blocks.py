@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,15 +16,16 @@ from music_map.evaluation.baselines.history import binary_matrix
 from music_map.evaluation.baselines.item_knn import item_similarity, recent_pairs
 from music_map.evaluation.baselines.settings import ItemKnnSettings
 from music_map.evaluation.playlist import sessions_of
+from music_map.evaluation.protocols import RankingTask
 from music_map.evaluation.ranking import ScoreBlock, embedding_scores, rank
-from music_map.graph.bipartite import listeners_of
+from music_map.graph.bipartite import BipartiteGraph, listeners_of
 from music_map.graph.build import build_graph
 from music_map.model import fusion
 from music_map.model.encoder import EncoderInputs
 from music_map.model.propagation import adjacency, choose_backend
 from music_map.model.sound import neighbours
 from music_map.playlist.fit import examples_of, fit_heads
-from music_map.preprocess.dataset import SPLITS
+from music_map.preprocess.dataset import SPLITS, Dataset
 from music_map.recency.fit import Examples, fit_head, gather
 from music_map.recency.history import Histories
 from music_map.recency.moment import observe
@@ -38,8 +40,6 @@ from music_map.run.recency import windows_of
 from music_map.run.run import Run, step_settings
 from music_map.stopwatch import Spent, Stages
 from music_map.topk import rows_at_once
-from music_map.training.runner import Runner
-from music_map.training.step import TrainState
 
 # Users of a block of the fit, and songs of item-kNN that are taken at least.
 _FITTED, _SIMILAR = 64, 20_000
@@ -67,148 +67,187 @@ class Block:
 HEAD = (
     "| stage | measured | wall s | processor s | peak GiB | processor s of the whole stage |\n|---|---|---|---|---|---|"
 )
+GROUPS = ("prepare", "train", "recency", "playlist", "export", "baselines")
 
 
-def measured(config: Config, folder: Path, reporter: Reporter) -> Iterator[Block]:
-    """The stages one by one, each with its data from the one before; parameters are those of the first steps."""
-    clock, numbers = Stages(memory=True), itertools.count()
+class Job:
+    """A job in blocks. Each group of stages can run in a process of its own: embeddings are random unit vectors."""
 
-    def timed(stage: str, work: Callable[[], Any], unit: str = "", done: float = 1, of: float = 1) -> tuple[Any, Block]:
-        name = f"{stage} {next(numbers)}"
-        with clock(name):
+    def __init__(self, config: Config, folder: Path, reporter: Reporter):
+        self.config, self.folder, self.reporter = config, folder, reporter
+        self.clock, self._numbers = Stages(memory=True), itertools.count()
+
+    def timed(
+        self, stage: str, work: Callable[[], Any], unit: str = "", done: float = 1, of: float = 1
+    ) -> tuple[Any, Block]:
+        """The result of `work`, and its time as a block of `done` units of a stage of `of`."""
+        name = f"{stage} {next(self._numbers)}"
+        with self.clock(name):
             made = jax.block_until_ready(work())
-        return made, Block(stage, unit, done, of, clock.spent[name])
+        return made, Block(stage, unit, done, of, self.clock.spent[name])
 
-    dataset, row = timed("preprocess", lambda: stages.ensure_dataset(config, reporter=reporter))
-    yield row
-    graph, row = timed("graph", lambda: stages.ensure_graph(config, dataset, reporter=reporter))
-    yield row
-    train, row = timed("read train events", lambda: dataset.events("train"))
-    yield row
-    features, users, songs = dataset.item_features(), dataset.num_users, dataset.num_items
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        return stages.ensure_dataset(self.config, reporter=self.reporter)
 
-    played = np.diff(graph.item_offsets) > 0
-    silent = np.flatnonzero((features.audio_row >= 0) & ~played)
-    size = min(4 * rows_at_once(int(played.sum())), len(silent))
-    near = {"count": config.model.cold_neighbours}
-    work = partial(neighbours, features, silent[:size], np.flatnonzero(played), **near)
-    yield timed("neighbours in sound", work, "songs", size, len(silent))[1]
+    @functools.cached_property
+    def graph(self) -> BipartiteGraph:
+        return stages.ensure_graph(self.config, self.dataset, reporter=self.reporter)
 
-    backend = choose_backend(config.model.backend, num_edges=graph.num_edges)
-    model = dataclasses.replace(config.model, backend=backend)
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"num_users": self.dataset.num_users, "num_items": self.dataset.num_items}
 
-    def on_device() -> tuple[Run, Runner, TrainState]:
-        adjacent = adjacency(graph, degree=model.degree)
+    @functools.cached_property
+    def embeddings(self) -> Embeddings:
+        rng, dim = np.random.default_rng(0), self.config.model.embedding_dim
+        rows = (rng.normal(size=(n, dim)).astype(np.float32) for n in self.sizes.values())
+        return Embeddings(*(jax.numpy.asarray(x / np.linalg.norm(x, axis=1, keepdims=True)) for x in rows))
+
+    @functools.cached_property
+    def run(self) -> Run:
+        """The run with graph and features on the device, without songs placed by their sound."""
+        model = self.config.model
+        backend = choose_backend(model.backend, num_edges=self.graph.num_edges)
+        model = dataclasses.replace(model, backend=backend)
+        adjacent, features = adjacency(self.graph, degree=model.degree), self.dataset.item_features()
         inputs = fusion.features(features, np.asarray(adjacent.item_degree), audio=model.audio, metadata=model.metadata)
-        settings = step_settings(config, model, num_edges=graph.num_edges)
-        given = EncoderInputs(adjacent, inputs)
-        run = Run(config, folder, dataset, graph, given, settings, None, reporter=reporter, clock=clock)
-        return run, run.runner, run.runner.create_state(0)
+        settings = step_settings(self.config, model, num_edges=self.graph.num_edges)
+        given = self.dataset, self.graph, EncoderInputs(adjacent, inputs), settings, None
+        return Run(self.config, self.folder, *given, reporter=self.reporter, clock=self.clock)
 
-    (run, runner, state), row = timed("graph and features to the device", on_device)
-    yield row
-    (state, _), row = timed("compile a step", partial(runner.advance, state, 0, 0))
-    yield row
-    epoch = run.steps_per_epoch
-    (state, _), row = timed("train: an epoch", partial(runner.advance, state, 0, 1), "steps", 1, epoch)
-    yield row
-    params = runner.params(state.params)
-    runner.encode(params)
-    encoded, row = timed("encode all", partial(runner.encode, params))
-    yield row
-    embeddings = Embeddings(*encoded)
-    del state, params, encoded, work
+    def ranked(self, stage: str, scores: ScoreBlock, task: RankingTask) -> Block:
+        """Two blocks of users, after one ranking that compiles."""
 
-    task, row = timed("targets and masks of a split", lambda: run.task(config.eval.protocol, "val"))
-    yield row
-
-    def ranked(stage: str, scores: ScoreBlock) -> Block:
         def block() -> np.ndarray:
             given = {"candidates": task.candidates, "masked": task.masked.select(np.arange(size))}
-            return rank(scores, task.users[:size], num_items=songs, k=max(config.eval.ks), **given)
+            return rank(scores, task.users[:size], num_items=songs, k=max(self.config.eval.ks), **given)
 
+        songs = self.dataset.num_items
         size = min(2 * getattr(scores, "block_size", rows_at_once(songs)), len(task.users))
         block()
-        return timed(stage, block, "users", size, len(task.users))[1]
+        return self.timed(stage, block, "users", size, len(task.users))[1]
 
-    yield ranked("validate: rank", embedding_scores(*embeddings))
+    # --- Groups of stages ---
 
-    windows, row = timed("windows of the past", lambda: windows_of(run))
-    yield row
-    now = windows[0].now
-    past, row = timed("graph of the past", lambda: build_graph(dataset.as_of(now + 1), config.graph)[0])
-    yield row
-    known = listeners_of(past) > 0
-    sizes = {"num_users": users, "num_items": songs}
-    moment, row = timed("moment", lambda: observe(train, features, now=now, **sizes))
-    yield row
-    histories = Histories.of(train, num_users=users)
-    scorer = RecencyScorer(
-        embeddings, {}, moment, histories, latest_length=config.recency.latest_songs, backend=backend
-    )
-    settings = dataclasses.replace(config.recency, num_users=_FITTED)
-    gather(task, scorer, settings, seed=0)
-    work = partial(gather, task, scorer, settings, seed=0)
-    examples, row = timed("recency: examples of two heads", work, "users", _FITTED, 2 * config.recency.num_users)
-    yield row
-    tiled = -(-config.recency.num_users // len(examples.target))
-    whole = Examples(*(np.concatenate([column] * tiled) for column in examples))
-    work = partial(fit_head, whole, strength=1.0, prior={"user": 5.0})
-    weights, row = timed("recency: fit of two heads", work, "heads", 1, 2)
-    yield row
-    del whole, examples, work
-    yield ranked("test: rank with recency", scorer.at(weights=weights))
+    def prepare(self) -> Iterator[Block]:
+        yield self.timed("preprocess", lambda: self.dataset)[1]
+        yield self.timed("graph", lambda: self.graph)[1]
 
-    sessions, row = timed("sessions of a window", lambda: sessions_of(windows[0].targets(train)))
-    yield row
-    given = np.asarray(embeddings.item), popularity_of(listeners_of(past)), known
-    most = {"most": config.retrieval.num_sessions, "seed": 0}
-    examples, row = timed("playlist: examples", partial(examples_of, sessions, *given, **most))
-    yield row
-    yield timed("playlist: fit of the space", partial(fit_heads, [examples], strengths=()))[1]
-    del examples, sessions, scorer, moment, histories, past, runner
+    def train(self) -> Iterator[Block]:
+        features, played = self.dataset.item_features(), np.diff(self.graph.item_offsets) > 0
+        silent = np.flatnonzero((features.audio_row >= 0) & ~played)
+        size = min(4 * rows_at_once(int(played.sum())), len(silent))
+        near = partial(neighbours, count=self.config.model.cold_neighbours)
+        work = partial(near, features, silent[:size], np.flatnonzero(played))
+        yield self.timed("neighbours in sound", work, "songs", size, len(silent))[1]
+        runner, row = self.timed("graph and features to the device", lambda: self.run.runner)
+        yield row
+        state = runner.create_state(0)
+        (state, _), row = self.timed("compile a step", partial(runner.advance, state, 0, 0))
+        yield row
+        epoch = self.run.steps_per_epoch
+        (state, _), row = self.timed("train: an epoch", partial(runner.advance, state, 0, 1), "steps", 1, epoch)
+        yield row
+        params = runner.params(state.params)
+        runner.encode(params)
+        yield self.timed("encode all", partial(runner.encode, params))[1]
+        del state, params
+        task, row = self.timed("targets and masks of a split", lambda: self.run.task(self.config.eval.protocol, "val"))
+        yield row
+        yield self.ranked("validate: rank", embedding_scores(*self.embeddings), task)
 
-    def export() -> None:
-        every = Histories.of(*(run.events(split) for split in SPLITS), num_users=users)
-        at_present = observe(every, features, now=dataset.present, **sizes)
-        head = Head(dict.fromkeys(FEATURES, 0.0), dict.fromkeys(FEATURES, 0.0), at_present, every, 100)
+    def recency(self) -> Iterator[Block]:
+        train, row = self.timed("read train events", lambda: self.dataset.events("train"))
+        yield row
+        windows, row = self.timed("windows of the past", lambda: windows_of(self.run))
+        yield row
+        now = windows[0].now
+        yield self.timed("graph of the past", lambda: build_graph(self.dataset.as_of(now + 1), self.config.graph)[0])[1]
+        features = self.dataset.item_features()
+        moment, row = self.timed("moment", lambda: observe(train, features, now=now, **self.sizes))
+        yield row
+        histories = Histories.of(train, num_users=self.dataset.num_users)
+        settings = self.config.recency
+        scorer = RecencyScorer(self.embeddings, {}, moment, histories, latest_length=settings.latest_songs)
+        task = self.run.task(self.config.eval.protocol, "val")
+        few = dataclasses.replace(settings, num_users=_FITTED)
+        gather(task, scorer, few, seed=0)
+        work = partial(gather, task, scorer, few, seed=0)
+        examples, row = self.timed("recency: examples of two heads", work, "users", _FITTED, 2 * settings.num_users)
+        yield row
+        tiled = -(-settings.num_users // len(examples.target))
+        whole = Examples(*(np.concatenate([column] * tiled) for column in examples))
+        work = partial(fit_head, whole, strength=1.0, prior={"user": 5.0})
+        weights, row = self.timed("recency: fit of two heads", work, "heads", 1, 2)
+        yield row
+        yield self.ranked("test: rank with recency", scorer.at(weights=weights), task)
+
+    def playlist(self) -> Iterator[Block]:
+        targets = windows_of(self.run)[0].targets(self.dataset.events("train"))
+        sessions, row = self.timed("sessions of a window", lambda: sessions_of(targets))
+        yield row
+        listeners = listeners_of(self.graph)
+        given = np.asarray(self.embeddings.item), popularity_of(listeners), listeners > 0
+        most = {"most": self.config.retrieval.num_sessions, "seed": 0}
+        examples, row = self.timed("playlist: examples", lambda: examples_of(sessions, *given, **most))
+        yield row
+        yield self.timed("playlist: fit", lambda: fit_heads([examples]))[1]
+
+    def export(self) -> Iterator[Block]:
+        dataset, features = self.dataset, self.dataset.item_features()
+
+        def histories() -> Histories:
+            return Histories.of(*(dataset.events(split) for split in SPLITS), num_users=dataset.num_users)
+
+        every, row = self.timed("export: histories of all splits", histories)
+        yield row
+        observed = partial(observe, every, features, now=dataset.present, **self.sizes)
+        moment, row = self.timed("export: moment", observed)
+        yield row
+        zero = dict.fromkeys(FEATURES, 0.0)
+        head = Head(zero, zero, moment, every, self.config.recency.latest_songs)
+        user_songs, row = self.timed("export: heard and disliked songs", lambda: user_songs_of(dataset))
+        yield row
         made = make_export(
             user_ids=dataset.user_ids,
             item_ids=dataset.item_ids,
-            user_embeddings=np.asarray(embeddings.user),
-            item_embeddings=np.asarray(embeddings.item),
-            listeners=listeners_of(graph),
+            user_embeddings=np.asarray(self.embeddings.user),
+            item_embeddings=np.asarray(self.embeddings.item),
+            listeners=listeners_of(self.graph),
             features=features,
         )
         ids = IdTables(dataset.users, dataset.songs, dataset.artists, dataset.albums)
-        (folder / "embeddings").mkdir(parents=True)
-        options = {"user_songs": user_songs_of(dataset), "ids": ids, "head": head}
-        write_export(made, folder / "embeddings", fingerprint="", step=0, **options)
+        folder = self.folder / "embeddings"
+        folder.mkdir(parents=True)
+        options = {"fingerprint": "", "step": 0, "user_songs": user_songs, "ids": ids, "head": head}
+        yield self.timed("export: write", lambda: write_export(made, folder, **options))[1]
 
-    yield timed("export", export)[1]
+    def baselines(self) -> Iterator[Block]:
+        songs = self.dataset.num_items
+        history = history_of(self.run, self.run.task(self.config.eval.protocol, "val").protocol)
+        latest = partial(recent_pairs, history, max_items=ItemKnnSettings().max_history)
+        pairs, row = self.timed("item-kNN: latest songs", latest)
+        yield row
+        matrix = binary_matrix(pairs, songs)
+        by_song = matrix.T.tocsr()
+        products = np.concatenate([[0], np.cumsum(np.diff(matrix.indptr)[by_song.indices])])[by_song.indptr]
+        done = []
 
-    history = history_of(run, task.protocol)
-    pairs, row = timed("item-kNN: latest songs", lambda: recent_pairs(history, max_items=ItemKnnSettings().max_history))
-    yield row
-    matrix = binary_matrix(pairs, songs)
-    by_song = matrix.T.tocsr()
-    products = np.concatenate([[0], np.cumsum(np.diff(matrix.indptr)[by_song.indices])])[by_song.indptr]
-    songs_done = []
+        @contextlib.contextmanager
+        def first_songs(label: str, total: int, unit: str) -> Iterator[Callable[[int], object]]:
+            del label, total, unit
 
-    @contextlib.contextmanager
-    def first_songs(label: str, total: int, unit: str) -> Iterator[Callable[[int], object]]:
-        del label, total, unit
+            def advance(count: int) -> None:
+                done.append(count)
+                if sum(done) >= _SIMILAR:
+                    raise Stopped
 
-        def advance(count: int) -> None:
-            songs_done.append(count)
-            if sum(songs_done) >= _SIMILAR:
-                raise Stopped
+            yield advance
 
-        yield advance
+        def similar() -> None:
+            with contextlib.suppress(Stopped):
+                item_similarity(pairs, songs, progress=first_songs)
 
-    def similar() -> None:
-        with contextlib.suppress(Stopped):
-            item_similarity(pairs, songs, progress=first_songs)
-
-    _, row = timed("item-kNN: neighbours", similar)
-    yield dataclasses.replace(row, unit="products", done=float(products[sum(songs_done)]), all=float(products[-1]))
+        _, row = self.timed("item-kNN: neighbours", similar)
+        yield dataclasses.replace(row, unit="products", done=float(products[sum(done)]), all=float(products[-1]))

@@ -3,12 +3,14 @@
     python benchmarks/main_job.py --size=demo
     python benchmarks/main_job.py --size=50m --output=main_job.json
     python benchmarks/main_job.py --size=50m --epochs=1 --batch_size=65536 --recency_epochs=1    # two cores
-    python benchmarks/main_job.py --size=500m --blocks                                           # two cores, 24 GiB
+    python benchmarks/main_job.py --size=500m --blocks=prepare,train,recency,playlist,export,baselines     # 24 GiB
 
 Generates the logs where they are not there; processed data and run are made anew. Wall seconds, processor seconds and
 the peak of resident memory of each stage; beside them peers, of those that are installed: pyarrow reading the columns
-that are used, torch's product and ranking, implicit's item-kNN and iALS on the same pairs. With --blocks every stage
-does a part of its work, from which the whole stage follows by proportion: for sizes that would take days.
+that are used, torch's product and ranking, implicit's item-kNN and iALS on the same pairs.
+
+With --blocks every stage does a part of its work, from which the whole stage follows by proportion: for sizes that
+would take days. Groups of stages may run in calls of their own; processed data that is there is taken.
 """
 
 import contextlib
@@ -49,7 +51,8 @@ _BATCH = {"demo": 2048, "5m": 8192, "50m": 8192, "500m": 65536}
 _EPOCHS = {"demo": 10, "5m": 20, "50m": 20, "500m": 5}
 
 _SIZE = flags.DEFINE_enum("size", "demo", list(SIZES), "Events: 0.4, 4.8, 47.8 or 480 million.")
-_BLOCKS = flags.DEFINE_bool("blocks", False, "A block of each stage.")
+_BLOCKS = flags.DEFINE_list("blocks", [], f"A block of each stage of these groups: {', '.join(blocks.GROUPS)}.")
+flags.register_validator("blocks", lambda groups: set(groups) <= set(blocks.GROUPS), "unknown group of stages")
 _EPOCHS_FLAG = flags.DEFINE_integer("epochs", None, "Of training; the configurations' where it is left out.", 1)
 _BATCH_FLAG = flags.DEFINE_integer("batch_size", None, "Pairs of a step; likewise.", 1)
 _RECENCY_EPOCHS = flags.DEFINE_integer("recency_epochs", None, "At most, of the encoder of the past; likewise.", 1)
@@ -150,15 +153,17 @@ def main(argv: list[str]) -> None:
         started = time.perf_counter()
         generate(raw, SIZES[_SIZE.value], overwrite=True, progress=reporter.bar)
         reporter.say(f"generated in {time.perf_counter() - started:.1f} s")
-    for made in (folder / "processed", folder / "run"):
-        shutil.rmtree(made, ignore_errors=True)
     config = configuration(raw, folder / "processed")
+    shutil.rmtree(folder / "run", ignore_errors=True)
     if _BLOCKS.value:
         reporter.say(f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores, JAX {jax.__version__}\n")
         reporter.say(blocks.HEAD)
-        for block in blocks.measured(config, folder / "run", reporter):
-            reporter.say(block.row)
+        job = blocks.Job(config, folder / "run", reporter)
+        for group in _BLOCKS.value:
+            for block in getattr(job, group)():
+                reporter.say(block.row)
         return
+    shutil.rmtree(folder / "processed", ignore_errors=True)
     clock, started = Stages(memory=True), time.perf_counter()
     run = prepare(config, folder / "run", reporter=reporter, clock=clock)
     claim(config, run.dataset.fingerprint, folder / "run")
