@@ -11,7 +11,7 @@ is estimated by the targets and a weighted uniform sample of the others, without
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ from music_map.mesh import to_host
 from music_map.playlist.attention import attend
 from music_map.playlist.heads import Heads, untrained
 from music_map.playlist.space import Moments, Space, embed, moments_of
+from music_map.reporter import Progress, silent
 from music_map.topk import top_k
 
 # At most: songs in a query, targets of an example, candidates of a window.
@@ -182,7 +183,12 @@ def _best(heads: Heads, examples: Examples, *, ordered: bool) -> tuple[jax.Array
 
 
 def fit_heads(
-    windows: Sequence[Examples], *, strengths: Sequence[float] = STRENGTHS, seed: int = 0, mesh: Mesh | None = None
+    windows: Sequence[Examples],
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    progress: Progress = silent,
 ) -> tuple[Heads, dict[str, float]]:
     """Fits the space in which the plain mean of a playlist does best, then the attention in it.
 
@@ -195,6 +201,7 @@ def fit_heads(
       strengths: of the pull towards the plain mean.
       seed: of the halves.
       mesh: devices that share the examples, of all processes, which have the same examples; None: one device.
+      progress: reports fits.
 
     Returns:
       the heads, and the strengths chosen for "ordered" and "unordered"; infinite if the plain mean stays.
@@ -203,8 +210,6 @@ def fit_heads(
     heads = heads._replace(space=Space(*map(np.float32, _START)))
     windows = [_used_songs(examples) for examples in windows]
     whole = [_put(examples, mesh) for examples in windows]
-    used = [("space", name) for name in Space._fields]
-    heads, sharpness = _fit(heads, whole, used, ordered=False, strength=_SPACE_STRENGTH)
     rng = np.random.default_rng(seed)
     halves: tuple[list[Examples], list[Examples]] = ([], [])
     for examples in windows:
@@ -212,32 +217,53 @@ def fit_heads(
         for half, chosen in zip(halves, (rows[::2], rows[1::2]), strict=True):
             if len(chosen):
                 half.append(_put(_rows(examples, np.sort(chosen)), mesh))
+    strengths = sorted(strengths, reverse=True) if all(halves) else []
     kept = {}
-    for part, fields in (("ordered", heads.ordered._fields), ("unordered", ("centre", "popularity"))):
-        used, ordered = [(part, name) for name in fields], part == "ordered"
-
-        def measured(tried: Heads, half: list[Examples], ordered: bool = ordered) -> np.ndarray:
-            return np.concatenate([continuation_ndcg(tried, examples, ordered=ordered) for examples in half])
-
-        of_plain = [measured(heads, half) for half in halves] if all(halves) else []
-        best, kept[part] = 0.0, np.inf
-        starts: list[tuple[Heads, float]] = [(heads, sharpness)] * 2
-        # The strongest first: each fit starts where the one before, with a stronger pull, ended.
-        for strength in sorted(strengths, reverse=True) if all(halves) else ():
-            options = {"ordered": ordered, "strength": strength, "tolerance": _TRIED_TOLERANCE}
-            starts = [_fit(heads, half, used, start=s, **options) for half, s in zip(halves, starts, strict=True)]
-            gain = np.concatenate(
-                [
-                    measured(tried, left) - plain
-                    for (tried, _), left, plain in zip(starts, halves[::-1], of_plain[::-1], strict=True)
-                ]
-            )
-            if gain.mean() > max(best, gain.std() / np.sqrt(len(gain))):
-                best, kept[part] = float(gain.mean()), strength
-        if np.isfinite(kept[part]):
-            options = {"ordered": ordered, "strength": kept[part]}
-            heads, sharpness = _fit(heads, whole, used, start=(heads, sharpness), **options)
+    with progress("playlist query", 1 + 4 * len(strengths), "fit") as advance:
+        space = [("space", name) for name in Space._fields]
+        heads, sharpness = _fit(heads, whole, space, ordered=False, strength=_SPACE_STRENGTH)
+        advance(1)
+        for part, fields in (("ordered", heads.ordered._fields), ("unordered", ("centre", "popularity"))):
+            options = {"used": [(part, name) for name in fields], "ordered": part == "ordered"}
+            kept[part] = _best_strength(heads, sharpness, halves, strengths, advance=advance, **options)
+            if np.isfinite(kept[part]):
+                options |= {"strength": kept[part], "start": (heads, sharpness)}
+                heads, sharpness = _fit(heads, whole, **options)
     return heads, kept
+
+
+def _best_strength(
+    heads: Heads,
+    sharpness: float,
+    halves: tuple[list[Examples], list[Examples]],
+    strengths: Sequence[float],
+    *,
+    used: Sequence[tuple[str, str]],
+    ordered: bool,
+    advance: Callable[[int], object],
+) -> float:
+    """The strength, of descending `strengths`, whose fits on each half do best on the other; see `fit_heads`.
+
+    Infinite if `heads` as they are, the plain mean, are as good.
+    """
+
+    def measured(tried: Heads, half: list[Examples]) -> np.ndarray:
+        return np.concatenate([continuation_ndcg(tried, examples, ordered=ordered) for examples in half])
+
+    others = halves[::-1]
+    of_plain = [measured(heads, half) for half in others] if strengths else []
+    best, chosen = 0.0, np.inf
+    fitted: list[tuple[Heads, float]] = [(heads, sharpness)] * 2
+    for strength in strengths:
+        # Each fit starts where the one before, with a stronger pull, ended.
+        options = {"ordered": ordered, "strength": strength, "tolerance": _TRIED_TOLERANCE}
+        fitted = [_fit(heads, half, used, start=s, **options) for half, s in zip(halves, fitted, strict=True)]
+        advance(2)
+        trials = zip(fitted, others, of_plain, strict=True)
+        gain = np.concatenate([measured(tried, half) - plain for (tried, _), half, plain in trials])
+        if gain.mean() > max(best, gain.std() / np.sqrt(len(gain))):
+            best, chosen = float(gain.mean()), strength
+    return chosen
 
 
 # The arrays with a row for each example.

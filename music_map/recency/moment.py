@@ -17,6 +17,7 @@ from music_map.errors import UserError
 from music_map.model.propagation import Csr
 from music_map.preprocess.dataset import Events, ItemFeatures
 from music_map.recency.history import HOUR, MIN_AGE, Histories, engagement, event_age
+from music_map.reporter import Progress, silent
 from music_map.storage import ArrayFolder, ArrayWriter
 from music_map.threads import num_workers, ordered_map
 
@@ -150,7 +151,15 @@ class Moment:
         return cls(now, **arrays, num_users=num_users)
 
 
-def observe(events: Events | Histories, features: ItemFeatures, *, now: int, num_users: int, num_items: int) -> Moment:
+def observe(
+    events: Events | Histories,
+    features: ItemFeatures,
+    *,
+    now: int,
+    num_users: int,
+    num_items: int,
+    progress: Progress = silent,
+) -> Moment:
     """Computes the moment `now`; later events do not count.
 
     Args:
@@ -158,6 +167,7 @@ def observe(events: Events | Histories, features: ItemFeatures, *, now: int, num
       features: artists and albums of the songs.
       now: seconds.
       num_users, num_items: U and I.
+      progress: reports events.
     """
     plays, total = np.zeros((len(TREND_HALF_LIVES), num_items)), np.zeros(num_items)
     first, of_users = np.full(num_items, np.iinfo(np.int64).max), []
@@ -187,12 +197,14 @@ def observe(events: Events | Histories, features: ItemFeatures, *, now: int, num
         pairs.data /= np.repeat(np.maximum(norm, 1e-12), np.diff(pairs.indptr)).astype(np.float32)
         return recent, np.bincount(item, strength, minlength=num_items), oldest, pairs
 
-    with ThreadPoolExecutor(num_workers()) as pool:
-        for recent, all_time, oldest, pairs in ordered_map(sums, chunks, pool=pool, ahead=num_workers()):
+    with ThreadPoolExecutor(num_workers()) as pool, progress("moment", int(ends[-1]), "event") as advance:
+        found = ordered_map(sums, chunks, pool=pool, ahead=num_workers())
+        for (low, high), (recent, all_time, oldest, pairs) in zip(chunks, found, strict=True):
             plays += recent
             total += all_time
             np.minimum(first, oldest, out=first)
             of_users.append(pairs)
+            advance(int(ends[high] - ends[low]))
     by_user = (
         sparse.vstack(of_users, format="csr") if of_users else sparse.csr_array((num_users, num_items), dtype="f4")
     )

@@ -48,7 +48,7 @@ def heads_for(past: Past) -> Heads:
         return from_json(found, source=str(run.workdir / HEADS_FILE))
     examples, heads = _examples_of(past), start
     if examples:
-        heads, strengths = fit_heads(examples, seed=run.config.train.seed, mesh=run.mesh)
+        heads, strengths = fit_heads(examples, seed=run.config.train.seed, mesh=run.mesh, progress=past.reporter.bar)
         count = sum(len(e.songs) for e in examples)
         how = {name: "the plain mean" if np.isinf(x) else f"weights, strength {x:g}" for name, x in strengths.items()}
         chosen = "; ".join(f"{name}: {text}" for name, text in how.items())

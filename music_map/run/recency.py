@@ -84,7 +84,8 @@ class Past:
         key, dataset = (len(events.user), now), self.run.dataset
         if key not in self._moments:
             sizes = {"num_users": dataset.num_users, "num_items": dataset.num_items}
-            self._moments[key] = observe(events, self.run.features, now=now, **sizes)
+            given = {"now": now, "progress": self.reporter.bar, **sizes}
+            self._moments[key] = observe(events, self.run.features, **given)
         return self._moments[key]
 
     def scorer(self, embeddings: Embeddings, weights: Weights, events: Events, *, now: int) -> RecencyScorer:
