@@ -1,22 +1,13 @@
 """Recency through the commands: fitted in training, used by evaluate, resumed and mended."""
 
 import json
-import socket
-import subprocess
-import sys
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from commands import ENV, ROOT, flags, launch
+from commands import flags, launch
 
 from music_map.recency.scores import FEATURES
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -83,27 +74,3 @@ def test_training_fits_the_playlist_query_and_evaluate_mends_it(trained):
     assert "playlist query: fitted" not in launch(*command).stdout
     found = json.loads((base / "playlist.out").read_text())["baselines"]
     assert {"mean_of_seeds", "mean_in_space", "unordered_attention"} <= set(found)
-
-
-def test_two_processes_finish_the_whole_command_with_the_same_results(trained):
-    base, args, _ = trained
-    flag = "--xla_backend_optimization_level=0"  # programs that run for a few steps: the less compilation, the better
-    where = [f"--workdir={base}/two", "--config.parallel=sharded", f"--coordinator_address=127.0.0.1:{free_port()}"]
-    command = [sys.executable, "launch/train.py", *args, *where, "--num_processes=2"]
-    pipes = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": ENV | {"XLA_FLAGS": flag}}
-    started = [subprocess.Popen([*command, f"--process_id={i}"], cwd=ROOT, **pipes) for i in range(2)]
-    for process in started:
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == 0, out + err
-    one, two = (json.loads((base / name / "results.json").read_text()) for name in ("work", "two"))
-    assert one["num_users"] == two["num_users"] and one["step"] == two["step"]
-    assert one["baselines"] == two["baselines"]
-    for form in ("model", "model_without_recency"):
-        assert two[form] == pytest.approx(one[form], abs=0.01)  # sums in another order may swap near ties
-    heads = [json.loads((base / name / "recency/temporal_repeats.json").read_text()) for name in ("work", "two")]
-    assert heads[0]["num_users"] == heads[1]["num_users"]
-    assert heads[1]["weights"] == pytest.approx(heads[0]["weights"], abs=0.01)
-    # What the processes have made together is a run like any other.
-    query = ["recommend", f"--workdir={base}/two", "--format=json", "--k=5", "--user"]
-    user = pq.read_table(base / "raw/flat/tiny/listens.parquet", columns=["uid"])["uid"][0].as_py()
-    assert len(json.loads(launch(*query, user).stdout)["recommendations"]) == 5

@@ -75,18 +75,27 @@ def test_four_processes_then_two_of_two_devices_train_what_one_device_trains(tmp
         assert_same(np.load(tmp_path / f"{mode}-4.npz"), one)
 
 
-def test_the_others_end_when_a_process_is_killed_and_the_run_goes_on(tmp_path):
+def ended(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    return out
+
+
+def test_the_others_end_when_a_process_is_killed_and_two_finish_the_command(tmp_path):
     raw, port = tmp_path / "raw", free_port()
-    made = start(["launch/generate.py", "--size=tiny", f"--output={raw}"], devices=1)
-    out, err = made.communicate(timeout=300)
-    assert made.returncode == 0, out + err
+    ended(start(["launch/generate.py", "--size=tiny", f"--output={raw}"], devices=1))
     train = [
         "launch/train.py", "--config=configs/test.py", f"--config.data.raw_dir={raw}", "--config.train.num_epochs=6",
         f"--config.data.processed_dir={tmp_path}/processed", f"--workdir={tmp_path}/work", "--config.parallel=sharded",
         "--config.eval.baselines=('most_pop',)", "--config.model.audio=False", "--config.model.metadata=False",
+        "--config.recency.enabled=True", "--config.recency.num_users=40", "--config.recency.max_epochs=1",
     ]  # fmt: skip
-    where = [f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2", "--heartbeat_timeout=10"]
-    first, second = (start([*train, *where, f"--process_id={i}"], devices=1) for i in range(2))
+
+    def both(port, devices):
+        where = [f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2", "--heartbeat_timeout=10"]
+        return [start([*train, *where, f"--process_id={i}"], devices=devices) for i in range(2)]
+
+    first, second = both(port, 1)
     deadline = time.monotonic() + 300
     while not list((tmp_path / "work" / "checkpoints" / "sha256").glob("*.json")) and time.monotonic() < deadline:
         assert first.poll() is None and second.poll() is None, first.communicate()[1] + second.communicate()[1]
@@ -99,12 +108,22 @@ def test_the_others_end_when_a_process_is_killed_and_the_run_goes_on(tmp_path):
     assert first.returncode == 3, out + err
     assert "error: process 0 of 2: another process of the run was lost" in err and "last checkpoint" in err
 
-    # On one process with four devices.
-    again = start(train, devices=4)
-    out, err = again.communicate(timeout=300)
-    assert again.returncode == 0, out + err
-    assert "went on from step" in out and "trained to the end" in out
-    lines = [json.loads(line) for line in (tmp_path / "work" / "metrics.jsonl").read_text().splitlines()]
+    # On four devices now, and to the end: recency, playlist query, export and the test split are theirs too.
+    outs = [ended(process) for process in both(free_port(), 2)]
+    assert "went on from step" in outs[0] and "trained to the end" in outs[0]
+    work = tmp_path / "work"
+    lines = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines if "train/loss" in line]
     assert steps == sorted(set(steps)) and steps[0] == 7  # each step logged once
-    assert (tmp_path / "work" / "results.json").exists() and jax.process_count() == 1
+    assert (work / "playlist.json").exists() and (work / "embeddings" / "moment").is_dir()
+    # One process on one device fits the same head and gets the same figures.
+    together, head = (json.loads((work / name).read_text()) for name in ("results.json", "recency/temporal.json"))
+    (work / "recency" / "temporal.json").unlink()
+    ended(start(["launch/evaluate.py", f"--workdir={work}", f"--output={tmp_path}/alone.json"], devices=1))
+    alone = json.loads((tmp_path / "alone.json").read_text())
+    assert json.loads((work / "recency/temporal.json").read_text())["weights"] == pytest.approx(
+        head["weights"], abs=0.01
+    )
+    for name in ("model", "model_without_recency"):
+        assert together[name] == pytest.approx(alone[name], abs=0.01)  # near ties may swap
+    assert jax.process_count() == 1
