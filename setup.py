@@ -34,6 +34,7 @@ SERVE = [
 
 DOCS = [
     "furo",  # theme
+    "latex2mathml",  # formulas as MathML, without scripts and network
     "myst-parser",  # docs/*.md
     "sphinx>=8.2",  # the reference from the docstrings; 8.2 makes a page for each module by itself
 ]

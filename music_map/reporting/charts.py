@@ -115,42 +115,6 @@ def intervals(rows: Sequence[tuple[str, float, Sequence[float], int]], *, title:
     return _drawn((_HALF[0], 0.9 + 0.34 * len(rows)), draw, label)
 
 
-def curves(
-    runs: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
-    panels: Sequence[str],
-    best: Mapping[str, float],
-    *,
-    label: str,
-) -> str:
-    """Learning curves: a panel a quantity, a line a run; a dot marks the step that was chosen.
-
-    Args:
-      runs: by run, by quantity: steps and values.
-      panels: the quantities.
-      best: by run the chosen step, marked in the last panel.
-      label: for screen readers.
-    """
-
-    def draw(*axes: Axes) -> None:
-        for ax, quantity in zip(axes, panels, strict=True):
-            for number, (name, run) in enumerate(runs.items()):
-                if quantity not in run:
-                    continue
-                steps, values = run[quantity]
-                ax.plot(steps, values, color=colour(number), label=name, marker="o" if len(steps) < 3 else None)
-                if quantity == panels[-1] and best[name] in steps:
-                    at = list(steps).index(best[name])
-                    ax.plot([steps[at]], [values[at]], "o", color=colour(number), markersize=7)
-            ax.set_title(quantity)
-            ax.set_xlabel("step")
-            ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            _thousands(ax.xaxis)
-        if len(runs) > 1:
-            axes[-1].legend(loc="lower right")
-
-    return _drawn((11.0, 3.0), draw, label, columns=len(panels))
-
-
 def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, x: str, label: str) -> str:
     """Counts by interval of x."""
 

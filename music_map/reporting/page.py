@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from music_map.evaluation.metrics import METRICS
-from music_map.reporting import charts
+from music_map.reporting import charts, curves
 
 # Of the table of results; those that the protocol has not are left out.
 _COLUMNS = ("recall@20", "hit_rate@20", "coverage@20", "recall@100", "ndcg@100")
@@ -49,6 +50,7 @@ def render(findings: Mapping[str, Any]) -> str:
         first=findings["runs"][0],
         rows=_rows(findings),
         columns=_columns(findings),
+        curves=[Markup(figure) for figure in _learning(findings)],
         charts={name: Markup(svg) for name, svg in _charts(findings).items()},
         slice_groups=_slice_groups(findings),
         headlines=[_headline(run, findings) for run in findings["runs"]],
@@ -163,7 +165,6 @@ def _charts(findings: Mapping[str, Any]) -> dict[str, str]:
             data["weights"]["edges"], data["weights"]["counts"],
             title="Edge weights (to the 99.9th percentile)", x="weight", label="distribution of edge weights",
         ),
-        "curves": charts.curves(*_learning(findings), label="learning curves"),
     }  # fmt: skip
     differences = [
         (r["name"], r["difference"]["value"], r["difference"]["interval"], r["series"]) for r in rows if r["difference"]
@@ -191,19 +192,25 @@ def _charts(findings: Mapping[str, Any]) -> dict[str, str]:
     return drawn
 
 
-def _learning(findings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str], dict[str, float]]:
-    """Runs, panels and chosen steps, for charts.curves."""
-    panels = {"train/loss": "training loss", "train/grad_norm": "gradient norm", f"val/{findings['metric']}": ""}
-    panels[f"val/{findings['metric']}"] = f"validation {findings['metric']}"
-    runs = {}
-    for run in findings["runs"]:
-        runs[run["name"]] = {
-            title: (
-                [line["step"] for line in run["lines"] if key in line],
-                [line[key] for line in run["lines"] if key in line],
-            )
-            for key, title in panels.items()
-            if any(key in line for line in run["lines"])
-        }
-    shown = [title for title in panels.values() if any(title in run for run in runs.values())]
-    return runs, shown, {run["name"]: run["step"] for run in findings["runs"]}
+def _learning(findings: Mapping[str, Any]) -> list[str]:
+    """Figures of the quantities that any run has logged, by step."""
+    metric, runs = findings["metric"], findings["runs"]
+    titles = {
+        "train/loss": "training loss",
+        f"val/{metric}": f"validation {metric}",
+        "train/grad_norm": "gradient norm",
+    }
+    chosen = {run["name"]: run["step"] for run in runs}
+    found = []
+    for key, title in titles.items():
+        points = {}
+        for run in runs:
+            pairs = [(line["step"], line[key]) for line in run["lines"] if _finite(line.get(key))]
+            points[run["name"]] = tuple(zip(*sorted(dict(pairs).items()), strict=True)) or ((), ())
+        if any(steps for steps, _ in points.values()):
+            found.append(curves.plot(title, points, chosen=chosen if key.startswith("val/") else None))
+    return found
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
