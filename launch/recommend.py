@@ -3,11 +3,15 @@
 python launch/recommend.py --workdir=checkpoints/demo --songs=123,456 --k=10 --format=table
 python launch/recommend.py --workdir=checkpoints/demo --songs=123 --user=42 --dislikes=7 --format=json
 python launch/recommend.py --workdir=checkpoints/demo --user=42 --heard=false --max_per_artist=2 --diversity=0.3
+python launch/recommend.py --workdir=checkpoints/demo --history=plays.csv
 python launch/recommend.py --workdir=checkpoints/demo --batch=queries.jsonl --output=answers.jsonl
 python launch/recommend.py --workdir=checkpoints/demo --all_users --k=20 --output=recommendations.parquet
 
 A user without songs is recommended what fits now: the latest songs, familiar songs and trends of all logs count.
-A batch is a query a line: song ids separated by commas, or JSON such as {"songs": [1, 2], "user": 3, "dislikes": [4]}.
+A history is what somebody played whom the model has never seen or, with --user, since the logs end: a CSV file with the
+columns song,time,played,kind, or JSON lines such as {"song": 1, "time": 1700000000, "played": 0.9, "kind": "listen"}.
+A batch is a query a line: song ids separated by commas, or JSON such as {"songs": [1, 2], "user": 3, "dislikes": [4]}
+or {"history": [{"song": 1, "time": 1700000000}]}.
 Every user's songs go to Parquet (uid, rank, item_id, score); the same command goes on after a stop.
 Ids are those of the logs, numbers or texts; unknown ones are named, and the rest is answered.
 """
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 _SONGS = flags.DEFINE_string("songs", "", "Ids of songs, separated by commas, the latest last.")
 _USER = flags.DEFINE_string("user", None, "Id of a user: its taste is mixed in, its dislikes are left out.")
+_HISTORY = flags.DEFINE_string("history", None, "File of plays, .csv or .jsonl: song, time, played (0..1), kind.")
+_NOW = flags.DEFINE_integer("now", None, "The present, in the logs' seconds; left out: the last play.")
 _DISLIKES = flags.DEFINE_string("dislikes", "", "Ids of songs to stay away from.")
 _ORDERED = flags.DEFINE_bool("ordered", True, "Whether the order of --songs is that of listening.")
 _K = flags.DEFINE_integer("k", 10, "Songs to recommend.")
@@ -56,7 +62,7 @@ _FILTERS = {
 
 def main() -> int:
     from music_map import Recommender
-    from music_map.retrieval.queries import as_known, parse_ids
+    from music_map.retrieval.queries import as_known, parse_ids, read_history
 
     workdir = app.path_of(_WORKDIR.value, "workdir")
     output = _checked_output()
@@ -78,7 +84,11 @@ def main() -> int:
     songs = recommender.ids.songs
     lists = [parse_ids(text.value, songs) for text in (_SONGS, _DISLIKES)]
     user = None if _USER.value is None else as_known(_USER.value, recommender.ids.users) or _USER.value
-    query = {"songs": lists[0], "user": user, "dislikes": lists[1], "ordered": _ORDERED.value}
+    query = {"songs": lists[0], "user": user, "dislikes": lists[1], "ordered": _ORDERED.value, "now": _NOW.value}
+    if _HISTORY.value is not None:
+        path = app.path_of(_HISTORY.value, "history")
+        with app.naming("history"):
+            query["history"] = read_history(path)
     answer = recommender.recommend(**query, k=_K.value, filters=filters)
     for text in answer.warnings:
         app.warn(text)
@@ -92,7 +102,7 @@ def main() -> int:
 
 def _checked_output() -> Any:
     ways = {
-        "--songs or --user": bool(_SONGS.value.strip(" ,")) or _USER.value is not None,
+        "--songs, --user or --history": bool(_SONGS.value.strip(" ,") or _USER.value or _HISTORY.value),
         "--batch": _BATCH.value is not None,
         "--all_users": _ALL.value,
     }
@@ -104,7 +114,7 @@ def _checked_output() -> Any:
     if _DRY_RUN.value and not _ALL.value:
         raise UserError("--dry_run: goes with --all_users; the other queries take a moment")
     if not any(ways.values()):
-        raise UserError("an empty playlist: give at least one song (--songs) or a user (--user)")
+        raise UserError("an empty playlist: give at least one song (--songs), a user (--user) or a history (--history)")
     return app.file_to_write(_OUTPUT.value, "output") if many else None
 
 

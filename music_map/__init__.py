@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from music_map.retrieval.answers import Answer as Answer
     from music_map.retrieval.answers import Query as Query
     from music_map.retrieval.filters import Filters as Filters
+    from music_map.retrieval.plays import Play as Play
     from music_map.run.api import evaluate as evaluate
     from music_map.run.api import prepare as prepare
     from music_map.run.api import read_logs as read_logs
@@ -40,6 +41,7 @@ _HOMES = {
     "Evaluation": "run.evaluate",
     "Filters": "retrieval.filters",
     "Logs": "run.logs",
+    "Play": "retrieval.plays",
     "Query": "retrieval.answers",
     "Recommender": "run.recommender",
     "Run": "run.run",

@@ -81,15 +81,15 @@ class Ids:
         " 7", 7.0, True) are unknown ids. No value raises an error.
         """
         if self.own is not None:
-            return self._positions.get(_text(value), -1)
-        number = _number(value)
+            return self._positions.get(text_of(value), -1)
+        number = number_of(value)
         return int(index_of(self.numbers, np.array([number]))[0]) if number >= 0 else -1
 
     def indices(self, values: Iterable[Any]) -> np.ndarray:
         """`index_of` for each value: int64 [len(values)]."""
         if self.own is None:
-            return index_of(self.numbers, np.fromiter(map(_number, values), np.int64))
-        return np.fromiter((self._positions.get(_text(value), -1) for value in values), np.int64)
+            return index_of(self.numbers, np.fromiter(map(number_of, values), np.int64))
+        return np.fromiter((self._positions.get(text_of(value), -1) for value in values), np.int64)
 
     def resolve(self, values: Iterable[Any]) -> tuple[np.ndarray, list[Any]]:
         """The positions of the known ids, int64, and the unknown values, both in the given order."""
@@ -159,7 +159,7 @@ class Ids:
         return cls(load(f"{kind}_ids"), texts("own"), texts("name"))
 
 
-def _number(value: Any) -> int:
+def number_of(value: Any) -> int:
     """A value as a number id; -1 if it is none."""
     if isinstance(value, str):
         # Digits only, and no leading zero: the text of a number, in one spelling.
@@ -171,7 +171,7 @@ def _number(value: Any) -> int:
     return int(value) if 0 <= value < 2**32 else -1
 
 
-def _text(value: Any) -> bytes | None:
+def text_of(value: Any) -> bytes | None:
     """A value as a text id in UTF-8; None if it is none."""
     if isinstance(value, str):
         try:

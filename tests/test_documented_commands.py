@@ -113,10 +113,12 @@ RULES = [
     Rule(r"launch/train\.py .*--tensorboard", by="launch/test_report.py::test_two_runs_side_by_side"),
     Rule(r"launch/train\.py", by="launch/conftest.py::made_once"),
     Rule(r"launch/evaluate\.py .*cold_start", by=PIPELINE + "test_cold_start"),
+    Rule(r"launch/evaluate\.py .*=fold_in", by="launch/test_fold_in.py::test_folded_in_users_beside_trained_ones"),
     Rule(r"launch/evaluate\.py .*=playlist", by="launch/test_compare.py::test_"),
     Rule(r"launch/evaluate\.py .*tune_baselines", by=PIPELINE + "test_evaluate_with_tuned_baselines"),
     Rule(r"launch/evaluate\.py", by=PIPELINE + "test_evaluate"),
     Rule(r"launch/demo_queries\.py", by="CI"),  # the last step of make demo
+    Rule(r"launch/recommend\.py .*--history", by="launch/test_doors.py::test_every_user_and_single_queries"),
     Rule(r"launch/recommend\.py .*--batch", by=RETRIEVAL + "test_a_batch_answers_every_line"),
     Rule(r"launch/recommend\.py .*--all_users", by=RETRIEVAL + "test_every_user_goes_to_parquet_and_on_after_a_stop"),
     Rule(r"launch/recommend\.py .*--user", by=RUNS + "test_recommending_for_a_user"),

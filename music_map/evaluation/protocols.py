@@ -42,8 +42,8 @@ class Protocol:
         a candidate remains a target.
       needs: what the data must have. "nothing"; "timestamps", which the text format lacks; "global_temporal", the
         split of the Yambda paper; "held_out", songs held out from training.
-      queries: what is ranked for: "users", or the "sessions" of the split (music_map.evaluation.playlist), where `mask`
-        and `build_task` do not apply.
+      queries: what is ranked for: "users"; "new_users", whom the model has not seen (music_map.run.new_users); or
+        the "sessions" of the split (music_map.evaluation.playlist), where `mask` and `build_task` do not apply.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Protocol:
     mask: Literal["none", "train", "history"] | Accepts
     candidates: Literal["all", "train", "held_out"]
     needs: Literal["nothing", "timestamps", "global_temporal", "held_out"] = "timestamps"
-    queries: Literal["users", "sessions"] = "users"
+    queries: Literal["users", "new_users", "sessions"] = "users"
 
     def described(self) -> dict[str, Any]:
         """The fields as JSON-able values, functions by their names."""
@@ -104,6 +104,12 @@ register(
 # The rest of a listening session, given its first songs and nothing of the user.
 register(
     Protocol("playlist", "listen_plus_or_like", history="positive", mask="none", candidates="train", queries="sessions")
+)
+# New music for listeners whom the model has never seen, given what they played in train.
+register(
+    Protocol(
+        "fold_in", "listen_plus_or_like", history="positive", mask="history", candidates="train", queries="new_users"
+    )
 )
 
 
@@ -274,7 +280,7 @@ def build_task(
       ValueError: the protocol ranks for sessions.
     """
     protocol = find_protocol(protocol) if isinstance(protocol, str) else protocol
-    if protocol.queries != "users":
+    if protocol.queries == "sessions":
         raise ValueError(f"protocol {protocol.name!r} has its own tasks; see music_map.evaluation.playlist")
     if split not in EVALUATED_SPLITS:
         raise UserError(f"split {split!r} cannot be evaluated; choose one of {', '.join(EVALUATED_SPLITS)}")

@@ -66,8 +66,27 @@ class Wanted(NamedTuple):
         return x if self.rows is None else Embeddings(x.user[self.rows.user], x.item[self.rows.item])
 
 
+class Messages(NamedTuple):
+    """What songs send to a user, over all layers: e_u = base e_u^(0) + d_u^power sum_i w_ui items_i.
+
+    The sum runs over the user's edges. If embeddings have unit length ("cosine"), e_u is normalised afterwards.
+
+    Attributes:
+      items: float32 [I, d].
+      power: float32 [], of the user's degree; a user without edges has the embedding base e_u^(0).
+      base: float32 [].
+    """
+
+    items: jax.Array
+    power: jax.Array
+    base: jax.Array
+
+
 class Encoder:
-    """An encoder: pure functions over parameters. A subclass defines `apply`, and `init` if it has own parameters."""
+    """An encoder: pure functions over parameters.
+
+    A subclass defines `apply`, `init` if it has own parameters, and `messages` if users are sums over their songs.
+    """
 
     def init(self, key: jax.Array, settings: ModelSettings) -> Params:
         """Parameters besides those of e^(0), under other names than these. None may have a row for each node."""
@@ -89,6 +108,20 @@ class Encoder:
             `receive`.
         """
         raise NotImplementedError
+
+    def messages(
+        self, params: Params, inputs: EncoderInputs, settings: ModelSettings, base: Embeddings
+    ) -> Messages | None:
+        """What each song sends to a user; `music_map.model.fold_in` places new users by it.
+
+        Args:
+          params, inputs, settings, base: see `apply`.
+
+        Returns:
+          None if a user's embedding is no such sum; new users are then placed by a regression.
+        """
+        del params, inputs, settings, base
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,13 +255,34 @@ def encode(
     Returns:
       Embeddings [U, d], [I, d] and e^(0), all float32. If rows are partitioned, U and I count this device's slots.
     """
-    known = known_songs(inputs, settings, dropout_key)
+    known, seen = _seen(inputs, settings, dropout_key)
     base = base_embeddings(params, inputs, settings, known)
     # Rows are taken from e^(0) and from each layer, not from their sum: this avoids the gradient of the whole sum.
     wanted = Wanted(rows, Wanted(rows, base).of(base))
-    degree = jnp.where(known, inputs.adjacency.item_degree, 0.0)
-    seen = inputs._replace(adjacency=inputs.adjacency._replace(item_degree=degree))
     out = ENCODERS.find(settings.name).encoder.apply(params, seen, settings, base, wanted)
     if settings.score == "cosine":
         out = jax.tree.map(l2_normalize, out)
     return Encoded(*out, wanted.base)
+
+
+def messages(params: Params, inputs: EncoderInputs, settings: ModelSettings) -> Messages | None:
+    """What the songs of the whole graph send to a user, see `Encoder.messages`; songs without edges send 0."""
+    if not has_messages(settings):
+        return None
+    known, seen = _seen(inputs, settings, None)
+    base = base_embeddings(params, inputs, settings, known)
+    return ENCODERS.find(settings.name).encoder.messages(params, seen, settings, base)
+
+
+def has_messages(settings: ModelSettings) -> bool:
+    """Whether the encoder's users are sums over their songs, see `Encoder.messages`."""
+    return settings.num_layers > 0 and type(ENCODERS.find(settings.name).encoder).messages is not Encoder.messages
+
+
+def _seen(
+    inputs: EncoderInputs, settings: ModelSettings, dropout_key: jax.Array | None
+) -> tuple[jax.Array, EncoderInputs]:
+    """The known songs, and the inputs in which the others have the degree 0."""
+    known = known_songs(inputs, settings, dropout_key)
+    degree = jnp.where(known, inputs.adjacency.item_degree, 0.0)
+    return known, inputs._replace(adjacency=inputs.adjacency._replace(item_degree=degree))

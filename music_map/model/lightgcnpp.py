@@ -18,6 +18,7 @@ from music_map.model.encoder import (
     Embeddings,
     Encoder,
     EncoderInputs,
+    Messages,
     Params,
     Wanted,
     degree_power,
@@ -101,3 +102,16 @@ class LightGCNpp(Encoder):
             received = layer if last else wanted.of(layer)
             total = jax.tree.map(lambda t, f, y, w=share: t + w * f * y, total, wanted.of(after), received)
         return total
+
+    def messages(self, params: Params, inputs: EncoderInputs, settings: ModelSettings, base: Embeddings) -> Messages:
+        """items_i = sum_k (share of layer k + 1) d_i^-beta e_i^(k) / ||e_i^(k)||; power = -alpha, base = gamma."""
+        before = degree_power(inputs.adjacency, -settings.beta)
+        after = degree_power(inputs.adjacency, -settings.alpha)
+        first, *shares = _shares(params, settings)
+        layer, factor, total = base, jax.tree.map(jnp.ones_like, after), jnp.zeros_like(base.item)
+        for k, share in enumerate(shares, 1):
+            sent = jax.tree.map(_scaled_unit, layer, factor, before)
+            total += share * sent.item
+            if k < settings.num_layers:
+                layer, factor = receive(inputs, settings, sent), after
+        return Messages(total, jnp.float32(-settings.alpha), first)

@@ -16,7 +16,7 @@ from music_map.axis import NAME, PARTITIONED, Axis, NodeLayout
 from music_map.errors import UserError
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.model import encoder
-from music_map.model.encoder import EncoderInputs, Params
+from music_map.model.encoder import EncoderInputs, Messages, Params
 from music_map.model.fusion import Features
 from music_map.model.propagation import Adjacency, Csr, Matrix, prepare
 from music_map.parallel.partition import EdgeParts, GraphInMemory, Partition, make_side, partition, positions
@@ -144,6 +144,9 @@ class Replicated:
     def encode(self, params: Params) -> tuple[jax.Array, jax.Array]:
         return self._one.encode(params)
 
+    def messages(self, params: Params) -> Messages | None:
+        return self._one.messages(params)
+
 
 class Sharded:
     """Nodes, optimizer state, edges and batch partitioned over a mesh by `jax.shard_map`.
@@ -197,7 +200,12 @@ class Sharded:
         def encode(params: Params, inputs: EncoderInputs) -> tuple[jax.Array, jax.Array]:
             return encoder.encode(params, inputs, self.settings.model)[:2]
 
-        self._encode = jax.jit(shard_map(encode, in_specs=(specs.params, input_specs), out_specs=(P(NAME), P(NAME))))
+        def messages(params: Params, inputs: EncoderInputs) -> Messages | None:
+            return encoder.messages(params, inputs, self.settings.model)
+
+        given = (specs.params, input_specs)
+        self._encode = jax.jit(shard_map(encode, in_specs=given, out_specs=(P(NAME), P(NAME))))
+        self._messages = jax.jit(shard_map(messages, in_specs=given, out_specs=Messages(P(NAME), P(), P())))
 
     def _put_inputs(self, inputs: EncoderInputs) -> EncoderInputs:
         cut: Partition = self.partition
@@ -312,6 +320,12 @@ class Sharded:
         users, items = self._encode(self.to_slots(params), self._inputs)
         # In the host's memory, as NumPy arrays: no device holds all of them.
         return meshes.to_host(users)[self._slots["user"].of_node], meshes.to_host(items)[self._slots["item"].of_node]
+
+    def messages(self, params: Params) -> Messages | None:
+        if not encoder.has_messages(self.settings.model):
+            return None
+        items, power, base = map(meshes.to_host, self._messages(self.to_slots(params), self._inputs))
+        return Messages(jnp.asarray(items[self._slots["item"].of_node]), power, base)
 
 
 def _node_kind(path: tuple) -> str | None:

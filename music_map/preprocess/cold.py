@@ -16,13 +16,18 @@ import numpy as np
 
 from music_map.errors import UserError
 
-# No configuration can give this seed: the halves are the same in every run.
-_USERS = 2**63
+# No configuration can give these seeds: the halves, and the new users, are the same in every run.
+_USERS, _NEW_USERS = 2**63, 2**63 + 1
 
 
 def validation_users(user_ids: np.ndarray) -> np.ndarray:
     """The users whose interactions with held-out songs validation measures, bool [U]; test measures the others."""
     return _hash(user_ids, _USERS) < 0.5
+
+
+def new_users(user_ids: np.ndarray, *, fraction: float) -> np.ndarray:
+    """The users whom the protocol `fold_in` takes out of training, bool [U]: those with the least hashed ids."""
+    return _hash(user_ids, _NEW_USERS) < fraction
 
 
 def held_out_songs(item_ids: np.ndarray, *, fraction: float, seed: int) -> np.ndarray:

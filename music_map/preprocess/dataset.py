@@ -149,6 +149,7 @@ class Dataset:
       user_ids: uint32 [U], original user ids, ascending.
       item_ids: uint32 [I], original song ids, ascending.
       before: None, or the time in seconds before which train ends; see `as_of`.
+      hidden: None, or bool [U], users without events; see `without`.
       loaded: the events by split and the item features that have been loaded so far.
     """
 
@@ -156,6 +157,7 @@ class Dataset:
     user_ids: np.ndarray
     item_ids: np.ndarray
     before: int | None = None
+    hidden: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
     loaded: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -195,9 +197,12 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """Identity of the folder's inputs and configuration, and of `before`."""
-        if self.before is None:
+        if self.before is None and self.hidden is None:
             return self.store.fingerprint
-        return fingerprint({"dataset": self.store.fingerprint, "before": self.before})
+        identity: dict[str, Any] = {"dataset": self.store.fingerprint, "before": self.before}
+        if self.hidden is not None:
+            identity["hidden"] = np.flatnonzero(self.hidden).tolist()
+        return fingerprint(identity)
 
     def as_of(self, before: int) -> Dataset:
         """The data set as of an earlier time: train events and withdrawals from `before` on are hidden.
@@ -208,6 +213,10 @@ class Dataset:
           before: seconds.
         """
         return dataclasses.replace(self, before=before)
+
+    def without(self, users: np.ndarray) -> Dataset:
+        """The data set without the events and withdrawals of some users, bool [U]; ids, songs and times stay."""
+        return dataclasses.replace(self, hidden=users)
 
     @property
     def train_end(self) -> int:
@@ -333,9 +342,13 @@ class Dataset:
         return self.loaded["features"]
 
     def _known(self, rows: _Rows, split: str) -> _Rows:
-        if self.before is None or split != "train":
+        known = np.ones(len(rows.user), bool)
+        if self.before is not None and split == "train":
+            known &= rows.timestamp < self.before
+        if self.hidden is not None:
+            known &= ~self.hidden[rows.user]
+        if known.all():
             return rows
-        known = rows.timestamp < self.before
         return type(rows)(*(column[known] for column in rows))
 
     def _num_shards(self, kind: str, split: str) -> int:

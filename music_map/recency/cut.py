@@ -74,7 +74,7 @@ class CutScorer(RecencyScorer):
         object.__setattr__(self, "embeddings", Embeddings(*map(np.asarray, self.embeddings)))
         object.__setattr__(self, "backend", choose_backend(self.backend))
         object.__setattr__(self, "now", self.moment.now if self.now is None else int(self.now))
-        self._trend  # noqa: B018  refuses a `now` before the moment
+        self.moment.check(self.now)
 
     @functools.cached_property
     def cut(self) -> SongCut:
@@ -112,8 +112,11 @@ class CutScorer(RecencyScorer):
         """Puts the mask of songs that may be recommended, bool [I], on the devices."""
         return self.cut.put_songs(np.ones(self.num_items, bool) if candidates is None else candidates, False)
 
-    def _start(self, starts, num_rows: int) -> Start:
-        del num_rows
+    def hosting(self, guests: object, *, now: int | None = None) -> RecencyScorer:
+        raise NotImplementedError("guests are scored on one device; use RecencyScorer")
+
+    def _start(self, starts, users: np.ndarray) -> Start:
+        del users
         return Start(*self._nodes_by_user(starts))
 
     def _nodes_by_user(self, starts) -> tuple[np.ndarray, None, np.ndarray]:
@@ -142,7 +145,7 @@ class CutScorer(RecencyScorer):
         users = np.asarray(users, np.int32)
         lists = self.read(users)
         starts = self._starts(lists)
-        given = meshes.put_own(self.mesh, self._cut_users(users, lists, self._start(starts, len(users))))
+        given = meshes.put_own(self.mesh, self._cut_users(users, lists, self._start(starts, users)))
         songs = self._songs._replace(listeners=self._listeners)
         found = features(songs, given, cut=self.cut, backend=self.backend)
         return BlockFeatures(lists, self._name_walks(starts), found, self._trend, self._take)

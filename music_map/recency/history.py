@@ -85,6 +85,11 @@ class Histories(NamedTuple):
     def num_users(self) -> int:
         return len(self.offsets) - 1
 
+    def select(self, users: np.ndarray) -> Histories:
+        """Some users, in the given order, as users 0, 1, ...; only their rows are read."""
+        offsets, at = compressed.select(self.offsets, users)
+        return Histories(offsets, *(column[at] for column in self[1:]))
+
     def events(self) -> Events:
         """The histories as one split. They do not have is_organic, which is 0."""
         user = compressed.row_of_each(self.offsets).astype(np.int32)

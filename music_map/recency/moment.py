@@ -7,6 +7,7 @@ import functools
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
@@ -101,15 +102,42 @@ class Moment:
         Raises:
           UserError: `now` is earlier than the moment.
         """
+        self.check(now)
+        since = decay((now - self.now) / HOUR, np.array(TREND_HALF_LIVES))
+        return trend_features(self.plays * since, self.total, self.listener_counts, self.first, now)
+
+    def check(self, now: int) -> None:
+        """Raises UserError if `now` is earlier than the moment."""
         if now < self.now:
             raise UserError(
                 f"now={now} is earlier than {self.now}, the last second that the model knows; give a later one"
             )
+
+    def weighted_trend(self, now: int, weights: np.ndarray) -> jax.Array:
+        """`trend(now) @ weights`, float32 [I], made on the device: a twentieth of the host's time."""
+        self.check(now)
+        since = decay((now - self.now) / HOUR, np.array(TREND_HALF_LIVES)).astype(np.float32)
+        later = np.float32((now - self.now) / HOUR)
+        return _weighted_trend(*self._trend_on_device, since, later, jnp.asarray(weights, jnp.float32))
+
+    @functools.cached_property
+    def _trend_on_device(self) -> tuple[jax.Array, ...]:
+        # Ages in hours are exact to a second in float32 for 500 years; seconds since 1970 are not.
+        age = np.where(self.first < 0, -np.inf, (self.now - self.first) / HOUR)
+        columns = (self.plays, self.total, self.listener_counts, age)
+        return tuple(jnp.asarray(column, jnp.float32) for column in columns)
+
+    @functools.cached_property
+    def listener_counts(self) -> np.ndarray:
+        """Listeners of each song, int64 [I]."""
+        return np.diff(self.user_offsets)
+
+    def trend_of(self, songs: np.ndarray, now: int) -> np.ndarray:
+        """`trend` of some songs, float32 [n, T]."""
+        self.check(now)
         since = decay((now - self.now) / HOUR, np.array(TREND_HALF_LIVES))
-        oldest = np.where(self.first < 0, 0.0, np.maximum((now - self.first) / HOUR, MIN_AGE))
-        columns = [np.log1p(self.plays * since), np.log1p(self.total.astype(np.float64))[:, None]]
-        columns += [np.log1p(np.diff(self.user_offsets))[:, None], np.log(np.maximum(oldest, 1.0))[:, None]]
-        return np.concatenate(columns, axis=1).astype(np.float32)
+        counts = self.listener_counts[songs]
+        return trend_features(self.plays[songs] * since, self.total[songs], counts, self.first[songs], now)
 
     @functools.cached_property
     def listeners(self) -> sparse.csr_array:
@@ -137,6 +165,38 @@ class Moment:
             SharedNames.of(self.album_offsets, self.albums),
         )
 
+    def grown(
+        self,
+        num_items: int,
+        artist_offsets: np.ndarray,
+        artists: np.ndarray,
+        album_offsets: np.ndarray,
+        albums: np.ndarray,
+    ) -> Moment:
+        """The moment with songs without events after its own, `num_items` in all, and the names of all songs."""
+        more = num_items - self.num_items
+
+        def filled(values: np.ndarray, fill: float) -> np.ndarray:
+            return np.concatenate([values, np.full((more, *values.shape[1:]), fill, values.dtype)])
+
+        ends = filled(self.user_offsets, self.user_offsets[-1])
+        found = dataclasses.replace(
+            self,
+            plays=filled(self.plays, 0),
+            total=filled(self.total, 0),
+            first=filled(self.first, -1),
+            user_offsets=ends,
+            artist_offsets=artist_offsets,
+            artists=artists,
+            album_offsets=album_offsets,
+            albums=albums,
+        )
+        # The edges are the same, and may be many: they stay where they are.
+        offsets = jnp.asarray(ends.astype(np.int32))
+        found.__dict__["listeners_on_device"] = self.listeners_on_device._replace(offsets=offsets)
+        found.__dict__["user_totals"] = self.user_totals
+        return found
+
     def save(self, writer: ArrayWriter, prefix: str = "moment") -> None:
         """Writes the arrays as PREFIX/NAME; `load` reads them."""
         for name in _ARRAYS:
@@ -149,6 +209,31 @@ class Moment:
         now, num_users = map(int, store.load(f"{prefix}/now", verify=verify))
         arrays = {name: store.load(f"{prefix}/{name}", verify=verify) for name in _ARRAYS}
         return cls(now, **arrays, num_users=num_users)
+
+
+def trend_features(
+    plays: np.ndarray, total: np.ndarray, listeners: np.ndarray, first: np.ndarray, now: int
+) -> np.ndarray:
+    """TREND of songs, float32 [n, T], from Moment's `plays` (decayed to `now`), `total`, listeners and `first`."""
+    oldest = np.where(first < 0, 0.0, np.maximum((now - first) / HOUR, MIN_AGE))
+    columns = [np.log1p(plays), np.log1p(total.astype(np.float64))[:, None]]
+    columns += [np.log1p(listeners)[:, None], np.log(np.maximum(oldest, 1.0))[:, None]]
+    return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+@jax.jit
+def _weighted_trend(
+    plays: jax.Array,
+    total: jax.Array,
+    listeners: jax.Array,
+    age: jax.Array,
+    since: jax.Array,
+    later: jax.Array,
+    weights: jax.Array,
+) -> jax.Array:
+    columns = [jnp.log1p(plays * since[None]), *(jnp.log1p(x)[:, None] for x in (total, listeners))]
+    columns.append(jnp.log(jnp.maximum(age + later, 1.0))[:, None])
+    return jnp.matmul(jnp.concatenate(columns, axis=1), weights, precision=jax.lax.Precision.HIGHEST)
 
 
 def observe(

@@ -31,6 +31,7 @@ from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.ranking import best_songs, mask_indices
 from music_map.model.attention import pool
 from music_map.model.propagation import Csr, Matrix, choose_backend, prepare, spmm
+from music_map.recency.guests import Guests
 from music_map.recency.history import FAMILIARITY, WALK_HALF_LIVES, Histories, Latest, UserLists, read_users
 from music_map.recency.moment import TREND, Moment
 from music_map.rows import row_of_each
@@ -90,18 +91,28 @@ class SongArrays(NamedTuple):
     of_walk: jax.Array
 
 
+class Entries(NamedTuple):
+    """Values float32 [N] at (rows, columns), int32 [N], of a table; rows out of its range are padding."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    values: np.ndarray
+
+
 class Start(NamedTuple):
     """The device's input for the walks of B users over users, with W half-lives; column w B + b is user b's.
 
     Attributes:
       nodes: float32 [U, W B], the distribution after the first step; None if the second has been taken.
       reached: float32 [I, W B], the distribution after the second step, or None.
-      scale: float32 [W B], I / (sum of `reached` over the songs).
+      scale: float32 [W B], I / (sum of the distribution over the songs).
+      through: of guests: what walks through the guest add to the distribution after the second step, or None.
     """
 
     nodes: np.ndarray | None
     reached: np.ndarray | None
     scale: np.ndarray
+    through: Entries | None = None
 
 
 class Block(NamedTuple):
@@ -163,6 +174,7 @@ class RecencyScorer:
       latest_length: number of songs that the attention sees.
       now: seconds, not before the moment; None: the moment's time.
       backend: of the sparse product, see propagation.choose_backend.
+      guests: the users, if they have events that the moment does not hold, see `hosting`; else None.
     """
 
     embeddings: Embeddings
@@ -172,6 +184,7 @@ class RecencyScorer:
     latest_length: int
     now: int | None = None
     backend: str = "auto"
+    guests: Guests | None = None
 
     def __post_init__(self) -> None:
         # The moment's arrays are on one device, so arrays that are cut over devices are moved there.
@@ -181,19 +194,33 @@ class RecencyScorer:
         object.__setattr__(self, "embeddings", one_device)
         object.__setattr__(self, "backend", choose_backend(self.backend))
         object.__setattr__(self, "now", self.moment.now if self.now is None else int(self.now))
-        self._trend  # noqa: B018  refuses a `now` before the moment
+        self.moment.check(self.now)
 
     def at(self, now: int | None = None, **changes: object) -> RecencyScorer:
         """The same scorer at a later time, with other weights, or for the users of other histories.
 
         Args:
           now: seconds; None: unchanged.
-          changes: `weights`, `histories`, `embeddings`; unchanged arrays are shared.
+          changes: `weights`, `histories`, `embeddings`, `moment`; unchanged arrays are shared.
 
         Raises:
           UserError: `now` is earlier than the moment.
         """
         return dataclasses.replace(self, now=self.now if now is None else now, **changes)
+
+    def hosting(self, guests: Guests, *, now: int | None = None) -> RecencyScorer:
+        """The scorer of guests, users 0..B - 1, at a time; what all users share is shared.
+
+        Args:
+          guests: listeners with events that the moment does not hold.
+          now: seconds, not before the moment; None: unchanged. Later events are not read.
+        """
+        embeddings = Embeddings(jnp.asarray(guests.embeddings), self.embeddings.item)
+        hosted = self.at(now, embeddings=embeddings, histories=guests.histories, guests=guests)
+        hosted.__dict__["_listeners"] = self._listeners
+        if hosted.now == self.now:
+            hosted.__dict__["_songs"] = self._songs
+        return hosted
 
     @property
     def num_items(self) -> int:
@@ -217,7 +244,7 @@ class RecencyScorer:
         walks = self._of(PARTS["users"])
         return SongArrays(
             self.embeddings.item,
-            jnp.asarray(self._trend @ self._of(TREND)),
+            self.moment.weighted_trend(self.now, self._of(TREND)),
             self._listeners if walks.any() else None,
             jnp.asarray(self._of(QUERIES)),
             jnp.asarray(walks),
@@ -251,7 +278,10 @@ class RecencyScorer:
                 walk = walk_over_names(starts, names.into, names.back)
                 row = row_of_each(walk.indptr)
                 found.append((row % len(users), walk.indices, weights[row // len(users)] * walk.data))
-        start = self._start(starts, len(users)) if self._of(PARTS["users"]).any() else None
+        start = self._start(starts, users) if self._of(PARTS["users"]).any() else None
+        for row, songs, trend in self._guest_trends(users):
+            change = (trend - self.moment.trend_of(songs, self.now)) @ self._of(TREND)
+            found.append((np.full(len(songs), row), songs, change))
         columns = [np.concatenate(column) for column in zip(*found, strict=True)]
         return Block(users, lists.latest, *_padded(*columns, out_of_range=len(users)), start)
 
@@ -264,18 +294,42 @@ class RecencyScorer:
         entries = lists.starts.T.ravel(), np.tile(lists.items, num_walks), offsets
         return sparse.csr_array(entries, (num_walks * num_rows, self.num_items))
 
-    def _nodes(self, starts: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
-        """`nodes` and `scale` of Start."""
-        nodes = np.ascontiguousarray((starts @ self.moment.listeners).toarray().T)
-        scale = self.num_items / np.maximum(self.moment.user_totals @ nodes, 1e-12)
-        return nodes, scale.astype(np.float32)
+    def _guest_trends(self, users: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """For guests: the row in `users`, the songs whose trend the guest's events change, and their trend."""
+        for row, guest in enumerate(users if self.guests is not None else ()):
+            yield row, *self.guests.trends(int(guest), self.moment, now=self.now)
 
-    def _start(self, starts: sparse.csr_array, num_rows: int) -> Start:
-        nodes, scale = self._nodes(starts)
-        if self.backend != "csr" or num_rows > _FEW_USERS:
-            return Start(nodes, None, scale)
+    def _nodes(self, starts: sparse.csr_array, users: np.ndarray) -> tuple[np.ndarray, np.ndarray, Entries | None]:
+        """`nodes`, `scale` and `through` of Start."""
+        nodes = np.ascontiguousarray((starts @ self.moment.listeners).toarray().T)
+        if self.guests is None:
+            total, through = self.moment.user_totals @ nodes, None
+        else:
+            known, rows = self.guests.known[users], np.arange(len(users))
+            by_walk = nodes.reshape(len(nodes), -1, len(users))
+            # The moment's own column of a known user is out of date.
+            by_walk[known[known >= 0], :, rows[known >= 0]] = 0.0
+            columns = self.guests.columns(users, now=self.now, num_items=self.num_items)
+            num_walks = by_walk.shape[1]
+            of_walks = sparse.vstack([columns] * num_walks, format="csr")
+            mass = starts.multiply(of_walks).sum(axis=1)
+            total = self.moment.user_totals @ nodes + mass * of_walks.sum(axis=1)
+            column = row_of_each(of_walks.indptr)
+            through = Entries(of_walks.indices, column, (of_walks.data * mass[column]).astype(np.float32))
+        scale = self.num_items / np.maximum(total, 1e-12)
+        return nodes, scale.astype(np.float32), through
+
+    def _start(self, starts: sparse.csr_array, users: np.ndarray) -> Start:
+        nodes, scale, through = self._nodes(starts, users)
+        if self.backend != "csr" or len(users) > _FEW_USERS:
+            if through is not None:
+                through = Entries(*_padded(*through, out_of_range=self.num_items))
+            return Start(nodes, None, scale, through)
         reached = list(_two_threads().map(self.moment.listeners.__matmul__, np.ascontiguousarray(nodes.T)))
-        return Start(None, np.stack(reached, axis=1), scale)
+        reached = np.stack(reached, axis=1)
+        if through is not None:  # a song is once in a column
+            reached[through.rows, through.columns] += through.values
+        return Start(None, reached, scale)
 
     # --- Scores ---
 
@@ -314,7 +368,7 @@ class RecencyScorer:
         users = np.asarray(users, np.int32)
         lists = self.read(users)
         starts = self._starts(lists)
-        start, songs = self._start(starts, len(users)), self._songs._replace(listeners=self._listeners)
+        start, songs = self._start(starts, users), self._songs._replace(listeners=self._listeners)
         on_device = _features(self.embeddings.user, songs, users, lists.latest, start, backend=self.backend)
         return BlockFeatures(lists, self._name_walks(starts), on_device, self._trend)
 
@@ -334,13 +388,20 @@ class RecencyScorer:
         users, songs = np.array([user], np.int32), np.asarray(songs, np.int32)
         lists = self.read(users)
         starts = self._starts(lists)
-        nodes, scale = self._nodes(starts)
-        walks = np.log1p(self.moment.listeners[songs] @ nodes * scale)
+        nodes, scale, through = self._nodes(starts, users)
+        reached = self.moment.listeners[songs] @ nodes
+        if through is not None:
+            shape = (self.num_items, reached.shape[1])
+            reached += sparse.csr_array((through.values, (through.rows, through.columns)), shape)[songs].toarray()
+        walks = np.log1p(reached * scale)
         # Padded to a power of two, so that few shapes are compiled.
         filled = np.append(songs, np.zeros((1 << max(len(songs) - 1, 15).bit_length()) - len(songs), np.int32))
         dots = np.asarray(_dots_at(*self.embeddings, users, lists.latest, filled))[:, : len(songs)]
-        known = BlockFeatures(lists, self._name_walks(starts), None, self._trend)
-        values = known.joined(np.concatenate([dots, walks.T])[:, None], songs[None])[0]
+        trend = self.moment.trend_of(songs, self.now)
+        for _, changed, values in self._guest_trends(users):
+            trend = np.where(np.isin(songs, changed)[:, None], _values_at(changed, values, songs), trend)
+        known = BlockFeatures(lists, self._name_walks(starts), None, trend)
+        values = known.joined(np.concatenate([dots, walks.T])[:, None], songs[None], trend[None])[0]
         weighted = values * self._of(FEATURES)
         return {
             part: weighted[:, [FEATURES.index(name) for name in names]].sum(axis=1) for part, names in PARTS.items()
@@ -357,7 +418,7 @@ class BlockFeatures(NamedTuple):
       lists: of the users, with the features FAMILIARITY.
       walks: of artists and of albums, float32 [W B, I]: a row for each half-life and user.
       on_device: float32 [len(ON_DEVICE), B, I]; None if these features are known for some songs only, see `joined`.
-      trend: float32 [I, T].
+      trend: float32 [I, T], or of some songs, likewise.
       take: `on_device` of some songs [B, C] of each user, float32 [len(ON_DEVICE), B, C].
     """
 
@@ -380,10 +441,12 @@ class BlockFeatures(NamedTuple):
         Args:
           songs: int32 [B, C], padded with -1, for which all features are 0.
         """
-        return self.joined(self.take(self.on_device, np.maximum(songs, 0)), songs)
+        songs = np.asarray(songs)
+        on_device = self.take(self.on_device, np.maximum(songs, 0))
+        return self.joined(on_device, songs, self.trend[np.maximum(songs, 0)])
 
-    def joined(self, on_device: np.ndarray, songs: np.ndarray) -> np.ndarray:
-        """`at` with given features `on_device` of these songs, float32 [len(ON_DEVICE), B, C]."""
+    def joined(self, on_device: np.ndarray, songs: np.ndarray, trend: np.ndarray) -> np.ndarray:
+        """`at` with given features of these songs: on_device float32 [len(ON_DEVICE), B, C], trend [B, C, T]."""
         clipped, on_device = np.maximum(songs, 0), np.moveaxis(on_device, 0, 2)
         found = np.zeros((*songs.shape, len(FEATURES)), np.float32)
         lists = self.lists
@@ -391,7 +454,7 @@ class BlockFeatures(NamedTuple):
             mine = slice(lists.offsets[row], lists.offsets[row + 1])
             of_names = [_values_at(items, values[:, None], wanted) for items, values in self.of_names(row)]
             familiar = _values_at(lists.items[mine], lists.features[mine], wanted)
-            found[row] = np.concatenate([on_device[row], *of_names, self.trend[wanted], familiar], axis=1)
+            found[row] = np.concatenate([on_device[row], *of_names, trend[row], familiar], axis=1)
         return np.where((songs >= 0)[..., None], found, 0.0)
 
 
@@ -439,6 +502,9 @@ def walks_over_users(listeners: Csr, start: Start, backend: str) -> jax.Array:
     if reached is None:
         # No gradient is taken, so there is no transpose.
         reached = spmm(Matrix(listeners, None), start.nodes, backend)
+        if start.through is not None:
+            rows, columns, values = start.through
+            reached = reached.at[rows, columns].add(values, mode="drop")
     return jnp.log1p(reached * start.scale[None])
 
 

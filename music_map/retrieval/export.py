@@ -2,8 +2,9 @@
 
 Arrays of the folder: user_ids, item_ids (numbers of the Parquet logs, ascending), user_embeddings float32 [U, d],
 item_embeddings float32 [I, d], recommendable bool [I], listeners int32 [I] (users of train with an edge), has_audio
-bool [I], artist_* and album_* as in ItemFeatures, the ids and names of converted logs (see music_map.ids), and by user
-heard_* and disliked_* (song indices, from all splits).
+bool [I], artist_* and album_* as in ItemFeatures, the ids and names of converted logs (see music_map.ids), by user
+heard_* and disliked_* (song indices, from all splits), and messages float32 [I, d], which place new listeners (see
+music_map.model.fold_in).
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from music_map.errors import DamagedFileError, UserError
+from music_map.graph.settings import GraphSettings
+from music_map.graph.weights import chunk_edges
 from music_map.ids import Ids
+from music_map.model.content import Content
+from music_map.model.fold_in import FoldIn
 from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, Events, ItemFeatures, Withdrawals
 from music_map.preprocess.marks import standing
+from music_map.retrieval.plays import History
 from music_map.retrieval.present import Head
 from music_map.rows import distinct, offsets_of_sorted
-from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, check_rows, new_folder
+from music_map.settings import from_stored
+from music_map.storage import MANIFEST, ArrayFolder, ArrayWriter, check_form, check_rows, new_folder
 
 # Of a run's folder.
 FOLDER, HEADS_FILE = "embeddings", "playlist.json"
@@ -36,7 +43,7 @@ def popularity_of(listeners: np.ndarray) -> np.ndarray:
 
 
 # Raised when arrays are added or change their meaning: an export of an older version is made anew.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 class IdTables(NamedTuple):
@@ -179,6 +186,8 @@ def write_export(
     user_songs: UserSongs,
     ids: IdTables | None = None,
     head: Head | None = None,
+    placing: Placing | None = None,
+    content: Content | None = None,
 ) -> None:
     """Writes an export.
 
@@ -189,6 +198,8 @@ def write_export(
       step: of the checkpoint.
       ids: the logs' own ids; None where those are the numbers.
       head: the recency head as of the present; None where the run has none.
+      placing: of new listeners; None: `placing_by_mean`.
+      content: what places new songs; None: none can be added.
     """
     tables = id_tables(export) if ids is None else ids
     writer = ArrayWriter(folder)
@@ -198,7 +209,10 @@ def write_export(
         if name.removesuffix("_ids") not in _KINDS:
             writer.write(name, array)
     recency = {} if head is None else head.save(writer)
-    writer.finish(fingerprint=fingerprint, meta={"step": step, "version": FORMAT_VERSION, **recency})
+    placed = (placing_by_mean(export) if placing is None else placing).save(writer)
+    numbers = {} if content is None else _save_content(content, writer)
+    meta = {"step": step, "version": FORMAT_VERSION, **recency, **placed, **numbers}
+    writer.finish(fingerprint=fingerprint, meta=meta)
 
 
 def load_export(folder: Path) -> tuple[Export, str]:
@@ -231,6 +245,77 @@ def _check(store: ArrayFolder, export: Export) -> None:
         offsets, values = getattr(export, f"{kind}_offsets"), getattr(export, f"{kind}s")
         limit = len(getattr(export, f"{kind}_ids"))
         check_rows(store, f"{kind}s", offsets, values, rows=num_items, limit=limit)
+
+
+class Placing(NamedTuple):
+    """What embeddings of new listeners are made of.
+
+    Attributes:
+      fold_in: from edges to embeddings.
+      graph: how events become edges.
+    """
+
+    fold_in: FoldIn
+    graph: GraphSettings
+
+    def embed(self, history: History) -> np.ndarray:
+        """The embedding of a listener, float32 [d]; 0 without a listen of more than 0 % or a standing like."""
+        num_items = len(self.fold_in.messages)
+        edges, _, _ = chunk_edges(history.events, history.withdrawals, self.graph, now=history.now, num_items=num_items)
+        return self.fold_in.embed(np.array([0, len(edges.item)]), edges.item, edges.weight)[0]
+
+    def save(self, writer: ArrayWriter) -> dict[str, Any]:
+        """Writes the arrays; returns what belongs into the folder's meta."""
+        writer.write("messages", self.fold_in.messages)
+        numbers = self.fold_in._asdict()
+        del numbers["messages"]
+        return {"fold_in": {**numbers, "graph": self.graph.identity()}}
+
+    @classmethod
+    def load(cls, store: ArrayFolder) -> Placing:
+        """Reads what `save` wrote. Raises DamagedFileError."""
+        path, form = store.folder / MANIFEST, {"power": float, "degree": str, "unit": bool, "graph": dict}
+        check_form(store.meta, {"fold_in": form}, path, remedy=_REMEDY)
+        numbers = dict(store.meta["fold_in"])
+        try:
+            graph = from_stored(GraphSettings, numbers.pop("graph"))[0]
+        except UserError as e:
+            raise DamagedFileError(f"{path}: {e}; {_REMEDY}") from e
+        messages = store.load("messages")
+        if messages.dtype != np.float32 or messages.ndim != 2 or not np.isfinite(messages).all():
+            raise DamagedFileError(f"{store.folder}/messages.npy: does not fit the other arrays; {_REMEDY}")
+        return cls(FoldIn(messages, **numbers), graph)
+
+
+def placing_by_mean(export: Export) -> Placing:
+    """Places a listener at the weighted mean of the songs, where nothing better is known."""
+    return Placing(FoldIn(export.item_embeddings, -1.0, "weighted", unit=True), GraphSettings())
+
+
+def load_placing(folder: Path) -> Placing:
+    """What places new listeners. Raises DamagedFileError."""
+    return Placing.load(ArrayFolder.open(folder))
+
+
+_CONTENT = {"scale": float, "neighbours": int, "unit": bool}
+
+
+def _save_content(content: Content, writer: ArrayWriter) -> dict[str, Any]:
+    values = content._asdict()
+    for name in values.keys() - _CONTENT.keys():
+        writer.write(f"content/{name}", values[name])
+    return {"content": {name: values[name] for name in _CONTENT}}
+
+
+def load_content(folder: Path) -> Content | None:
+    """What places new songs; None if the run has no such. Raises DamagedFileError."""
+    store = ArrayFolder.open(folder)
+    if "content" not in store.meta:
+        return None
+    check_form(store.meta, {"content": _CONTENT}, folder / MANIFEST, remedy=_REMEDY)
+    numbers = store.meta["content"]
+    arrays = {name: store.load(f"content/{name}") for name in Content._fields if name not in numbers}
+    return Content(**arrays, **numbers)
 
 
 def load_head(folder: Path) -> Head | None:

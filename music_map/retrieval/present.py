@@ -10,10 +10,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from music_map.errors import DamagedFileError
 from music_map.evaluation.pairs import Pairs
+from music_map.recency.guests import Guests
 from music_map.recency.history import Histories
 from music_map.recency.moment import Moment
 from music_map.recency.scores import FEATURES, Embeddings, RecencyScorer, Weights
@@ -90,6 +92,21 @@ class PresentScorer:
         )
         self._scorers: Mapping[bool, RecencyScorer] = {True: heard, False: heard.at(weights=head.unheard)}
 
+    @property
+    def now(self) -> int:
+        """The present, seconds."""
+        return self._scorers[True].now
+
+    def events_of(self, user: int) -> Histories:
+        """The events of one user in the logs, as the only one of Histories."""
+        return self._scorers[True].histories.select(np.array([user]))
+
+    def hosting(self, guests: Guests, now: int) -> PresentScorer:
+        """The scorer of guests, users 0..B - 1, as of `now`, not before the present."""
+        hosted = object.__new__(PresentScorer)
+        hosted._scorers = {heard: scorer.hosting(guests, now=now) for heard, scorer in self._scorers.items()}
+        return hosted
+
     def rank(
         self, users: np.ndarray, k: int, *, allowed: np.ndarray, out: Sequence[np.ndarray], heard: bool
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -109,6 +126,21 @@ class PresentScorer:
             found, score = scorer.rank(filled, width, allowed=allowed, out=withheld)
             items[start : start + most], scores[start : start + most] = found[: len(block), :k], score[: len(block), :k]
         return items, scores
+
+    def grown(self, export: Any) -> PresentScorer:
+        """The scorer with more songs, of an Export whose first songs are its own."""
+        names = export.artist_offsets, export.artists, export.album_offsets, export.albums
+        moment = self._scorers[True].moment.grown(len(export.item_embeddings), *names)
+        embeddings = self._scorers[True].embeddings._replace(item=jnp.asarray(export.item_embeddings))
+        grown = object.__new__(PresentScorer)
+        grown._scorers = {
+            heard: scorer.at(moment=moment, embeddings=embeddings) for heard, scorer in self._scorers.items()
+        }
+        return grown
+
+    def recency(self, *, heard: bool) -> RecencyScorer:
+        """The scorer with the weights for use with, or without, heard songs."""
+        return self._scorers[heard]
 
     def contributions(self, user: int, songs: np.ndarray, *, heard: bool) -> dict[str, np.ndarray]:
         """The contribution of each part of the head to the scores of songs: float32 [n] each."""

@@ -5,12 +5,16 @@ Lines of a file end at "\\n" only: an id may hold any other character, such as U
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from music_map.errors import UserError
 from music_map.ids import Ids
+from music_map.retrieval.plays import Play, plays_of
 
 # An id with more commas than this is read as several ids, unless it is the whole text.
 _MOST_COMMAS = 16
@@ -23,12 +27,16 @@ class WrittenQuery(NamedTuple):
       songs, dislikes: ids.
       user: an id, or None.
       ordered: whether the order of the songs means something.
+      history: entries as `music_map.retrieval.plays.plays_of` takes them.
+      now: seconds, or None.
     """
 
     songs: tuple[Any, ...] = ()
     user: Any = None
     dislikes: tuple[Any, ...] = ()
     ordered: bool = True
+    history: tuple[Any, ...] = ()
+    now: int | None = None
 
 
 def parse_ids(text: str, ids: Ids) -> list[str]:
@@ -100,6 +108,60 @@ def read_id_file(path: Path, ids: Ids) -> list[str]:
     return [line if known is None else known for known, line in found]
 
 
+def read_history(path: Path) -> tuple[Play, ...]:
+    """A history from a file: CSV with a header, or JSON lines, each an entry as `plays.plays_of` takes it.
+
+    Args:
+      path: a CSV file has the columns song, time, played and kind, of which only song must be there; an empty field is
+        an absent one.
+
+    Raises:
+      UserError: the file cannot be read, or an entry is wrong; names its line.
+    """
+    lines = read_lines(path)
+    if path.suffix.lower() != ".csv":
+        return _plays_at(path, [(number, _json_of(line, path, number)) for number, line in lines])
+    rows = csv.reader((line for _, line in lines), strict=True)
+    try:
+        head = next(rows, [])
+        if unknown := [name for name in head if name not in Play._fields]:
+            raise UserError(f"{path}: unknown column {unknown[0]!r}; columns are {', '.join(Play._fields)}")
+        if "song" not in head:
+            raise UserError(f"{path}: no column song; columns are {', '.join(Play._fields)}")
+        found = [(lines[rows.line_num - 1][0], _of_texts(head, row)) for row in rows]
+    except csv.Error as e:
+        raise UserError(f"{path}: not valid CSV ({e})") from e
+    return _plays_at(path, found)
+
+
+def _json_of(line: str, path: Path, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{path}, line {number}: not valid JSON ({e})") from e
+
+
+def _of_texts(head: list[str], row: list[str]) -> Any:
+    """A row of CSV as an entry; a text that is no number stays one, to be refused with its entry."""
+    if len(row) != len(head):
+        return None
+    entry: dict[str, Any] = {name: text for name, text in zip(head, row, strict=True) if text or name == "song"}
+    for name, kind in (("time", int), ("played", float)):
+        if name in entry:
+            with contextlib.suppress(ValueError):
+                entry[name] = kind(entry[name])
+    return entry
+
+
+def _plays_at(path: Path, entries: list[tuple[int, Any]]) -> tuple[Play, ...]:
+    try:
+        return plays_of([entry for _, entry in entries])
+    except UserError as e:
+        place = re.match(r"history\[(\d+)\](.*)", str(e), re.DOTALL)
+        where = f"{path}, line {entries[int(place[1])][0]}{place[2]}" if place else f"{path}: {e}"
+        raise UserError(where) from e
+
+
 def parse_query_line(line: str, songs: Ids) -> WrittenQuery:
     """A line of a file of queries: song ids separated by commas, or a JSON object with fields of WrittenQuery.
 
@@ -120,11 +182,13 @@ def parse_query_line(line: str, songs: Ids) -> WrittenQuery:
     fields = WrittenQuery._fields
     if unknown := sorted(value.keys() - set(fields)):
         raise UserError(f"unknown field {unknown[0]!r}; fields are {', '.join(fields)}")
-    for name in ("songs", "dislikes"):
+    for name in ("songs", "dislikes", "history"):
         if not isinstance(value.get(name, []), list):
-            raise UserError(f"{name} must be a list of ids")
+            raise UserError(f"{name} must be a list of {'entries' if name == 'history' else 'ids'}")
         if name in value:
             value[name] = tuple(value[name])
     if not isinstance(value.get("ordered", True), bool):
         raise UserError("ordered must be true or false")
+    if not isinstance(value.get("now"), int | None) or isinstance(value.get("now"), bool):
+        raise UserError("now must be whole seconds, or null")
     return WrittenQuery(**value)

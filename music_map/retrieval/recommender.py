@@ -4,14 +4,20 @@
     recommender.recommend(songs=[123, 456], k=10)
 
 Queries with songs, with or without a user, use the playlist query. For a user alone, the recency head (if the run has
-one) ranks all songs by what fits now.
+one) ranks all songs by what fits now. Somebody whom the model has never seen is a history of plays, and a known user's
+plays of this minute are added to those of the logs:
+
+    recommender.recommend(history=[Play(123, time=1_700_000_000, played=0.9), Play(456, kind="like")])
+    recommender.recommend(user=7, history=[(123, 1_700_000_000)])
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,15 +26,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from music_map.errors import DamagedFileError, UserError
+from music_map.model.content import Content
 from music_map.playlist.attention import Head, attend, push_away
 from music_map.playlist.heads import Heads, from_json, to_json, untrained
 from music_map.playlist.space import embed, moments_of
+from music_map.recency.guests import Guests
+from music_map.recency.history import Histories
+from music_map.recency.scores import RecencyScorer
 from music_map.retrieval import export as exports
-from music_map.retrieval.answers import Answer, Id, Query, Reason, Recommendation
-from music_map.retrieval.export import Export, IdTables, UserSongs, popularity_of
+from music_map.retrieval.answers import Answer, Id, Part, Query, Reason, Recommendation
+from music_map.retrieval.export import Export, IdTables, Placing, UserSongs, popularity_of
 from music_map.retrieval.filters import Filters, allowed_songs, choose, filters_of, left_out_for, unknown_in
 from music_map.retrieval.index import FOLDER, Index, build_index, choose_backend, installed, load_index
+from music_map.retrieval.listeners import Listener, guests_of, listener_of
+from music_map.retrieval.new_songs import grown_export, grown_fold_in, grown_ids, grown_index, new_songs_of
+from music_map.retrieval.plays import Play as Play
+from music_map.retrieval.plays import plays_of, resolve
 from music_map.retrieval.present import PresentScorer
+from music_map.retrieval.reasons import Explainer
 from music_map.retrieval.search import search_filtered
 from music_map.retrieval.settings import RetrievalSettings
 from music_map.runfiles import RunFiles
@@ -54,6 +69,7 @@ class _Resolved:
     Attributes:
       songs: int64 [n], the playlist, each song once, the latest last.
       user: -1: none, or an unknown one.
+      listener: somebody with a history, who may be the user; or None.
       pushed: songs that the query is pushed away from: disliked ones, at most _MOST_DISLIKES.
       out: songs not to recommend.
       ordered: whether the order of the songs is that of listening.
@@ -62,6 +78,7 @@ class _Resolved:
 
     songs: np.ndarray
     user: int
+    listener: Listener | None
     pushed: np.ndarray
     out: np.ndarray
     ordered: bool
@@ -86,6 +103,18 @@ class UserScorer(Protocol):
         Returns:
           songs int32 [B, k], -1 beyond the last, and scores float32 [B, k].
         """
+
+    def hosting(self, guests: Guests, now: int) -> UserScorer:
+        """A scorer of listeners with events that the logs do not hold: users 0..B - 1."""
+
+    def events_of(self, user: int) -> Histories:
+        """The events of one user in the logs."""
+
+    def grown(self, export: Export) -> UserScorer:
+        """The scorer with more songs."""
+
+    def recency(self, *, heard: bool) -> RecencyScorer:
+        """The head behind it, for reasons."""
 
 
 def _padded(count: int, sizes: Sequence[int]) -> int:
@@ -128,6 +157,8 @@ class Recommender:
       dislike_push: share of disliked songs' directions that is removed from a query, 0 to 1.
       ids: the logs' own ids and names; None: ids are the numbers.
       user_scorer: ranks for users without songs; None: by the similarity to their embedding.
+      placing: places listeners whom the model has never seen; None: at the mean of their songs.
+      content: reads what places new songs, at the first of them; None: none can be added.
       identity: fingerprint of what an index is built from.
       step: of the checkpoint.
     """
@@ -144,6 +175,8 @@ class Recommender:
         dislike_push: float = 0.5,
         ids: IdTables | None = None,
         user_scorer: UserScorer | None = None,
+        placing: Placing | None = None,
+        content: Callable[[], Content | None] | None = None,
         identity: str = "",
         step: int = 0,
     ):
@@ -154,20 +187,29 @@ class Recommender:
         self.export = export
         self.ids = exports.id_tables(export) if ids is None else ids
         self.user_scorer = user_scorer
+        self.placing = exports.placing_by_mean(export) if placing is None else placing
         self.identity, self.step = identity, step
         self.dislike_push = dislike_push
         self.filters = filters or Filters()
         self.heads = heads = heads or untrained(attention_temperature)
+        self._moments = moments_of(export.item_embeddings, export.listeners > 0)
         self.vectors, self.tastes = in_space(export, heads)
         self.index = build_index(self.vectors, backend=index) if isinstance(index, str) else index
+        self._explainer = Explainer(export)
+        self._content = functools.cache(content or (lambda: None))
+        self._adding = threading.Lock()
         self._user_songs = user_songs or exports.no_user_songs(len(export.user_ids))
         self._heads = jax.tree.map(jnp.asarray, (heads.ordered, heads.unordered))
         self._push = jnp.float32(dislike_push)
         self._device_vectors = jnp.asarray(self.vectors)
         self._popularity = jnp.asarray(popularity_of(export.listeners))
+        self._allowed = self._allowed_of(export)
+
+    def _allowed_of(self, export: Export) -> Callable[[Filters], tuple[np.ndarray, list[str]]]:
         # Filters repeat: the songs that they leave are cached.
-        self._allowed = functools.lru_cache(maxsize=32)(
-            lambda chosen: (allowed_songs(chosen, export, self.ids.songs), unknown_in(chosen, self.ids.songs))
+        songs = self.ids.songs
+        return functools.lru_cache(maxsize=32)(
+            lambda chosen: (allowed_songs(chosen, export, songs), unknown_in(chosen, songs))
         )
 
     @classmethod
@@ -223,6 +265,8 @@ class Recommender:
             ids=exports.load_ids(folder),
             identity=index_identity,
             step=exports.step_of(folder),
+            placing=exports.load_placing(folder),
+            content=functools.partial(exports.load_content, folder),
             user_scorer=head and PresentScorer(head, export.user_embeddings, export.item_embeddings, now=now),
         )
 
@@ -237,11 +281,13 @@ class Recommender:
         exclude: Sequence[Any] = (),
         filters: Filters | None = None,
         user_share: float = 0.3,
+        history: Sequence[Any] = (),
+        now: int | None = None,
     ) -> Answer:
-        """The k songs that go best with a playlist, with a user, or with both.
+        """The k songs that go best with a playlist, with a listener, or with both.
 
         Args:
-          songs, user, dislikes, ordered: see Query; unknown ids are named in the warnings.
+          songs, user, dislikes, ordered, history, now: see Query; unknown ids are named in the warnings.
           k: songs wanted.
           exclude: songs not to recommend; the query's own songs and disliked ones are always left out.
           filters: in place of the recommender's.
@@ -251,9 +297,10 @@ class Recommender:
           Fewer than k recommendations if the catalogue has no more.
 
         Raises:
-          UserError: nothing to start from (no known song and no known user), too many songs, or k below 1.
+          UserError: nothing to start from (no known song, user or entry of the history), too many songs, a wrong entry
+            of the history, or k below 1.
         """
-        query = Query(tuple(songs), user, tuple(dislikes), ordered)
+        query = Query(tuple(songs), user, tuple(dislikes), ordered, tuple(history), now)
         (answer,) = self.recommend_batch([query], k=k, exclude=exclude, filters=filters, user_share=user_share)
         if isinstance(answer, UserError):
             raise answer
@@ -276,13 +323,28 @@ class Recommender:
           queries: any number.
           k, exclude, filters, user_share: as for `recommend`.
           explain: whether to give reasons; without, artists, albums and reasons are empty.
-          reasons: most songs of the query that a recommendation names.
+          reasons: most songs of the query, or parts of a listener's score, that a recommendation names.
 
         Raises:
           UserError: k below 1, or filters that leave no song.
         """
         if k < 1:
             raise UserError(f"k={k}: must be at least 1")
+        # All of one answer is of one state, whatever `add_songs` does meanwhile.
+        options = {"filters": filters, "user_share": user_share, "explain": explain, "reasons": reasons}
+        return copy.copy(self)._answers(queries, k, exclude=exclude, **options)
+
+    def _answers(
+        self,
+        queries: Sequence[Query],
+        k: int,
+        *,
+        exclude: Sequence[Any],
+        filters: Filters | None,
+        user_share: float,
+        explain: bool,
+        reasons: int,
+    ) -> list[Answer | UserError]:
         chosen = self.filters if filters is None else filters
         allowed, noted = self._allowed(chosen)
         excluded, unknown = self.ids.songs.resolve(exclude)
@@ -300,6 +362,9 @@ class Recommender:
                 if len(items) < k:
                     query.warnings.append(f"only {len(items)} of {k} songs: the catalogue has no more candidates")
                 songs = self._explained(items, scores, query.songs, weight, explain, reasons)
+                if explain and not len(query.songs):
+                    told = self._told(query, items, scores, chosen, reasons)
+                    songs = [dataclasses.replace(one, reasons=why) for one, why in zip(songs, told, strict=True)]
                 answers[row] = Answer(songs, query.warnings)
         return answers
 
@@ -319,23 +384,37 @@ class Recommender:
             )
             for row, songs, weight in zip(rows, searched, weights_of_block, strict=True):
                 best[row], weights[row] = songs, weight
-        if rows := [row for row, alone in enumerate(users_alone) if alone]:
-            ranked = self._rank_for_users([queries[row] for row in rows], k, allowed, filters)
+        alone = [row for row, alone in enumerate(users_alone) if alone]
+        # Listeners of one moment are ranked for together.
+        moments = {row: None if queries[row].listener is None else queries[row].listener.now for row in alone}
+        for now in dict.fromkeys(moments.values()):
+            rows = [row for row in alone if moments[row] == now]
+            block = [queries[row] for row in rows]
+            scorer, users = self.user_scorer, np.array([query.user for query in block], np.int32)
+            if now is not None:
+                listeners = [query.listener for query in block]
+                scorer, users = scorer.hosting(guests_of(listeners), now), np.arange(len(block), dtype=np.int32)
+            ranked = self._rank_for_users(scorer, users, block, k, allowed, filters)
             for row, songs in zip(rows, ranked, strict=True):
                 best[row] = songs
         return best, weights
 
     def _rank_for_users(
-        self, queries: Sequence[_Resolved], k: int, allowed: np.ndarray, filters: Filters
+        self,
+        scorer: UserScorer,
+        of: np.ndarray,
+        queries: Sequence[_Resolved],
+        k: int,
+        allowed: np.ndarray,
+        filters: Filters,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Songs and scores for users without a playlist, from a pool that doubles until the caps leave k of it."""
+        """Songs and scores for the scorer's users `of`, from a pool that doubles until the caps leave k of it."""
         most, left = int(np.count_nonzero(allowed)), list(range(len(queries)))
         best: list[Any] = [None] * len(queries)
         size = min(most, k if filters.by_score_alone else _POOL * k)
         while left:
-            users = np.array([queries[row].user for row in left], np.int32)
             out = [queries[row].out for row in left]
-            songs, scores = self.user_scorer.rank(users, size, allowed=allowed, out=out, heard=filters.heard)
+            songs, scores = scorer.rank(of[left], size, allowed=allowed, out=out, heard=filters.heard)
             for row, items, values in zip(left, songs, scores, strict=True):
                 items, values = items[items >= 0], values[items >= 0]
                 if not filters.by_score_alone:
@@ -352,7 +431,9 @@ class Recommender:
         """The k songs nearest to one song; see `recommend`."""
         return self.recommend([song], k=k, filters=filters)
 
-    def explain(self, song: Any, *, songs: Sequence[Any] = (), user: Any = None) -> Recommendation:
+    def explain(
+        self, song: Any, *, songs: Sequence[Any] = (), user: Any = None, history: Sequence[Any] = ()
+    ) -> Recommendation:
         """Why a query would recommend a song, with all the query's songs as reasons; the rank is among all songs.
 
         Raises:
@@ -361,13 +442,58 @@ class Recommender:
         at = self.ids.songs.index_of(song)
         if at < 0:
             raise UserError(self.ids.songs.unknown("song", [song]))
-        query = self._resolve(Query(tuple(songs), user), self.filters, np.zeros(0, np.int64))
+        query = self._resolve(Query(tuple(songs), user, history=tuple(history)), self.filters, np.zeros(0, np.int64))
         if isinstance(query, UserError):
             raise query
         vectors, weights = self._query([query], 0.3)
         scores = self.vectors @ vectors[0]
         (found,) = self._explained(np.array([at]), scores[at : at + 1], query.songs, weights[0], True, MAX_SONGS)
-        return dataclasses.replace(found, rank=1 + int((scores > scores[at]).sum()))
+        return dataclasses.replace(found, rank=1 + int((scores[: len(self.ids.songs)] > scores[at]).sum()))
+
+    def add_songs(self, songs: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Adds songs that were not there at training, for this object's life; queries may be asked meanwhile.
+
+            recommender.add_songs([{"id": 999, "audio": [...], "artist": 40, "album": [7], "name": "Artist - Title"}])
+
+        They are placed as songs of the data set without plays are: by audio, artists and albums (see
+        `music_map.model.content`). From then on they can be recommended, asked for and stand in histories. The index
+        takes them in without being built again. Programs are compiled for every 256 new songs.
+
+        Args:
+          songs: with "id" and, as far as they are known, "audio" (as many numbers as the data set's embeddings have),
+            "artist" and "album" (an id of the logs, or a list of ids) and "name".
+
+        Returns:
+          warnings, such as unknown artists.
+
+        Raises:
+          UserError: an id that is known already, a wrong entry, or a song of which nothing is known that the model
+            uses; then none is added.
+        """
+        with self._adding:
+            content = self._content()
+            if content is None:
+                raise UserError("this recommender has nothing that places new songs; load a trained run")
+            new, known = new_songs_of(songs, self.ids, content), len(self.ids.songs)
+            if not new.added:
+                return new.warnings
+            given = content.place(new.audio, new.has_audio, new.artists, new.albums, self.export.item_embeddings)
+            export, count = grown_export(self.export, known, new, given)
+            grown = copy.copy(self)
+            grown.export, grown.ids = export, grown_ids(self.ids, new)
+            placed = np.asarray(embed(jnp.asarray(export.item_embeddings[known:]), self._moments, self.heads.space))
+            grown.vectors = np.concatenate([self.vectors[:known], placed])
+            grown.index = grown_index(self.index, grown.vectors, count)
+            grown._device_vectors = jnp.asarray(grown.vectors)
+            grown._popularity = jnp.asarray(popularity_of(export.listeners))
+            grown.placing = self.placing._replace(fold_in=grown_fold_in(self.placing.fold_in, export, known))
+            if self.user_scorer is not None:
+                grown.user_scorer = self.user_scorer.grown(export)
+            grown._explainer = Explainer(export)
+            grown._allowed = grown._allowed_of(export)
+            # One assignment: a query sees the old songs or the new ones.
+            self.__dict__ = grown.__dict__
+            return new.warnings
 
     def warm(self, *, k: int = 10) -> None:
         """Compiles the programs of single queries and small batches."""
@@ -394,26 +520,48 @@ class Recommender:
         playlist = np.array(list(dict.fromkeys(playlist[::-1].tolist()))[::-1], np.int64)
         pushed, unknown_dislikes = songs.resolve(query.dislikes)
         user = -1 if query.user is None else users.index_of(query.user)
+        try:
+            listener, unknown_played = self._listener(query, user)
+        except UserError as e:
+            return e
         for ids, kind, values in (
             (songs, "song", unknown),
             (users, "user", [query.user] if query.user is not None and user < 0 else []),
             (songs, "disliked song", unknown_dislikes),
+            (songs, "played song", unknown_played),
         ):
             if values:
                 warnings.append(ids.unknown(kind, values))
-        if not len(playlist) and user < 0:
+        if not len(playlist) and user < 0 and listener is None:
             if warnings:
                 return UserError("; ".join(warnings))
-            return UserError("an empty playlist: give at least one song, or a user")
+            return UserError("an empty playlist: give at least one song, a user or a history")
         out = [playlist, excluded, pushed]
-        if user >= 0:
-            disliked = self._user_songs.disliked_by(user)
+        if user >= 0 or listener is not None:
+            of, row = (self._user_songs, user) if listener is None else (listener.songs, 0)
+            disliked = of.disliked_by(row)
             out.append(disliked)
-            out += left_out_for(filters, self._user_songs, user)
+            out += left_out_for(filters, of, row)
             pushed = np.concatenate([pushed, disliked])
         if len(pushed):
             pushed = np.setdiff1d(pushed, playlist)
-        return _Resolved(playlist, user, pushed[:_MOST_DISLIKES], np.concatenate(out), query.ordered, warnings)
+        pushed = pushed[:_MOST_DISLIKES]
+        return _Resolved(playlist, user, listener, pushed, np.concatenate(out), query.ordered, warnings)
+
+    def _listener(self, query: Query, user: int) -> tuple[Listener | None, list[Any]]:
+        """Who asks, where the logs alone do not say it, and the unknown songs of the history. Raises UserError."""
+        plays, scorer = plays_of(query.history), self.user_scorer
+        if not plays and (query.now is None or user < 0 or scorer is None):
+            return None, []
+        history = resolve(plays, self.ids.songs, now=query.now, at_least=0 if scorer is None else scorer.now)
+        if user >= 0:
+            old = None if scorer is None else scorer.events_of(user)
+            known = self.export.user_embeddings[user], user, old, self._user_songs
+        elif len(history.events.item) or len(history.withdrawals.item):
+            known = self.placing.embed(history), -1, None, None
+        else:  # unknown songs alone
+            return None, history.unknown
+        return listener_of(history, *known), history.unknown
 
     def _query(self, queries: Sequence[_Resolved], user_share: float) -> tuple[np.ndarray, list[np.ndarray]]:
         """Query vectors float32 [B, d], and the attention weights of each playlist."""
@@ -426,8 +574,8 @@ class Recommender:
         taste = np.zeros((len(queries), self.vectors.shape[1]), np.float32)
         share = np.zeros(len(queries), np.float32)
         for row, query in enumerate(queries):
-            if query.user >= 0:
-                taste[row] = self.tastes[query.user]
+            if query.user >= 0 or query.listener is not None:
+                taste[row] = self.tastes[query.user] if query.user >= 0 else self._taste(query.listener)
                 share[row] = user_share if len(query.songs) else 1.0
         ordered = np.array([query.ordered for query in queries])
 
@@ -445,6 +593,10 @@ class Recommender:
         weights = np.asarray(weights)
         lengths = [len(query.songs) for query in queries]
         return np.asarray(vectors)[: len(queries)], [w[:n] for w, n in zip(weights, lengths, strict=False)]
+
+    def _taste(self, listener: Listener) -> np.ndarray:
+        """A listener as a point of the playlist space, float32 [d]; 0 if the history tells no taste."""
+        return np.asarray(embed(jnp.asarray(listener.embedding)[None], self._moments, self.heads.space))[0]
 
     def _explained(
         self,
@@ -475,6 +627,18 @@ class Recommender:
             why = [Reason(query[place], *numbers) for place, *numbers in zip(at, weight, close, strict=True)]
             found.append(Recommendation(len(found) + 1, label, score, artists, albums, why, songs.name(item)))
         return found
+
+    def _told(
+        self, query: _Resolved, items: np.ndarray, scores: np.ndarray, filters: Filters, most: int
+    ) -> list[list[Part]]:
+        """The reasons of the songs recommended to a listener without a playlist."""
+        if self.user_scorer is None:
+            of, row = (self._user_songs, query.user) if query.listener is None else (query.listener.songs, 0)
+            return self._explainer.by_similarity(self.vectors, scores, of.heard_by(row), items, self.ids, most=most)
+        scorer, row = self.user_scorer, query.user
+        if query.listener is not None:
+            scorer, row = scorer.hosting(guests_of([query.listener]), query.listener.now), 0
+        return self._explainer.by_head(scorer.recency(heard=filters.heard), row, items, self.ids, most=most)
 
     def _metadata(self, item: int) -> tuple[list[Id], list[Id]]:
         """The ids of a song's artists and albums."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from music_map.errors import UserError
 from music_map.evaluation.evaluate import Evaluation, compare, evaluate_scores, intervals
 from music_map.evaluation.playlist import PlaylistTask, default_seeds
 from music_map.evaluation.protocols import RankingTask, find_protocol
@@ -46,6 +47,10 @@ def compare_runs(
     Raises:
       UserError: a run is not trained, or the two were trained on different data.
     """
+    if find_protocol(protocol).queries == "new_users":
+        raise UserError(
+            f"protocol {protocol!r} compares a run with itself; see launch/evaluate.py --protocol={protocol}"
+        )
     workdirs = (run_a, run_b)
     records = [read_record(workdir) for workdir in workdirs]
     check_same_data(workdirs, records)

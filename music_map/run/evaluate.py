@@ -8,7 +8,7 @@ from typing import Any
 from music_map.evaluation.baselines import check_names, settings_to_json
 from music_map.evaluation.baselines.settings import Settings
 from music_map.evaluation.protocols import find_protocol
-from music_map.run import evaluation, sessions
+from music_map.run import evaluation, new_users, sessions
 from music_map.run.config import Config
 from music_map.run.playlist import heads_for
 from music_map.run.recency import Past
@@ -62,8 +62,8 @@ def evaluate(
       max_sessions: protocol playlist: sessions drawn of a number of seeds.
 
     Returns:
-      See `evaluation.report` and, for the protocol playlist, `sessions.report`; with "step" of the checkpoint and
-      "baseline_settings" as they were given.
+      See `evaluation.report`, for the protocol playlist `sessions.report`, for fold_in `new_users.report`; with "step"
+      of the checkpoint and "baseline_settings" as they were given.
 
     Raises:
       UserError: a protocol or baseline that is unknown or does not apply, or a run that is not trained.
@@ -75,6 +75,8 @@ def evaluate(
     if find_protocol(protocol).queries == "sessions":
         tasks = sessions.tasks_for(run, split, max_sessions=max_sessions)
         result = sessions.report(run, tasks, heads=heads_for(past), **options)
+    elif find_protocol(protocol).queries == "new_users":
+        result = new_users.report(past, split, **options)
     else:
         result = evaluation.report(past, run.task(protocol, split), **options)
     used = settings_to_json({name: found for name, found in (settings or {}).items() if name in names})
@@ -90,6 +92,8 @@ def baseline_names(config: Config, protocol: str, given: Sequence[str] | None = 
     """
     if find_protocol(protocol).queries == "sessions":
         return sessions.baseline_names(config, given)
+    if find_protocol(protocol).queries == "new_users":
+        return new_users.baseline_names(given)
     names = evaluation.baseline_names(config, protocol, given)
     check_names(names)
     return names
@@ -97,4 +101,5 @@ def baseline_names(config: Config, protocol: str, given: Sequence[str] | None = 
 
 def report_table(result: dict[str, Any], *, metric: str) -> str:
     """What `evaluate` gave, as text."""
-    return (sessions if "seeds" in result else evaluation).report_table(result, metric=metric)
+    kinds = {"seeds": sessions, "of_trained": new_users}
+    return next((kinds[key] for key in kinds if key in result), evaluation).report_table(result, metric=metric)

@@ -15,12 +15,15 @@ import numpy as np
 from music_map import processes
 from music_map.errors import DamagedFileError
 from music_map.graph.bipartite import listeners_of
+from music_map.model.content import Content
+from music_map.model.fold_in import FoldIn
 from music_map.preprocess.dataset import SPLITS
 from music_map.recency.history import Histories
 from music_map.recency.scores import Weights
 from music_map.reporter import SILENT, Reporter
-from music_map.retrieval.export import FOLDER, IdTables, is_current, make_export, user_songs_of, write_export
+from music_map.retrieval.export import FOLDER, IdTables, Placing, is_current, make_export, user_songs_of, write_export
 from music_map.retrieval.present import Head
+from music_map.run.fold_in import fold_in_of
 from music_map.run.folder import files_of, read_record
 from music_map.run.recency import HEARD, UNHEARD, Past, heads_for_use
 from music_map.run.run import open_run
@@ -40,7 +43,10 @@ def export_model(past: Past) -> None:
             "recency": dataclasses.asdict(run.config.recency),
         }
     )
-    processes.once(lambda: None if _is_there(run.workdir / FOLDER, identity) else _write(past, heads, identity))
+    if processes.from_first(processes.first() and _is_there(run.workdir / FOLDER, identity)):
+        return
+    fold_in, content = fold_in_of(run)
+    processes.once(lambda: _write(past, heads, fold_in, content, identity))
 
 
 def _is_there(folder: Path, identity: str) -> bool:
@@ -54,7 +60,7 @@ def _is_there(folder: Path, identity: str) -> bool:
     return False
 
 
-def _write(past: Past, heads: dict[str, Weights] | None, identity: str) -> None:
+def _write(past: Past, heads: dict[str, Weights] | None, fold_in: FoldIn, content: Content, identity: str) -> None:
     run, dataset = past.run, past.run.dataset
     users, items = run.embeddings
     export = make_export(
@@ -72,8 +78,9 @@ def _write(past: Past, heads: dict[str, Weights] | None, identity: str) -> None:
         head = None if heads is None else _head_of(past, heads)
         advance(1)
         with files_of(run.workdir).new_folder(FOLDER) as folder:
-            step = run.trained.step
-            write_export(export, folder, fingerprint=identity, step=step, user_songs=user_songs, ids=ids, head=head)
+            rest = {"step": run.trained.step, "user_songs": user_songs, "ids": ids, "head": head}
+            rest |= {"placing": Placing(fold_in, run.config.graph), "content": content}
+            write_export(export, folder, fingerprint=identity, **rest)
         advance(1)
 
 

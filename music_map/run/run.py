@@ -188,6 +188,12 @@ class Run:
             return assemble(self.config, dataset, *graph_of(self.config, dataset, past=True), reporter=self.reporter)
         return assemble(self.config, dataset, build_graph(dataset, self.config.graph)[0], reporter=self.reporter)
 
+    def without(self, users: np.ndarray, workdir: Path) -> Run:
+        """The run as if some users, bool [U], had no events, in a folder of its own."""
+        dataset = self.dataset.without(users)
+        graph = build_graph(dataset, self.config.graph)[0]
+        return assemble(self.config, dataset, graph, workdir=workdir, reporter=self.reporter, clock=self.clock)
+
 
 _place = jax.jit(cold.place, static_argnames="unit")
 
@@ -258,7 +264,7 @@ def check(config: Config) -> None:
     with about("config.eval.baselines"):
         check_names(config.eval.baselines)
     of_users = find_protocol(config.eval.protocol).queries == "users"
-    rule = "a protocol over users; this one is for launch/evaluate.py --protocol=playlist"
+    rule = "a protocol over users who are trained on; this one is for launch/evaluate.py --protocol=NAME"
     require(of_users, "config.eval.protocol", config.eval.protocol, rule)
     choose_backend(config.model.backend)
 

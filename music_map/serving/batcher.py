@@ -22,7 +22,7 @@ MOST_WAITING, MOST_HEAVY = 1_024, 256
 _BATCH, _PATIENCE = 64, 0.001
 # What makes a question heavy. On two cores with 254,000 songs a playlist of 50 songs and k = 10 takes 1 ms of a batch,
 # one of 1,000 songs 15 ms, k = 1,000 150 ms, and k = 100 with diversity 40 ms.
-_LIGHT_SONGS, _LIGHT_K, _LIGHT_DIVERSE_K, _LIGHT_LIST = 128, 100, 20, 1_000
+_LIGHT_SONGS, _LIGHT_K, _LIGHT_DIVERSE_K, _LIGHT_LIST, _LIGHT_HISTORY = 128, 100, 20, 1_000, 500
 # A niceness for the thread of heavy questions: the others' thread and the event loop go first.
 _NICE = 10
 
@@ -55,6 +55,7 @@ class Ask(NamedTuple):
         return (
             max(len(self.query.songs), len(self.query.dislikes)) > _LIGHT_SONGS
             or self.k > (_LIGHT_DIVERSE_K if filters.reorders else _LIGHT_K)
+            or len(self.query.history) > _LIGHT_HISTORY
             or sum(len(songs) for _, songs in filters.active("songs")) > _LIGHT_LIST
         )
 

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from music_map.errors import UserError
 from music_map.retrieval.answers import Answer, Query
 from music_map.retrieval.filters import Filters
+from music_map.retrieval.plays import Play
 from music_map.retrieval.recommender import Recommender
 from music_map.serving.batcher import Ask, Batcher, Overloaded
 from music_map.serving.bodies import (
@@ -109,7 +110,8 @@ def create_app(
     async def recommend(asked: RecommendRequest, request: Request) -> Response:
         """Songs that go with a playlist, a user or both, best first, with the reasons."""
         filters = recommender.filters.replace(**asked.filters.model_dump(exclude_none=True))
-        query = Query(tuple(asked.songs), asked.user, tuple(asked.dislikes), asked.ordered)
+        history = tuple(Play(entry.song, entry.time, entry.played, entry.kind) for entry in asked.history)
+        query = Query(tuple(asked.songs), asked.user, tuple(asked.dislikes), asked.ordered, history, asked.now)
         return await ask(request, query, asked.k, filters, asked.reasons)
 
     # The class is made now, when all filters are registered, so the signature cannot name it.

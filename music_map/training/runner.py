@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from music_map.model import encoder
-from music_map.model.encoder import EncoderInputs, Params
+from music_map.model.encoder import EncoderInputs, Messages, Params
 from music_map.model.propagation import prepare
 from music_map.model.settings import ModelSettings
 from music_map.training.sampling import SampleData
@@ -50,11 +50,16 @@ class Runner(Protocol):
     def encode(self, params: Params) -> tuple[jax.Array, jax.Array]:
         """User embeddings [U, d] and song embeddings [I, d]; takes the parameters that `params` returns."""
 
+    def messages(self, params: Params) -> Messages | None:
+        """What the songs send to a user, see `music_map.model.encoder.messages`; parameters as for `encode`."""
+
 
 @functools.partial(jax.jit, static_argnames="settings")
 def _encode(params: Params, inputs: EncoderInputs, settings: ModelSettings) -> tuple[jax.Array, jax.Array]:
     return encoder.encode(params, inputs, settings)[:2]
 
+
+_messages = jax.jit(encoder.messages, static_argnames="settings")
 
 # Without subgraphs, one program runs any number of steps.
 ANY_NUMBER = 2**31 - 1
@@ -99,3 +104,6 @@ class OneDevice:
 
     def encode(self, params: Params) -> tuple[jax.Array, jax.Array]:
         return _encode(jax.device_put(params, self._where), self._inputs, self._model)
+
+    def messages(self, params: Params) -> Messages | None:
+        return _messages(jax.device_put(params, self._where), self._inputs, self._model)

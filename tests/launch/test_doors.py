@@ -65,18 +65,35 @@ def random_queries(recommender, count, rng):
         query = {"songs": picked, "ordered": bool(rng.random() < 0.7)}
         if kind != "songs":
             query["user"] = NO_USER if rng.random() < 0.1 else int(rng.choice(users))
+        if rng.random() < 0.25:
+            query |= random_history(songs, rng)
         if rng.random() < 0.3:
             query["dislikes"] = [*rng.choice(songs, 2).tolist(), NO_SONG][: rng.integers(1, 4)]
         found.append(query)
     return found
 
 
+def random_history(songs, rng):
+    """What a listener played and marked, with and without times; now and then a time that is none."""
+    kinds = rng.choice(["listen", "listen", "like", "dislike", "unlike", "undislike"], 9).tolist()
+    times = rng.integers(24_000_000, 26_000_000, 9).tolist()
+    played = np.round(rng.random(9), 2).tolist()
+    picked = rng.choice([*songs, NO_SONG], 9).tolist()
+    rows = zip(picked, times, played, kinds, strict=True)
+    history = [{"song": song, "time": time, "played": share, "kind": kind} for song, time, share, kind in rows]
+    history.append({"song": picked[0]})
+    if rng.random() < 0.2:
+        history[0]["time"] = 4_294_967_295
+    return {"history": history} | ({"now": 26_500_000} if rng.random() < 0.3 else {})
+
+
 def told(answer):
-    """What a door answered: songs, scores and warnings; or the error."""
+    """What a door answered: songs, scores, warnings and each song's first reason in words; or the error."""
     if isinstance(answer, str):
         return answer
     songs = answer["recommendations"]
-    return [r["item_id"] for r in songs], [r["score"] for r in songs], answer["warnings"]
+    reasons = [[reason["text"] for reason in r["reasons"][:1]] for r in songs]
+    return [r["item_id"] for r in songs], [r["score"] for r in songs], answer["warnings"], reasons
 
 
 def by_python(recommender, query, filters):
@@ -85,7 +102,8 @@ def by_python(recommender, query, filters):
     except mm.UserError as e:
         return str(e)
     songs = answer.recommendations
-    return [r.item_id for r in songs], [r.score for r in songs], answer.warnings
+    reasons = [[reason.text for reason in r.reasons[:1]] for r in songs]
+    return [r.item_id for r in songs], [r.score for r in songs], answer.warnings, reasons
 
 
 def by_http(client, query, filters):
@@ -110,7 +128,7 @@ def assert_same(one, other, query):
     if isinstance(one, str):
         assert one == other, query
         return
-    assert one[0] == other[0] and one[2] == other[2], query
+    assert one[0] == other[0] and one[2:] == other[2:], query
     np.testing.assert_allclose(one[1], other[1], atol=1e-5)
 
 
@@ -148,11 +166,15 @@ def test_every_user_and_single_queries(door, given, tmp_path):
         rows.setdefault(user, []).append((song, score))
     assert sorted(rows) == labels(recommender.ids.users)
     for user, found in rows.items():
-        songs, scores, _ = by_python(recommender, {"user": user}, filters)
+        songs, scores, *_ = by_python(recommender, {"user": user}, filters)
         assert songs == [song for song, _ in found]
         np.testing.assert_allclose(scores, [score for _, score in found], atol=1e-5)
     user, (first, second) = next(iter(rows)), labels(recommender.ids.songs)[:2]
     query = {"songs": [first, NO_SONG, second], "user": user, "dislikes": [table["item_id"][0]]}
     flags = [f"--songs={first},{NO_SONG},{second}", f"--user={user}", f"--dislikes={table['item_id'][0]}"]
     done = launch(*command, *flags, "--format=json")
+    assert_same(by_python(recommender, query, filters), told(json.loads(done.stdout)), query)
+    (tmp_path / "plays.csv").write_text(f"song,time,kind\n{first},25000000,\n{second},,like\n")
+    query = {"history": [(first, 25_000_000), (second, None, None, "like")]}
+    done = launch(*command, f"--history={tmp_path}/plays.csv", "--format=json")
     assert_same(by_python(recommender, query, filters), told(json.loads(done.stdout)), query)

@@ -101,6 +101,9 @@ class Fixed:
             items[row, : len(best)], found[row, : len(best)] = best, self.scores[best]
         return items, found
 
+    def recency(self, *, heard):
+        return None  # no head to take reasons from
+
 
 @pytest.mark.parametrize("rules", [{}, {"max_per_artist": 1}, {"diversity": 0.5}, {"heard": False}])
 def test_a_user_without_songs_is_ranked_for_by_the_user_scorer(export, rules):
@@ -143,6 +146,19 @@ def test_unknown_ids(recommender):
     odd = recommender.recommend(songs=[5, None, True, 1.5, "x", -1, 2**70, [5]], dislikes=["y"], k=2)
     assert [r.item_id for r in odd.recommendations] == [r.item_id for r in known.recommendations]
     assert "None, True, 1.5, 'x', -1" in odd.warnings[0] and odd.warnings[1].startswith("unknown disliked song 'y'")
+
+
+def test_without_a_recency_head_a_history_is_a_taste(recommender, export):
+    # Three listens to song 5 and one to 17: edges of log(1 + 3) and log(1 + 1), twice as much.
+    history = [(5, 9), (5, 8), (5, 7), (17, 8), (1000, 8, None, "dislike"), (100, 7, 0.0)]
+    found = [r.item_id for r in recommender.recommend(history=history, k=5).recommendations]
+    mean = np.array([2, 1]) @ export.item_embeddings[:2]
+    mean /= np.linalg.norm(mean)
+    pushed = mean - 0.5 * (mean @ recommender.vectors[3]) * recommender.vectors[3]
+    order = np.argsort(-(recommender.vectors @ pushed))
+    assert found == [int(ITEM_IDS[i]) for i in order if i not in (3, 5)]
+    new = recommender.recommend(history=history, k=5, filters=Filters(heard=False)).recommendations
+    assert [r.item_id for r in new] == [2**31]
 
 
 def test_nothing_to_start_from(recommender):

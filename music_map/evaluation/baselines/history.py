@@ -58,6 +58,24 @@ class History:
         return Pairs.of(self.users, self.items, num_rows=self.num_users, num_items=self.num_items)
 
 
+def recent_songs(history: History, users: np.ndarray, *, most: int) -> np.ndarray:
+    """The latest distinct songs of some users by their last event, the latest last: int32 [B, most], first -1s.
+
+    Args:
+      history: sorted by user, then time.
+      users: integers [B].
+      most: length of the rows.
+    """
+    found = np.full((len(users), most), -1, np.int32)
+    starts = np.searchsorted(history.users, [users, np.asarray(users) + 1])
+    for row, (start, end) in enumerate(starts.T):
+        # Of the events from the last to the first, the first of each song is its last event.
+        songs, at = np.unique(history.items[start:end][::-1], return_index=True)
+        latest = songs[np.argsort(at)][:most][::-1]
+        found[row, most - len(latest) :] = latest
+    return found
+
+
 def binary_matrix(pairs: Pairs, num_items: int) -> sparse.csr_array:
     """The pairs as a matrix of zeros and ones, float32 [R, I]."""
     return sparse.csr_array(

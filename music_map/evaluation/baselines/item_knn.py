@@ -93,7 +93,17 @@ def item_knn(history: History, settings: ItemKnnSettings, *, progress: Progress 
       Deshpande and Karypis, Item-based top-N recommendation algorithms, TOIS 2004.
     """
     neighbour_of = neighbours(history, settings, progress=progress)
-    return _NeighbourScores(binary_matrix(history.pairs, history.num_items), neighbour_of)
+    return neighbours_of(binary_matrix(history.pairs, history.num_items), neighbour_of)
+
+
+def neighbours_of(songs: sparse.csr_array, neighbour_of: sparse.csr_array) -> ScoreBlock:
+    """The scores of `item_knn` for users with given songs, who need not be those of the similarity.
+
+    Args:
+      songs: float32 [U, I], 1 where the user has played the song.
+      neighbour_of: from `neighbours`.
+    """
+    return _NeighbourScores(songs, neighbour_of)
 
 
 class _NeighbourScores:

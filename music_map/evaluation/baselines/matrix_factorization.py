@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -13,6 +14,7 @@ from scipy import sparse
 from music_map.errors import require_packages
 from music_map.evaluation.baselines.history import History, binary_matrix
 from music_map.evaluation.baselines.settings import BprSettings, IalsSettings
+from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.ranking import ScoreBlock, embedding_scores
 
 
@@ -41,18 +43,12 @@ def ials(history: History, settings: IalsSettings, *, seed: int, every: int) -> 
       Hu, Koren and Volinsky, Collaborative filtering for implicit feedback datasets, ICDM 2008.
     """
     require_implicit("ials")
-    from implicit.cpu.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
 
     ratings = _csr(history)
     # The library has threads of its own; BLAS threads as well would make it slower, and it would warn.
     with threadpool_limits(1, "blas"):
-        model = AlternatingLeastSquares(
-            factors=settings.factors,
-            regularization=settings.regularization,
-            alpha=settings.alpha,
-            random_state=seed,
-        )
+        model = _als(settings, seed)
     for done, step in _stops(settings.num_epochs, every):
         model.iterations = step
         with threadpool_limits(1, "blas"):
@@ -60,6 +56,41 @@ def ials(history: History, settings: IalsSettings, *, seed: int, every: int) -> 
             model.fit(ratings, show_progress=False)
         # Copies: the next fit() changes the factors in place.
         yield done, embedding_scores(np.array(model.user_factors), np.array(model.item_factors))
+
+
+def ials_new_users(history: History, given: Pairs, settings: IalsSettings, *, seed: int) -> ScoreBlock:
+    """iALS for users who are not in its matrix: one alternating step for them, with the songs' factors as fitted.
+
+        x_u = argmin sum_i c_ui (r_ui - <x_u, y_i>)^2 + regularization * ||x_u||^2,   `recalculate_user` of the library
+
+    Args:
+      history: that the factors are fitted on, see `ials`.
+      given: the songs of the users to score for, one row a user.
+      settings: see IalsSettings.
+      seed: of the initial factors.
+    """
+    require_implicit("ials")
+    from threadpoolctl import threadpool_limits
+
+    ratings = _csr(history)
+    with threadpool_limits(1, "blas"):
+        model = _als(settings, seed)
+        model.iterations = settings.num_epochs
+        model.fit(ratings, show_progress=False)
+        rows = sparse.csr_matrix(binary_matrix(given, history.num_items))
+        users = model.recalculate_user(np.arange(given.num_rows), rows)
+    return embedding_scores(np.array(users), np.array(model.item_factors))
+
+
+def _als(settings: IalsSettings, seed: int) -> Any:
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    return AlternatingLeastSquares(
+        factors=settings.factors,
+        regularization=settings.regularization,
+        alpha=settings.alpha,
+        random_state=seed,
+    )
 
 
 def bpr_mf(history: History, settings: BprSettings, *, seed: int, every: int) -> Iterator[tuple[int, ScoreBlock]]:

@@ -1,0 +1,41 @@
+"""What places listeners and songs that a run has not trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from music_map.graph.bipartite import listeners_of
+from music_map.model.content import Content, content_of
+from music_map.model.fold_in import FoldIn, make_fold_in
+from music_map.run.run import Run
+
+
+def fold_in_of(run: Run) -> tuple[FoldIn, Content]:
+    """Both, of the run's best checkpoint; all processes must call it."""
+    model, params = run.settings.model, run.trained.params
+    users, items = map(np.asarray, run.embeddings)
+    sent = run.runner.messages(params)
+    messages, power, base = (None, -1.0, 1.0) if sent is None else (np.asarray(sent.items), *map(float, sent[1:]))
+    unit = model.score == "cosine"
+    fold_in = make_fold_in(
+        run.graph,
+        users=users,
+        items=items,
+        messages=messages,
+        power=power,
+        base=base,
+        base_users=np.asarray(params["user"]),
+        degree=model.degree,
+        unit=unit,
+        seed=run.config.train.seed,
+    )
+    content = content_of(
+        params.get("fusion"),
+        run.features,
+        listeners_of(run.graph),
+        dim=items.shape[1],
+        scale=base,
+        neighbours=model.cold_neighbours if model.audio else 0,
+        unit=unit,
+    )
+    return fold_in, content
