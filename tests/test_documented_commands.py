@@ -113,7 +113,7 @@ RULES = [
     Rule(r"launch/train\.py .*--tensorboard", by="launch/test_report.py::test_two_runs_side_by_side"),
     Rule(r"launch/train\.py", by="launch/conftest.py::made_once"),
     Rule(r"launch/evaluate\.py .*cold_start", by=PIPELINE + "test_cold_start"),
-    Rule(r"launch/evaluate\.py .*=fold_in", by="launch/test_fold_in.py::test_folded_in_users_beside_trained_ones"),
+    Rule(r"launch/evaluate\.py .*=fold_in", by="launch/test_new_users.py::test_folded_in_users_beside_trained_ones"),
     Rule(r"launch/evaluate\.py .*=playlist", by="launch/test_compare.py::test_"),
     Rule(r"launch/evaluate\.py .*tune_baselines", by=PIPELINE + "test_evaluate_with_tuned_baselines"),
     Rule(r"launch/evaluate\.py", by=PIPELINE + "test_evaluate"),

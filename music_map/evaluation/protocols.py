@@ -108,7 +108,13 @@ register(
 # New music for listeners whom the model has never seen, given what they played in train.
 register(
     Protocol(
-        "fold_in", "listen_plus_or_like", history="positive", mask="history", candidates="train", queries="new_users"
+        "fold_in",
+        "listen_plus_or_like",
+        history="positive",
+        mask="history",
+        candidates="train",
+        needs="nothing",
+        queries="new_users",
     )
 )
 
