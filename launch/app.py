@@ -37,7 +37,7 @@ from absl import logging as absl_logging
 
 from music_map.cli import compilation_cache, config_file, terminal, usage
 from music_map.cli.terminal import USER_ERROR as USER_ERROR
-from music_map.errors import UserError, about, disk_error
+from music_map.errors import UserError, about, disk_error, memory_error
 from music_map.reporter import Reporter
 from music_map.text import printable, printable_lines
 
@@ -210,9 +210,9 @@ def run(main: Callable[..., int | None], *, arguments: Sequence[str] = ()) -> No
         _use_compilation_cache()
         try:
             status = main(*argv[1:])
-        except (UserError, OSError) as e:
-            # Errors that no code closer to the file has reported: a full disk, refused access.
-            told = disk_error(e, "a file of this command") if isinstance(e, OSError) else e
+        except (UserError, OSError, MemoryError, RuntimeError) as e:
+            # Errors that no code closer to the cause has reported: a full disk, refused access, too little memory.
+            told = e if isinstance(e, UserError) else memory_error(e) or disk_error(e, "a file of this command")
             if told is None:
                 raise
             if _VERBOSE.value:

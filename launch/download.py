@@ -24,7 +24,7 @@ def main() -> None:
 
     paths = layout.pipeline_files(SIZE.value)
     output = app.path_of(OUTPUT.value, "output")
-    source = hub.Source(revision=REVISION.value)
+    source = hub.Source(revision=REVISION.value, note=app.note)
     try:
         files = hub.list_files(source, paths)
         missing = 0

@@ -33,8 +33,8 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder of this sweep.", required=
 _SEARCH = flags.DEFINE_multi_string(
     "search", [], "A field and its range, e.g. model.alpha=0:1; once for each field. See the head of launch/sweep.py."
 )
-_TRIALS = flags.DEFINE_integer("trials", 20, "Trials altogether, those of earlier commands included.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the search; the training's own is config.train.seed.")
+_TRIALS = flags.DEFINE_integer("trials", 20, "Trials altogether, those of earlier commands included.", 1)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the search; the training's own is config.train.seed.", 0, 2**31 - 1)
 _PRUNER = flags.DEFINE_string(
     "pruner", "median", "Ends trials that fall behind others at the same epoch: none, median or hyperband."
 )
@@ -72,7 +72,6 @@ def main() -> int:
     from music_map.sweep import search_space
 
     output, config = app.path_of(_OUTPUT.value, "output"), app.read_config(_CONFIG)
-    require(_TRIALS.value >= 1, "--trials", _TRIALS.value, "at least 1")
     axes = search_space.parse_all(_SEARCH.value)
     check(config)
     search_space.check_ends(axes, config)

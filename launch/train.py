@@ -37,8 +37,10 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _COORDINATOR = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, the same for all processes.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of this run.", 1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0)
-_HEARTBEAT = flags.DEFINE_integer("heartbeat_timeout", 60, "Seconds until a silent process counts as lost.", 5)
-_STALL = flags.DEFINE_float("stall_timeout", 3600.0, "Seconds without progress after which processes end; 0: never.", 0)
+_HEARTBEAT = flags.DEFINE_integer("heartbeat_timeout", 60, "Seconds until a silent process counts as lost.", 5, 10**6)
+_STALL = flags.DEFINE_float(
+    "stall_timeout", 3600.0, "Seconds without progress after which processes end; 0: never.", 0, 1e9
+)
 
 
 def main() -> int:

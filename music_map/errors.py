@@ -28,7 +28,9 @@ class DamagedFileError(UserError):
 def require(good: bool, field: str, value: object, rule: str) -> None:
     """Raises UserError "FIELD=VALUE: must be RULE" unless `good`; settings use it for their checks."""
     if not good:
-        raise UserError(f"{field}={value!r}: must be {rule}")
+        # An integer of thousands of digits cannot be printed.
+        huge = isinstance(value, int) and value.bit_length() > 1_000
+        raise UserError(f"{field}={'a huge number' if huge else repr(value)}: must be {rule}")
 
 
 def require_packages(what: str, extra: str, *packages: str) -> None:
@@ -46,19 +48,32 @@ def require_packages(what: str, extra: str, *packages: str) -> None:
         )
 
 
-def require_memory(wanted: int, what: str) -> None:
+def require_memory(wanted: int, what: str, *, free: int | None = None) -> None:
     """Raises UserError if `what` needs more bytes than this machine has free now; call it before allocating.
 
     Args:
       wanted: bytes.
       what: named in the message, with the value to lower: "config.model.embedding_dim=4096: 9,984 users".
+      free: bytes that can be allocated; None: those of this machine.
     """
-    free = _free_memory()
+    free = _free_memory() if free is None else free
     if free is not None and wanted > free:
         raise UserError(
             f"{what} needs {wanted / 2**30:,.1f} GiB of memory, but {free / 2**30:,.1f} GiB are free; choose a smaller "
             "value, or a machine with more memory"
         )
+
+
+def memory_error(error: Exception) -> UserError | None:
+    """The UserError for memory that NumPy, Arrow or XLA could not allocate; None for other errors."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
+        return None
+    asked = re.search(r"(?:allocate|allocating|failed to allocate|of size) (\d[\d.,]* ?\w*)", text)
+    size = f" ({asked[1].strip(' .,')})" if asked else ""
+    return UserError(
+        f"not enough memory{size}; choose smaller sizes (batch, dimensions), or a machine with more memory"
+    )
 
 
 def _free_memory() -> int | None:
@@ -71,13 +86,15 @@ def _free_memory() -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def disk_error(error: OSError, path: str | os.PathLike[str]) -> UserError | None:
+def disk_error(error: Exception, path: str | os.PathLike[str]) -> UserError | None:
     """The UserError for a full disk, refused access or an impossible path; None for other errors.
 
     Args:
-      error: the error that was raised.
+      error: the error that was raised; others than OSError are none of these.
       path: named if the error itself names no file, for example "standard output".
     """
+    if not isinstance(error, OSError):
+        return None
     name = error.filename if isinstance(error.filename, str | os.PathLike) else path
     # numpy's tofile sets no errno: "1000 requested and 512 written".
     if error.errno in _DISK_FULL or (error.errno is None and re.search(r"\brequested and \d+ written", str(error))):

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from music_map.errors import DamagedFileError
 from music_map.rows import offsets_of
-from music_map.storage import ArrayFolder, ArrayWriter
+from music_map.storage import ArrayFolder, ArrayWriter, check_rows
 
 _MOST_NAMED, _MOST_CHARACTERS = 10, 60
 
@@ -154,9 +155,19 @@ class Ids:
 
         def texts(part: str) -> Texts | None:
             names = [f"{kind}_{part}_offsets", f"{kind}_{part}_data"]
-            return Texts(*map(load, names)) if names[0] in store.arrays else None
+            if names[0] not in store.arrays:
+                return None
+            found = Texts(*map(load, names))
+            check_rows(store, names[1], found.offsets, found.data, rows=len(numbers), limit=256)
+            return found
 
-        return cls(load(f"{kind}_ids"), texts("own"), texts("name"))
+        numbers = load(f"{kind}_ids")
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+            raise DamagedFileError(
+                f"{store.folder / kind}_ids.npy: needs a row of whole numbers; delete {store.folder} and run the "
+                "command again to rebuild it"
+            )
+        return cls(numbers, texts("own"), texts("name"))
 
 
 def number_of(value: Any) -> int:

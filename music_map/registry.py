@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
-from music_map.errors import UserError
+from music_map.errors import require
 
 T = TypeVar("T")
 
@@ -49,10 +49,10 @@ class Registry(Generic[T]):
 
     def find(self, name: str) -> T:
         """The thing with a name. Raises UserError, with all known names, if there is none."""
-        if name not in self:
-            near = difflib.get_close_matches(name, self._things, n=1)
+        if not isinstance(name, str) or name not in self:
+            near = difflib.get_close_matches(name, self.all(), n=1) if isinstance(name, str) else []
             hint = f"did you mean {near[0]!r}?" if near else "see docs/extending.md"
-            raise UserError(f"{self._field}={name!r}: must be one of {', '.join(self._things)}; {hint}")
+            require(False, self._field, name, f"one of {', '.join(self.all())}; {hint}")
         return self._things[name]
 
     def all(self, *, installed: bool = True) -> dict[str, T]:

@@ -54,6 +54,10 @@ class RunFiles:
         self.folder = folder
         self._warn = warn
 
+    def lists(self, name: str) -> bool:
+        """Whether the manifest lists a file of this name."""
+        return self._entry(name) is not None
+
     def has(self, name: str) -> bool:
         """Whether the run has a file (or folder of arrays) of this name, damaged or not."""
         if (self.folder / name).exists():
@@ -190,6 +194,14 @@ class RunFiles:
 
     def _write(self, files: Mapping[str, Any]) -> None:
         storage.write_json(self.folder / MANIFEST, sealed({"version": VERSION, "files": dict(sorted(files.items()))}))
+
+
+def read_json(path: Path, form: Any = object, *, remedy: str = _REMEDY) -> Any:
+    """A JSON file: checked like RunFiles.read_json if it lies in a run's folder whose manifest lists it."""
+    files = RunFiles(path.parent)
+    if files.lists(path.name):
+        return files.read_json(path.name, form, remedy=remedy)
+    return storage.read_json(path, form, remedy=remedy)
 
 
 def _sha256(data: bytes) -> str:

@@ -22,8 +22,9 @@ from typing import Any, ClassVar
 
 from music_map.errors import UserError, require
 
-# Integers reach JAX as int32.
+# Integers reach JAX as int32, and floats as float32: a larger one would be infinite there, a smaller one 0.
 MOST_INT = 2**31 - 1
+MOST_FLOAT, LEAST_FLOAT = 3e38, 1.2e-38
 _MISSING: Any = object()
 
 
@@ -66,7 +67,7 @@ class Rule:
             return value in self.choices
         if isinstance(value, bool) or not isinstance(value, int | float):
             return True
-        if math.isnan(value) or (self.finite and math.isinf(value)):
+        if isinstance(value, float) and (math.isnan(value) or (self.finite and math.isinf(value))):
             return False
         return (
             (self.at_least is None or value >= self.at_least)
@@ -131,11 +132,14 @@ def checked(field: str, value: Any, kinds: tuple[type, ...], rule: Rule) -> Any:
       UserError: "FIELD=VALUE: must be RULE".
     """
     if float in kinds and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) <= MOST_FLOAT else math.inf if value > 0 else -math.inf
     require(type(value) in kinds, field, value, _kinds_text(kinds))
     if type(value) is int and rule.at_most is None:
         require(value <= MOST_INT, field, value, f"at most {MOST_INT:,}")
     require(rule.allows(value), field, value, rule.text())
+    if type(value) is float and value and math.isfinite(value):
+        require(abs(value) <= MOST_FLOAT, field, value, f"at most {MOST_FLOAT:g}")
+        require(abs(value) >= LEAST_FLOAT, field, value, f"0, or at least {LEAST_FLOAT:g}")
     return value
 
 

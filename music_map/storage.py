@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from music_map.errors import DamagedFileError, UserError, disk_errors
+from music_map.errors import DamagedFileError, disk_errors
 
 MANIFEST = "manifest.json"
 
@@ -480,17 +480,11 @@ def check_rows(
       rows: number of rows.
       limit: of the values.
     """
-    good = offsets.shape == (rows + 1,) and values.ndim == 1 and offsets.dtype.kind + values.dtype.kind == "ii"
+    good = offsets.shape == (rows + 1,) and values.ndim == 1
+    good = good and offsets.dtype.kind == "i" and values.dtype.kind in "iu"
     good = good and offsets[0] == 0 and offsets[-1] == len(values) and bool((offsets[1:] >= offsets[:-1]).all())
     if not (good and (len(values) == 0 or (values.min() >= 0 and values.max() < limit))):
         raise DamagedFileError(
             f"{store.folder / name}.npy: needs {rows:,} rows of indices below {limit:,}; delete {store.folder} and "
             "run the command again to rebuild it"
         )
-
-
-def require_file(path: Path, remedy: str) -> Path:
-    """Returns `path` if it is a file, else raises a UserError that ends in `remedy`."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; {remedy}")
-    return path

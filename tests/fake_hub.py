@@ -38,6 +38,11 @@ class FakeHub:
       reset: break connections by a reset, not an early end.
       ignore_ranges: answer range requests with the whole file.
       stall: by path, bytes to send before waiting until the client goes away.
+      headers: of the hub's own answers, in place of the right ones or besides them.
+      trickle: seconds between two bytes of content; 0: all at once.
+      endless: content has no length and goes on after its end, up to so many bytes.
+      garbage: sent in place of an HTTP answer.
+      sent: bytes of content.
       requests: what was asked, in order.
     """
 
@@ -51,6 +56,11 @@ class FakeHub:
         self.ignore_ranges = False
         self.stall: dict[str, int] = {}
         self.stalled = threading.Event()
+        self.headers: dict[str, str] = {}
+        self.trickle = 0.0
+        self.endless = 0
+        self.garbage = b""
+        self.sent = 0
         self.requests: list[Request] = []
         self.port = 0
 
@@ -100,6 +110,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.headers["Authorization"],
             )
         )
+        if hub.garbage:
+            self.close_connection = True
+            return self._write(hub.garbage)
         if asked.startswith("/content/"):
             path = asked.removeprefix("/content/")
             return self._send(path)
@@ -108,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._head(404, {"X-Error-Code": "RepoNotFound"})
         revision, _, path = asked.removeprefix(prefix).partition("/")
         if path in hub.status:
-            return self._head(hub.status[path] or 200, {})
+            return self._head(hub.status[path] or 200, hub.headers)
         if revision not in ("main", COMMIT):
             return self._head(404, {"X-Error-Code": "RevisionNotFound"})
         if path not in hub.files:
@@ -124,6 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "X-Xet-Hash": "f" * 64,
                 # By name, not by number: another origin, as the hub's content servers are.
                 "Location": f"http://localhost:{hub.port}/content/{path}",
+                **hub.headers,
             },
         )
 
@@ -141,6 +155,13 @@ class _Handler(BaseHTTPRequestHandler):
         if first is not None:
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
         body = content[first or 0 :]
+        if hub.endless and self.command == "GET":
+            self.send_response(200)
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.close_connection = True
+            blocks = range(hub.endless // len(content))
+            return next((None for _ in blocks if not self._write(content)), None)
         self._head(206 if first is not None else 200, headers, len(body))
         if self.command == "HEAD":
             return
@@ -154,13 +175,21 @@ class _Handler(BaseHTTPRequestHandler):
             if hub.reset:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
+        elif hub.trickle:
+            for byte in body:
+                if not self._write(bytes([byte])):
+                    break
+                threading.Event().wait(hub.trickle)
         else:
             self._write(body)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> bool:
         with contextlib.suppress(ConnectionError):
             self.wfile.write(data)
             self.wfile.flush()
+            self.hub.sent += len(data)
+            return True
+        return False
 
     def handle(self) -> None:
         with contextlib.suppress(ConnectionError):

@@ -8,8 +8,15 @@ import sys
 
 import pytest
 
+from music_map.convert.build import convert_logs
+from music_map.convert.settings import ColumnMapping
 from music_map.errors import UserError
 from music_map.lock import writing, writing_file
+from music_map.preprocess.build import plan_dataset
+from music_map.preprocess.parts import run_part
+from music_map.preprocess.settings import PreprocessSettings
+from music_map.synthetic.settings import settings_for
+from music_map.synthetic.writer import generate
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 HOLD = """
@@ -101,3 +108,31 @@ def test_a_path_that_cannot_be_locked_is_named(tmp_path):
     (tmp_path / "run" / ".lock").mkdir(parents=True)
     with pytest.raises(UserError, match=r"\.lock: Is a directory"), writing(tmp_path / "run", job="x"):
         pass
+
+
+def test_each_job_that_writes_a_folder_is_refused_while_another_one_writes_there(tmp_path):
+    """The jobs that take no lock elsewhere: generate, convert, and a part of preprocess; a part is locked by itself."""
+    log = tmp_path / "a.csv"
+    log.write_text("u,i,t\n" + "".join(f"{n % 5},{n % 7},{1_600_000_000 + n}\n" for n in range(100)))
+    raw = tmp_path / "raw"
+
+    def convert():
+        convert_logs({"listens": [log]}, raw, ColumnMapping("u", "i", "t"))
+
+    with holder(raw) as (process, held):
+        assert held
+        says = rf"raw: train \(process {process.pid} on host .+\) is writing there"
+        for job in (convert, lambda: generate(raw, settings_for("tiny"))):
+            with pytest.raises(UserError, match=says):
+                job()
+        assert names(raw) == [".lock"]
+    convert()
+    plan = plan_dataset(
+        PreprocessSettings(size="own", min_interactions=1), source=raw, processed_dir=tmp_path / "processed"
+    )
+    steps = tmp_path / "processed" / f"parts-{plan.fingerprint[:12]}-of-2"
+    with writing_file(steps / "part-1", "other"):
+        assert run_part(plan, 2, 2) == "count-0"
+        assert run_part(plan, 1, 2) == "count-0"  # the same process may take its lock again
+        assert names(steps) == [".part-1.lock", "count-0"]
+    assert names(steps) == ["count-0"]

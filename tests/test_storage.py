@@ -22,7 +22,6 @@ from music_map.storage import (
     new_folder,
     npy_header,
     read_json,
-    require_file,
     sealed,
     sweep,
     unsealed,
@@ -426,10 +425,3 @@ def test_an_array_that_is_read_survives_its_files_rewriting(tmp_path):
 def test_a_missing_manifest_is_named(tmp_path):
     with pytest.raises(DamagedFileError, match=r"manifest\.json: no such file"):
         ArrayFolder.open(tmp_path)
-
-
-def test_require_file(tmp_path):
-    (tmp_path / "a").touch()
-    assert require_file(tmp_path / "a", "fetch it") == tmp_path / "a"
-    with pytest.raises(UserError, match=r"b: no such file; fetch it$"):
-        require_file(tmp_path / "b", "fetch it")

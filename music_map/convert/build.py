@@ -12,6 +12,7 @@ from music_map.convert.engine import MAPPINGS, MEMORY, Log, Summary
 from music_map.convert.formats import files_of
 from music_map.convert.settings import SONGS, ColumnMapping
 from music_map.errors import UserError, disk_errors
+from music_map.lock import writing
 from music_map.raw.layout import EVENTS, event_path, item_path, link_item_files
 from music_map.reporter import Progress, silent
 from music_map.storage import new_folder
@@ -47,18 +48,20 @@ def convert_logs(
 
     Raises:
       UserError: a file, column or value is wrong (the message names file, column and row, which count from 0), there
-        are no listens, or the folder is taken.
+        are no listens, the folder is taken, or another process writes there.
     """
     folder = _folder(raw_dir, size)
     _check_free(folder, raw_dir, mapping, overwrite)
     mapping = _without_names(inputs, mapping)
-    with disk_errors(folder), new_folder(folder) as temporary, Log(temporary, mapping, memory) as log:
-        with progress("read", None, "row") as advance:
-            for kind, path in _each(inputs):
-                for rows in log.read(path, kind, **_options(source, kind)):
-                    advance(rows)
-        summary = log.finish(progress)
-    link_item_files(raw_dir, size)
+    with writing(raw_dir, "convert"), disk_errors(folder):
+        _check_free(folder, raw_dir, mapping, overwrite)  # again: another process may have written it meanwhile
+        with new_folder(folder) as temporary, Log(temporary, mapping, memory) as log:
+            with progress("read", None, "row") as advance:
+                for kind, path in _each(inputs):
+                    for rows in log.read(path, kind, **_options(source, kind)):
+                        advance(rows)
+            summary = log.finish(progress)
+        link_item_files(raw_dir, size)
     return _moved(summary, folder)
 
 

@@ -8,6 +8,8 @@ from music_map.errors import require
 from music_map.evaluation.metrics import METRICS
 from music_map.settings import Settings, setting
 
+MOST_K = 65_536  # songs of a list that is measured
+
 
 @dataclasses.dataclass(frozen=True)
 class EvalSettings(Settings):
@@ -27,8 +29,8 @@ class EvalSettings(Settings):
     )
 
     def check(self) -> None:
-        good = bool(self.ks) and all(type(k) is int and 1 <= k < 2**31 for k in self.ks)
-        require(good, "config.eval.ks", self.ks, "whole numbers of at least 1")
+        good = bool(self.ks) and all(type(k) is int and 1 <= k <= MOST_K for k in self.ks)
+        require(good, "config.eval.ks", self.ks, f"whole numbers from 1 to {MOST_K:,}")
         name, _, k = self.metric.partition("@")
         good = k in map(str, self.ks) and name in METRICS
         rule = "" if good else f"NAME@K with NAME one of {', '.join(METRICS.all())} and K in config.eval.ks"

@@ -25,7 +25,7 @@ class LossSettings(Settings):
 
     section = "config.loss"
     name: str = setting("debiased_contrastive", "the ranking loss, one of `music_map.losses.LOSSES`")
-    temperature: float = setting(0.2, "t of the softmax and contrastive losses", above=0)
+    temperature: float = setting(0.2, "t of the softmax and contrastive losses", at_least=1e-4, at_most=10_000)
     negatives: str = setting(
         "uniform",
         'the source of sampled negatives: "uniform": all songs; "in_batch": the other rows\' songs; "mixed": half of '
@@ -33,7 +33,10 @@ class LossSettings(Settings):
         choices=NEGATIVES,
     )
     num_negatives: int = setting(
-        1024, 'number of negatives that the rows of a batch share; "in_batch" takes the whole batch', at_least=1
+        1024,
+        'number of negatives that the rows of a batch share; "in_batch" takes the whole batch',
+        at_least=1,
+        at_most=2**24,
     )
     mask_observed: bool = setting(False, "leave the user's own other songs out of the negatives (bpr never draws them)")
     popularity_smoothing: float = setting(
@@ -46,11 +49,16 @@ class LossSettings(Settings):
         0.01, "probability that a random song is one the user would play (debiased_contrastive)", at_least=0, below=1
     )
     explicit_negative_weight: float = setting(
-        0.1, "weight of the loss over disliked songs; 0: dislikes are not trained on", at_least=0
+        0.1, "weight of the loss over disliked songs; 0: dislikes are not trained on", at_least=0, at_most=1_000_000
     )
-    explicit_negative_margin: float = setting(0.0, "score above which a disliked song costs most")
+    explicit_negative_margin: float = setting(
+        0.0, "score above which a disliked song costs most", at_least=-1_000_000, at_most=1_000_000
+    )
     l2: float = setting(
-        0.0, "weight of half the squared norm of the batch's e^(0) rows over the batch size", at_least=0
+        0.0,
+        "weight of half the squared norm of the batch's e^(0) rows over the batch size",
+        at_least=0,
+        at_most=1_000_000,
     )
     softmax_songs: int = setting(
         0,

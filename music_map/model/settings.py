@@ -26,10 +26,10 @@ class ModelSettings(Settings):
 
     section = "config.model"
     name: str = setting("lightgcnpp", 'the encoder: "lightgcnpp", "lightgcn" or "mf" (matrix factorisation)')
-    num_layers: int = setting(3, "K, propagation steps", at_least=0)
+    num_layers: int = setting(3, "K, propagation steps", at_least=0, at_most=256)
     embedding_dim: int = setting(64, "d, dimensions of the embeddings", at_least=1, at_most=65_536)
-    alpha: float = setting(0.6, "lightgcnpp: power of the receiver's degree")
-    beta: float = setting(-0.1, "lightgcnpp: power of the neighbour's degree")
+    alpha: float = setting(0.6, "lightgcnpp: power of the receiver's degree", at_least=-10, at_most=10)
+    beta: float = setting(-0.1, "lightgcnpp: power of the neighbour's degree", at_least=-10, at_most=10)
     gamma: float = setting(0.35, "lightgcnpp: share of e^(0) in the final embedding", at_least=0, at_most=1)
     adaptive: bool = setting(False, "lightgcnpp: learn gamma (from `gamma`) and the layers' weights (from equal ones)")
     degree: str = setting(
@@ -42,7 +42,7 @@ class ModelSettings(Settings):
         '"cosine": embeddings of unit length; "dot": as they are; scores are dot products either way',
         choices=("cosine", "dot"),
     )
-    init_std: float = setting(0.1, "standard deviation of the initial id embeddings", above=0)
+    init_std: float = setting(0.1, "standard deviation of the initial id embeddings", at_least=1e-6, at_most=1_000_000)
     audio: bool = setting(True, "fuse the songs' audio embeddings into e^(0)")
     metadata: bool = setting(True, "fuse artists, albums and track length into e^(0)")
     id_dropout: float = setting(
@@ -53,7 +53,10 @@ class ModelSettings(Settings):
         below=1,
     )
     cold_neighbours: int = setting(
-        5, "played songs, nearest in sound, that place a song without train edges; 0: content alone", at_least=0
+        5,
+        "played songs, nearest in sound, that place a song without train edges; 0: content alone",
+        at_least=0,
+        at_most=65_536,
     )
     backend: str = setting(
         "auto",

@@ -125,11 +125,6 @@ def examples_of(
     )
 
 
-def continuation_loss(heads: Heads, sharpness: jax.Array, examples: Examples, *, ordered: bool) -> jax.Array:
-    """The loss above, summed over examples, float []; of the ordered or the unordered attention."""
-    return _loss(heads, sharpness, examples, _placed(heads.space, examples), ordered=ordered)
-
-
 @jax.jit
 def _placed(space: Space, examples: Examples) -> jax.Array:
     """The songs in the playlist space, float32 [I, d]."""

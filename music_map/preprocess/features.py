@@ -86,7 +86,9 @@ def _write_rows(file: io.RawIOBase, start: int, rows: np.ndarray, values: np.nda
     ends = np.append(np.flatnonzero(np.diff(rows) != 1) + 1, len(rows)).tolist()
     for first, end in itertools.pairwise([0, *ends]):
         file.seek(start + int(rows[first]) * values[0].nbytes)
-        file.write(values[first:end].data)
+        left = memoryview(values[first:end]).cast("B")
+        while left:  # one call may write a part, as on a disk that fills up; the next one tells why
+            left = left[file.write(left) :]
 
 
 def _group_sizes(path: Path) -> list[int]:

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from music_map.errors import UserError, require
+from music_map.lock import writing_file
 from music_map.preprocess.build import DatasetPlan, find_dataset, finish_dataset
 from music_map.preprocess.dataset import SPLITS, Dataset
 from music_map.preprocess.events import EventShards, Written, see_track_seconds, write_events
@@ -100,12 +101,20 @@ def run_part(
     Returns:
       The finished step: "count-0", "count-1", ... or "write"; "done" if nothing is left to do.
     Raises:
-      UserError: a part has not done the step before, or as in build_dataset.
+      UserError: a part has not done the step before, another process does a step of this part, or as in build_dataset.
     """
     _check(plan, part, of)
-    settings, steps = plan.settings, _Steps(plan, of)
-    if find_dataset(plan) is not None or steps.find(_WRITE, part) is not None:
+    steps = _Steps(plan, of)
+    if find_dataset(plan) is not None:
         return "done"
+    with writing_file(steps.folder / f"part-{part}", f"preprocess --part={part}/{of}"):
+        return _run_step(plan, steps, part, progress, batch_rows)
+
+
+def _run_step(plan: DatasetPlan, steps: _Steps, part: int, progress: Progress, batch_rows: int) -> str:
+    if steps.find(_WRITE, part) is not None:
+        return "done"
+    settings, of = plan.settings, steps.of
     tables = open_events(plan.source, settings.size)
     users = user_ranges(tables, of)[part - 1]
     if steps.find(_FIRST_COUNT, part) is None:

@@ -98,7 +98,8 @@ def preprocess_text(
                 pairs[split], named = read_pairs(folder / name)
             users.append(named)
             if len(pairs[split]) == 0 and not (split == "val" and settings.train_on_val):
-                raise UserError(f"{folder / name}: has no item, so the {split} split would be empty; fill the file")
+                remedy = "fill it, or delete it to take a tenth of train" if split == "val" else "fill the file"
+                raise UserError(f"{folder / name}: has no item, so the {split} split would be empty; {remedy}")
             advance(1)
     if settings.train_on_val:
         pairs["train"] = np.union1d(pairs["train"], pairs["val"])

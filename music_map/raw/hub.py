@@ -12,19 +12,21 @@ request if a part of the file has been received before:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import email.utils
 import hashlib
 import io
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from filelock import FileLock, Timeout
 from huggingface_hub import constants, get_hf_file_metadata, get_session, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -36,6 +38,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from music_map.errors import DamagedFileError, UserError, disk_errors
+from music_map.lock import writing
 from music_map.reporter import Progress, silent
 from music_map.storage import read_json, write_json
 
@@ -48,6 +51,10 @@ _BLOCK = 1 << 20
 # Releases of huggingface_hub differ in their HTTP client (httpx, httpx2). One base class of HfHubHTTPError is the root
 # of that client's errors. Together with OSError it covers failed connections, timeouts and truncated bodies.
 _TRANSPORT_ERRORS: tuple[type[BaseException], ...] = (OSError, *HfHubHTTPError.__bases__)
+# A server is given up, or asked again, if its answer does not begin within so many seconds, or if fewer bytes than
+# _LEAST arrive in as many. The library's timeout is one of silence, which a byte a second never is.
+_PATIENCE, _LEAST = 30.0, 1 << 15
+_LONGEST_WAIT = 600.0  # seconds that a server may ask us to wait; the hub's limits are by 300 seconds
 # Status codes, besides 5xx, after which a second try may succeed: timeout, too early, too many requests.
 _TRANSIENT_STATUS = {408, 425, 429}
 
@@ -65,7 +72,10 @@ class Source:
       revision: branch, tag or commit.
       endpoint: address of the hub; None: the environment's HF_ENDPOINT, else https://huggingface.co.
       attempts: after this many successive tries without new bytes, a request is given up.
-      wait_seconds: pause before the second try; it doubles with every further try.
+      wait_seconds: pause before the second try; it doubles with every further try. A longer Retry-After of the server
+        counts instead, up to ten minutes.
+      patience: seconds for an answer to begin, and for the next 32 KiB of it.
+      note: called with a line before a pause of more than ten seconds.
     """
 
     repo: str = REPO
@@ -73,6 +83,8 @@ class Source:
     endpoint: str | None = None
     attempts: int = 3
     wait_seconds: float = 1.0
+    patience: float = _PATIENCE
+    note: Callable[[str], object] = lambda text: None
 
     @property
     def address(self) -> str:
@@ -81,7 +93,8 @@ class Source:
         try:
             parts = urlsplit(address)
             valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-        except ValueError:
+            valid = valid and re.fullmatch(r"[^\s?#]+", address) and get_session().build_request("GET", address)
+        except Exception:  # what the HTTP client raises for a host that cannot be has no common class
             valid = False
         if not valid:
             raise UserError(f"HF_ENDPOINT={address!r} is no address of a hub; write e.g. https://huggingface.co")
@@ -121,8 +134,14 @@ def list_files(source: Source, paths: Sequence[str]) -> list[HubFile]:
     for path in paths:
         # The first answer fixes the commit, so that a push to the branch meanwhile cannot mix two versions.
         url = source.url(path, files[0].commit if files else None)
-        meta = _retry(source, path, lambda url=url: get_hf_file_metadata(url))
-        if meta.size is None or not meta.commit_hash or not re.fullmatch("[0-9a-f]{64}|[0-9a-f]{40}", meta.etag or ""):
+        meta = _retry(source, path, lambda url=url: _within(source.patience, lambda: _metadata(url)))
+        if (
+            meta is None
+            or meta.size is None
+            or meta.size < 0
+            or not meta.commit_hash
+            or not re.fullmatch("[0-9a-f]{64}|[0-9a-f]{40}", meta.etag or "")
+        ):
             raise HubError(
                 f"{source.address}: its answer for {path} lacks commit, size or hash, so this is no hub; "
                 "check HF_ENDPOINT and the proxy, or put the files in place by hand"
@@ -154,14 +173,9 @@ def download(source: Source, files: Sequence[HubFile], output: Path, *, progress
     if output.exists() and not output.is_dir():
         raise UserError(f"{output}: is a file; choose a folder for the downloads")
     work = output / _WORK_FOLDER
-    with disk_errors(output):
-        work.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(work / "lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as e:
-            raise UserError(f"{output}: another download writes there; wait for it or choose another folder") from e
-    try:
+    with writing(output, "download"):
+        with disk_errors(output):
+            work.mkdir(parents=True, exist_ok=True)
         record = _Record(work / "verified.json")
         wanted = [file for file in files if not _is_present(file, output, record, progress)]
         _remove_stale_parts(work, files)
@@ -173,8 +187,16 @@ def download(source: Source, files: Sequence[HubFile], output: Path, *, progress
                 _fetch(source, file, _part_path(work, file), output / file.path, advance)
                 record.add(file, output / file.path)
         return wanted
-    finally:
-        lock.release()
+
+
+def _metadata(url: str) -> Any:
+    """The hub's metadata of a file; None if its headers make no sense."""
+    try:
+        return get_hf_file_metadata(url)
+    except (ValueError, TypeError) as e:
+        if isinstance(e, _TRANSPORT_ERRORS):
+            raise
+        return None
 
 
 def by_hand(source: Source, paths: Sequence[str], output: Path) -> list[str]:
@@ -228,11 +250,22 @@ class _PartFile(io.BufferedWriter):
         self._advance(len(data))
 
     def write(self, data: bytes) -> int:
+        self.expect(len(data))
         # A UserError, so that a full disk is not mistaken for a broken connection and retried.
         with disk_errors(self._path):
             written = super().write(data)
         self._take(data)
         return written
+
+    def expect(self, more: int) -> None:
+        """Raises HubError if `more` bytes would exceed the announced size; then all that was received is dropped."""
+        if self._count + more > self._file.size:
+            received, size = self._count + more, self._file.size
+            self.restart()
+            raise HubError(
+                f"{self._file.path}: the server sends {received} bytes or more, the hub announced {size}; stopped, and "
+                "what had arrived was removed; run the command again or put the file in place by hand"
+            )
 
     def restart(self) -> None:
         """Drops everything received so far."""
@@ -346,7 +379,7 @@ def _transfer(source: Source, file: HubFile, part: Path, advance: Callable[[int]
         def receive() -> None:
             # If the server does not announce the length, a body can end early without an error.
             while (start := f.tell()) < file.size:
-                _receive(source.url(file.path, file.commit), f)
+                _receive(source.url(file.path, file.commit), f, source.patience)
                 if f.tell() <= start:
                     raise ConnectionError(f"the server sent nothing beyond byte {start}")
 
@@ -354,33 +387,79 @@ def _transfer(source: Source, file: HubFile, part: Path, advance: Callable[[int]
         return f.finish()
 
 
-def _receive(url: str, f: _PartFile) -> None:
+def _receive(url: str, f: _PartFile, patience: float) -> None:
     """One GET request for the missing bytes of the file."""
     # Offsets count bytes of the file itself, not of a compressed body.
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     if f.tell():
         headers["Range"] = f"bytes={f.tell()}-"
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
+    with contextlib.ExitStack() as stack:
+        asked = get_session().stream("GET", url, headers=headers, timeout=timeout)
+        response = _within(patience, lambda: stack.enter_context(asked))
         hf_raise_for_status(response)
         if response.status_code != 206 and f.tell():
             f.restart()  # the server does not support ranges and sends the whole file
+        announced = response.headers.get("Content-Length", "")
+        f.expect(int(announced) if announced.isdecimal() else 0)
+        start, before = time.monotonic(), f.tell()
         for data in response.iter_bytes():
             f.write(data)
+            if f.tell() - before >= _LEAST:
+                start, before = time.monotonic(), f.tell()
+            elif time.monotonic() - start > patience:
+                raise TimeoutError(f"only {f.tell() - before} bytes in {patience:g} s")
+
+
+def _within(seconds: float, call: Callable[[], _T]) -> _T:
+    """What `call` returns or raises. Raises TimeoutError after so many seconds; the call goes on in its thread."""
+    ended: list[Any] = []
+
+    def run() -> None:
+        try:
+            ended.append((call(), None))
+        except BaseException as e:
+            ended.append((None, e))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not ended:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    value, error = ended[0]
+    if error is not None:
+        raise error
+    return value
 
 
 def _retry(source: Source, path: str, request: Callable[[], _T], position: Callable[[], int] = lambda: 0) -> _T:
-    """Runs a request until it succeeds. Gives up after `source.attempts` failures in a row without new bytes."""
+    """Runs a request until it succeeds. Gives up after `source.attempts` failures in a row without 32 KiB more."""
     reached, failures = position(), 0
     while True:
         try:
             return request()
         except _TRANSPORT_ERRORS as e:
-            failures = failures + 1 if position() <= reached else 1
-            reached = max(reached, position())
-            if failures >= source.attempts or not _is_transient(e):
+            more = position() - reached >= _LEAST
+            failures = 1 if more else failures + 1
+            reached = position() if more else reached
+            asked = _retry_after(e)
+            if failures >= source.attempts or not _is_transient(e) or asked > _LONGEST_WAIT:
                 raise _hub_error(source, path, e) from e
-        time.sleep(source.wait_seconds * 2 ** (failures - 1))
+        pause = max(source.wait_seconds * 2 ** (failures - 1), asked)
+        if pause > 10:
+            source.note(f"{source.address}: busy; the next try is in {pause:.0f} s")
+        time.sleep(pause)
+
+
+def _retry_after(error: BaseException) -> float:
+    """Seconds that the server asks to wait, by Retry-After (RFC 9110, 10.2.3); 0 if it does not."""
+    text = error.response.headers.get("Retry-After", "") if isinstance(error, HfHubHTTPError) else ""
+    if text.strip().isdecimal():
+        return float(text[:20])
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -406,6 +485,8 @@ def _hub_error(source: Source, path: str, error: BaseException) -> HubError:
     if status == 404:
         return HubError(f"{where}: not found (404); check HF_ENDPOINT, or {by_hand}")
     if status:
-        return HubError(f"{where}: the hub answered {status}; try again later, or {by_hand}")
+        asked = _retry_after(error)
+        when = f"in {asked:,.0f} s, as it asks" if asked else "later"
+        return HubError(f"{where}: the hub answered {status}; try again {when}, or {by_hand}")
     reason = " ".join(str(error).split()) or type(error).__name__
     return HubError(f"{where}: the connection failed ({reason}); check the network and HF_ENDPOINT, or {by_hand}")

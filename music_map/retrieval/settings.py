@@ -35,7 +35,11 @@ class _Declared(Settings):
     )
     num_sessions: int = setting(2000, "sessions of past windows to train it on", at_least=1, free=True)
     attention_temperature: float = setting(
-        0.1, "of the untrained attention; lower: closer to the most central songs", above=0, free=True
+        0.1,
+        "of the untrained attention; lower: closer to the most central songs",
+        at_least=1e-4,
+        at_most=10_000,
+        free=True,
     )
     dislike_push: float = setting(
         0.5, "share of a disliked song's direction taken out of a query", at_least=0, at_most=1, free=True

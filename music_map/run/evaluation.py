@@ -35,7 +35,9 @@ from music_map.run.folder import files_of
 from music_map.run.lists import KeptLists
 from music_map.run.recency import Past, scores_for, weights_for
 from music_map.run.run import Run
-from music_map.storage import read_json, write_json
+from music_map.run.run import keep as keep_file
+from music_map.runfiles import read_json
+from music_map.storage import write_json
 
 
 def encoder_metrics(run: Run, task: RankingTask, params: Params) -> dict[str, float]:
@@ -175,7 +177,7 @@ def baseline_inputs(run: Run) -> dict[str, Any]:
 
 def read_baseline_settings(path: Path) -> dict[str, Settings]:
     """The settings in a file of `tuned_baselines`. Raises UserError if it has none."""
-    stored = read_json(path)
+    stored = read_json(path, remedy=_TUNE_AGAIN)
     return settings_from_json(stored.get("settings") if isinstance(stored, dict) else None, source=str(path))
 
 
@@ -192,8 +194,8 @@ def tuned_baselines(run: Run, validation: RankingTask, path: Path, *, names: Seq
     identity = {"dataset": run.dataset.fingerprint, "protocol": validation.protocol.name, "metric": metric}
     kept = {"settings": {}, "trials": {}}
     if path.exists():
-        stored = read_json(path)
-        if isinstance(stored, dict) and {key: stored.get(key) for key in identity} == identity:
+        stored = read_json(path, {"settings?": dict, "trials?": dict}, remedy=_TUNE_AGAIN)
+        if {key: stored.get(key) for key in identity} == identity:
             kept = {key: stored.get(key, {}) for key in kept}
     found = settings_from_json(kept["settings"], source=str(path))
     missing = [name for name in names if name in SETTINGS and name not in found]
@@ -211,7 +213,11 @@ def tuned_baselines(run: Run, validation: RankingTask, path: Path, *, names: Seq
             settings_to_json({name: settings})[name] | {metric: value} for settings, value in tuned.trials
         ]
         # The file is written after each baseline, as some take minutes: a stop loses one at most.
-        write_json(path, identity | {"settings": settings_to_json(found), "trials": kept["trials"]})
+        value = identity | {"settings": settings_to_json(found), "trials": kept["trials"]}
+        if path.parent == run.workdir:
+            keep_file(run, path.name, value)
+        else:
+            write_json(path, value)
         run.reporter.note(f"{name}: validation {metric} {tuned.value:.4f} with {tuned.settings}")
     return found
 
@@ -256,6 +262,8 @@ def columns(protocol: str) -> tuple[str, ...]:
     """Metrics of a protocol's printed tables."""
     return YAMBDA_COLUMNS if find_protocol(protocol).needs == "global_temporal" else TABLE_COLUMNS
 
+
+_TUNE_AGAIN = "delete it and tune again with --tune_baselines"
 
 TABLE_COLUMNS = ("recall@20", "ndcg@20", "hit_rate@20", "mrr@20", "map@20", "coverage@20", "recall@100", "ndcg@100")
 # The metrics of the Yambda paper's tables, with pooled NDCG.

@@ -20,6 +20,7 @@ from music_map.run.config import (
     from_stored,
 )
 from music_map.runfiles import RunFiles
+from music_map.storage import fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +30,12 @@ class Record:
     Attributes:
       config: the configuration.
       dataset: fingerprint of the data.
+      run: fingerprint of the run as of its first training, which its checkpoints have too; "" in older runs.
     """
 
     config: Config
     dataset: str
+    run: str = ""
 
 
 def config_file(workdir: Path) -> Path:
@@ -57,14 +60,14 @@ def read_record(workdir: Path, *, reporter: Reporter = SILENT) -> Record:
         command = f"launch/train.py --config=... --workdir={workdir}"
         raise UserError(f"{workdir}: no config.json there; train first: {command}")
     remedy = "put the file back, or train again in a new folder"
-    stored = files.read_json(path.name, {"config": dict, "dataset": str}, remedy=remedy)
+    stored = files.read_json(path.name, {"config": dict, "dataset": str, "run?": str}, remedy=remedy)
     try:
         config, unknown = from_stored(stored["config"])
     except UserError as e:
         raise DamagedFileError(f"{path}: {e}; {remedy}") from e
     if unknown:
         reporter.warn(f"{path}: this version does not know config.{', config.'.join(unknown)}; not used")
-    return Record(config, stored["dataset"])
+    return Record(config, stored["dataset"], stored.get("run", ""))
 
 
 def read_results(workdir: Path) -> dict[str, Any]:
@@ -80,23 +83,40 @@ def claim(config: Config, dataset: str, workdir: Path) -> None:
     """
 
     def write() -> None:
-        check_folder(config, dataset, workdir)
-        files = files_of(workdir)
-        files.write_json({config_file(workdir).name: {"config": described(config), "dataset": dataset}})
+        before = check_folder(config, dataset, workdir)
+        value = {"config": described(config), "dataset": dataset}
+        run = _fingerprint(config, dataset) if before is None else before.run
+        files_of(workdir).write_json({config_file(workdir).name: value | ({"run": run} if run else {})})
 
     processes.once(write)
 
 
-def check_folder(config: Config, dataset: str, workdir: Path) -> None:
-    """Raises UserError if the folder is of a run with another configuration or data; `dataset` is a fingerprint."""
+def _fingerprint(config: Config, dataset: str) -> str:
+    """Of a new run. It is stored, because a later version with more fields would compute another one."""
+    fields = {name: value for name, value in flat(described(config)).items() if name not in PLACES}
+    return fingerprint({"config": fields, "dataset": dataset})
+
+
+def run_of(workdir: Path) -> str:
+    """The stored fingerprint of the run in a folder; "" if it has none."""
+    return read_record(workdir).run if files_of(workdir).has(config_file(workdir).name) else ""
+
+
+def check_folder(config: Config, dataset: str, workdir: Path) -> Record | None:
+    """The record of the run in the folder, if there is one.
+
+    Raises:
+      UserError: it is a run with another configuration or data; `dataset` is a fingerprint.
+    """
     if not files_of(workdir).has(config_file(workdir).name):
-        return
+        return None
     before = read_record(workdir)
     remedy = "choose another --workdir, or delete this one to start anew"
     if difference := first_difference(described(before.config), config, but=free_fields(config)):
         raise UserError(f"{workdir}: was trained with {difference}; {remedy}")
     if before.dataset != dataset:
         raise UserError(f"{workdir}: was trained on other data than {config.data.source}; {remedy}")
+    return before
 
 
 def first_difference(old: dict[str, Any], new: Config, *, but: frozenset[str]) -> str | None:

@@ -72,7 +72,7 @@ class Past:
     @functools.cached_property
     def trained(self) -> Trained:
         """The encoder trained before the windows."""
-        return best_checkpoint(self.encoder(self.windows[-1].now), folder_of(self.run))
+        return best_checkpoint(self.encoder(self.windows[-1].now), folder_of(self.run), self.run.workdir)
 
     @functools.cache  # noqa: B019  lives as long as the run
     def embeddings(self, now: int) -> Embeddings:
@@ -138,7 +138,7 @@ def train_past(past: Past, *, should_stop: Callable[[], bool]) -> bool:
     epochs = math.ceil(run.trained.step / run.steps_per_epoch - 1e-6)
     epochs = max(1, min(epochs, run.config.recency.max_epochs))
     settings = dataclasses.replace(loop_settings(run.config), num_epochs=epochs, min_steps=0)
-    with checkpoint_store(folder, read_only=False, reporter=run.reporter) as store:
+    with checkpoint_store(folder, run.workdir, read_only=False, reporter=run.reporter) as store:
         result = fit(
             runner=past.encoder(past.windows[-1].now).runner,
             settings=settings,

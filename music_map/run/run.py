@@ -34,7 +34,8 @@ from music_map.recency.scores import Embeddings
 from music_map.reporter import SILENT, Reporter
 from music_map.run import stages
 from music_map.run.config import Config, described
-from music_map.run.folder import files_of, read_record
+from music_map.run.folder import files_of, read_record, run_of
+from music_map.run.memory import require_room
 from music_map.stopwatch import Stages
 from music_map.storage import fingerprint
 from music_map.training.checkpoint import CheckpointStore
@@ -126,7 +127,7 @@ class Run:
         Raises:
           UserError: there is none.
         """
-        return best_checkpoint(self, self.workdir)
+        return best_checkpoint(self, self.workdir, self.workdir)
 
     @functools.cached_property
     def embeddings(self) -> Embeddings:
@@ -230,6 +231,8 @@ def prepare(
             dataset = stages.dataset_of_run(config, trained_on)
         else:
             dataset = stages.ensure_dataset(config, reporter=reporter)
+    if not trained_on:
+        require_room(config, num_users=dataset.num_users, num_items=dataset.num_items)
     with clock("graph"):
         graph = graph_of(config, dataset, reading=trained_on is not None, reporter=reporter)
         return assemble(config, dataset, *graph, workdir=workdir, reporter=reporter, clock=clock)
@@ -352,20 +355,20 @@ def loop_settings(config: Config) -> LoopSettings:
     return LoopSettings(**{name: getattr(config.train, name) for name in names}, metric=config.eval.metric)
 
 
-def checkpoint_store(folder: Path, *, read_only: bool, reporter: Reporter) -> CheckpointStore:
-    """The checkpoints below a folder."""
-    return CheckpointStore(folder / "checkpoints", warn=reporter.warn, read_only=read_only)
+def checkpoint_store(folder: Path, workdir: Path, *, read_only: bool, reporter: Reporter) -> CheckpointStore:
+    """The checkpoints below a folder: the run's folder `workdir`, or one inside it."""
+    return CheckpointStore(folder / "checkpoints", warn=reporter.warn, read_only=read_only, run=run_of(workdir))
 
 
-def best_checkpoint(run: Run, folder: Path) -> Trained:
-    """The best undamaged checkpoint below a folder, of an encoder of `run`'s shapes.
+def best_checkpoint(run: Run, folder: Path, workdir: Path) -> Trained:
+    """The best undamaged checkpoint below a folder of the run in `workdir`, of an encoder of `run`'s shapes.
 
     Raises:
       UserError: there is none.
     """
     found = None
     if (folder / "checkpoints").is_dir():
-        with checkpoint_store(folder, read_only=True, reporter=run.reporter) as store:
+        with checkpoint_store(folder, workdir, read_only=True, reporter=run.reporter) as store:
             found = store.restore(run.runner.create_state(run.config.train.seed), best=True)
     if found is None:
         raise UserError(f"{folder}: no checkpoint there yet; run launch/train.py to train, or to go on training")

@@ -54,7 +54,7 @@ def train_encoder(
     with (
         processes.writing(run.workdir, "train"),
         run.clock("train"),
-        checkpoint_store(run.workdir, read_only=False, reporter=run.reporter) as store,
+        checkpoint_store(run.workdir, run.workdir, read_only=False, reporter=run.reporter) as store,
     ):
         return fit(
             runner=run.runner,

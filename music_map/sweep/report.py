@@ -16,8 +16,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from music_map.errors import disk_errors
-from music_map.storage import write_text
+from music_map.storage import write_bytes, write_text
 from music_map.sweep.search_space import Axis, Value
 from music_map.sweep.study import Result
 
@@ -174,5 +173,6 @@ def _draw_axes(frame: Axes, axes: Sequence[Axis]) -> None:
 
 def draw(results: Sequence[Result], axes: Sequence[Axis], metric: str, path: Path) -> None:
     """Writes `figure` as a PNG file."""
-    with disk_errors(path):
-        figure(results, axes, metric).savefig(path, dpi=150)
+    picture = io.BytesIO()
+    figure(results, axes, metric).savefig(picture, dpi=150, format="png")
+    write_bytes(path, picture.getvalue())

@@ -24,6 +24,7 @@ import jax
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from music_map.errors import DamagedFileError, UserError, disk_errors
 from music_map.preprocess.dataset import Dataset
@@ -103,7 +104,23 @@ class Sweep:
         return max(complete, key=lambda r: (r.value, -r.number), default=None)
 
     def _trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)
+        with _database(self.folder):
+            return self.study.get_trials(deepcopy=False)
+
+
+@contextlib.contextmanager
+def _database(folder: Path) -> Iterator[None]:
+    """Turns errors of the study's database (a full disk, a damaged file) into a UserError that names it."""
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as e:
+        root: BaseException = e
+        while root.__cause__ is not None:
+            root = root.__cause__
+        raise UserError(
+            f"{folder / 'study.db'}: cannot be read or written ({root}); free some space on the disk and give the "
+            "command again, or put the file back from a copy"
+        ) from e
 
 
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -140,7 +157,7 @@ def open_sweep(
     Raises:
       UserError: the folder holds a sweep of another configuration, search, seed or data.
     """
-    with disk_errors(folder), _lock(folder):
+    with _database(folder), disk_errors(folder), _lock(folder):
         _claim(folder, config, axes, dataset, seed)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(
@@ -213,7 +230,7 @@ def run(sweep: Sweep, *, total: int, should_stop: Callable[[], bool]) -> None:
       UserError: the disk or the processed data fails; the current trial stays unfinished.
     """
     while not should_stop():
-        with _next_trial(sweep, total) as trial:
+        with _database(sweep.folder), _next_trial(sweep, total) as trial:
             if trial is None:
                 return
             _run_trial(sweep, trial, should_stop)
@@ -332,4 +349,5 @@ def importances(sweep: Sweep) -> dict[str, float]:
     complete = [r for r in sweep.results() if r.state == "complete"]
     if len(complete) < _RANDOM_TRIALS or len({r.value for r in complete}) < 2:
         return {}
-    return optuna.importance.get_param_importances(sweep.study)
+    with _database(sweep.folder):
+        return optuna.importance.get_param_importances(sweep.study)

@@ -91,8 +91,8 @@ def settings_for(
             raise UserError(f"--{name}={value} is out of range; give {least} to {most}, or 0 for the preset's")
     if not 1 <= moods_per_session <= MOST_MOODS:
         raise UserError(f"--moods_per_session={moods_per_session} is out of range; give 1 to {MOST_MOODS}")
-    if seed < 0:
-        raise UserError(f"--seed={seed} is negative; give 0 or more")
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed={seed} is out of range; give 0 to {2**63 - 1}")
     preset = PRESETS[size]
     listens = num_listens or preset.num_listens
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from music_map.errors import DamagedFileError, UserError
+from music_map.lock import writing
 from music_map.raw.layout import event_path, item_path, link_item_files, pipeline_files
 from music_map.raw.schema import EVENT_SCHEMAS, ITEM_SCHEMAS
 from music_map.reporter import Progress, silent
@@ -221,13 +222,13 @@ def generate(raw_dir: Path, settings: Settings, *, overwrite: bool = False, prog
       Marginals, see PUBLISHED_50M.
 
     Raises:
-      UserError: a file is in the way, or the disk is too small.
+      UserError: a file is in the way, another process writes there, or the disk is too small.
     """
-    if not overwrite:
-        require_free(raw_dir, settings)
     _require_space(raw_dir, settings)
     record = record_path(raw_dir, settings.size)
-    with scratch_folder(raw_dir / "generated") as work:
+    with writing(raw_dir, "generate"), scratch_folder(raw_dir / "generated") as work:
+        if not overwrite:
+            require_free(raw_dir, settings)
         world = build_world(settings)
         counter = write_events(work, world, progress=progress)
         write_items(work, world, counter.seen(), progress=progress)
@@ -237,5 +238,5 @@ def generate(raw_dir: Path, settings: Settings, *, overwrite: bool = False, prog
                 os.replace(work / name, folder / Path(name).name)
             sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
             write_json(folder / record.name, {**_identity(settings), "bytes": sizes, "marginals": marginals})
-    link_item_files(raw_dir, settings.size)
+        link_item_files(raw_dir, settings.size)
     return marginals

@@ -323,15 +323,27 @@ class CheckpointStore:
         return None
 
     def _warn_of_another(self, step: int, wanted: int | None, damage: list[str]) -> None:
-        """Warns if the restored checkpoint's progress names another one as the best, which is missing or damaged."""
-        if wanted in (None, step) or damage:
+        """Warns if the best checkpoint is, or may be, another than the restored one.
+
+        Args:
+          step: of the restored checkpoint.
+          wanted: the best one by the restored checkpoint's progress; None: it does not know.
+          damage: warnings that were given.
+        """
+        if damage:
             return
-        found = processes.from_first(self._damage(wanted) if wanted in self._steps else "")
-        why = found or f"{self.folder / str(wanted)}: the best checkpoint is missing"
-        self._warn(
-            f"{why}; the checkpoint of step {step} is used instead and gives other figures: put the best one back from "
-            "a copy"
-        )
+        if wanted in (None, step):
+            later = [s for s in self._steps if s > step or (wanted is None and s < step)]
+            unknown = processes.from_first([s for s in later if self._improvement(s) is None])
+            why = f"{self._sums(unknown[-1])}: damaged, and its checkpoint may be the best" if unknown else ""
+        else:
+            found = processes.from_first(self._damage(wanted) if wanted in self._steps else "")
+            why = found or f"{self.folder / str(wanted)}: the best checkpoint is missing"
+        if why:
+            self._warn(
+                f"{why}; the checkpoint of step {step} is used instead and gives other figures: put the best one back "
+                "from a copy"
+            )
 
     def discard_after(self, step: int | None) -> None:
         """Sets aside the checkpoints after `step` (None: all of them): a resumed run writes those steps again."""

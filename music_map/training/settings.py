@@ -19,11 +19,14 @@ class TrainSettings(Settings):
         choices=("full", "subgraph"),
     )
     partitions: int = setting(
-        8, "subgraph mode: number of parts; users are assigned to them at random, anew each epoch", at_least=1
+        8,
+        "subgraph mode: number of parts; users are assigned to them at random, anew each epoch",
+        at_least=1,
+        at_most=65_536,
     )
     num_epochs: int = setting(20, "an epoch draws as many pairs as there are edges", at_least=1)
     min_steps: int = setting(0, "least number of steps: num_epochs is raised if it gives fewer", at_least=0)
-    batch_size: int = setting(8192, "pairs of a step, all devices together", at_least=1)
+    batch_size: int = setting(8192, "pairs of a step, all devices together", at_least=1, at_most=2**24)
     # JAX's keys use 32 bits of the seed: a larger seed would give the same numbers as a smaller one.
     seed: int = setting(0, "of parameters, batches and dropout", at_least=0, at_most=2**31 - 1)
     optimizer: str = setting("adam", "the optimizer", choices=("adam", "adamw"))
@@ -32,8 +35,10 @@ class TrainSettings(Settings):
         "cosine", '"constant", or "cosine" down to 0 at the last step', choices=("constant", "cosine")
     )
     warmup_steps: int = setting(100, "linear from 0 to the peak over the first steps", at_least=0)
-    weight_decay: float = setting(0.0, "of adamw", at_least=0)
-    clip_norm: float = setting(1.0, "gradients are scaled to this global norm at most; 0: off", at_least=0)
+    weight_decay: float = setting(0.0, "of adamw", at_least=0, at_most=1_000_000)
+    clip_norm: float = setting(
+        1.0, "gradients are scaled to this global norm at most; 0: off", at_least=0, at_most=1_000_000
+    )
     user_sampling: str = setting(
         "uniform",
         'how a pair\'s user is drawn: "uniform", or by "degree", in proportion to the number of edges',
@@ -51,7 +56,11 @@ class TrainSettings(Settings):
     log_every_steps: int = setting(100, "steps between lines of metrics.jsonl", at_least=1)
     steps_per_dispatch: int = setting(50, "most steps before a signal or a NaN is noticed", at_least=1, free=True)
     checkpoint_every_seconds: float = setting(
-        300.0, "between checkpoints, which are also saved at evaluations; 0: every dispatch", at_least=0, free=True
+        300.0,
+        "between checkpoints, which are also saved at evaluations; 0: every dispatch",
+        at_least=0,
+        at_most=1_000_000_000,
+        free=True,
     )
 
     def check(self) -> None:

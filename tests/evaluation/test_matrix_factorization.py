@@ -48,6 +48,11 @@ class TestWithImplicit:
             np.testing.assert_array_equal(first, second)
             assert not np.array_equal(first, other)
 
+    def test_settings_that_diverge_are_named(self):
+        played = checkerboard_history(20)
+        with pytest.raises(UserError, match=r"bpr_mf: the training diverged with .*regularization=1000000\.0"):
+            last(bpr_mf, played, BprSettings(regularization=1_000_000, num_epochs=2))
+
     def test_stops_on_the_way_change_nothing(self):
         """A score block keeps the epoch that it was given at, and alternation goes on from there."""
         played, users = checkerboard_history(20), np.arange(20)

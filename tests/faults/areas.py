@@ -8,39 +8,71 @@ import shutil
 import subprocess
 import threading
 
+from forged import forged
 from harness import REFUSED, SAME, Runner, judge
 from hostile import hostile_clients
+from hub import hostile_hub
+from inputs import INPUTS
 
 SIZES = (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18)
 
 
+def _steps(scene, rng):
+    """Each step of writing of each job, in random order; the jobs take turns, so that a short campaign sees all."""
+    left = {job: None for job in rng.sample(list(scene.jobs), len(scene.jobs))}
+    while left:
+        for job in list(left):
+            if left[job] is None:
+                count = scene.clean(job)[1]
+                left[job] = rng.sample(range(1, count + 1), count)
+            if left[job]:
+                yield job, left[job].pop()
+            else:
+                del left[job]
+
+
 def kills(scene, rng):
     """Every job killed before each of its steps of writing; given again, it gives the result of an undisturbed one."""
-    for reader in ("songs", "user"):
-        scene.undisturbed(reader)
-    trials = [(job, at) for job in scene.jobs for at in range(1, scene.clean(job)[1] + 1)]
-    rng.shuffle(trials)
-    for job, at in trials:
+    for job, at in _steps(scene, rng):
         yield f"{job} killed at {at}", functools.partial(_killed, scene, job, at)
 
 
 def _killed(scene, job, at):
     wanted, _ = scene.clean(job)
     state, command = scene.jobs[job]
+    answers = {reader: scene.undisturbed(reader) for reader in ("songs", "user") if state == "trained"}
     scene.put(state)
     first = scene.runner.run(command, {"kill": at})
     if "Traceback" in first.err or first.status not in (0, -9):
         return judge(first, False)
-    if state == "trained":  # readers between the two
-        for reader in ("songs", "user"):
-            done, said = scene.answer(reader)
-            if (verdict := judge(done, said == scene.undisturbed(reader))) not in (SAME, REFUSED):
-                return f"{reader} afterwards: {verdict}"
+    for reader, answer in answers.items():  # readers between the two
+        done, said = scene.answer(reader)
+        if (verdict := judge(done, said == answer)) not in (SAME, REFUSED):
+            return f"{reader} afterwards: {verdict}"
     again = scene.runner.run(command)
     verdict = judge(again, scene.results() == wanted)
     if verdict == SAME and (left := scene.left()):
         return f"leaves {', '.join(left)}"
     return verdict
+
+
+def interrupts(scene, rng):
+    """Ctrl-C before each step of writing: it ends with status 130 or says that it stopped; again gives the result."""
+    for job, at in _steps(scene, rng):
+        yield f"{job} interrupted at {at}", functools.partial(_interrupted, scene, job, at)
+
+
+def _interrupted(scene, job, at):
+    wanted, _ = scene.clean(job)
+    state, command = scene.jobs[job]
+    scene.put(state)
+    first = scene.runner.run(command, {"interrupt": at})
+    if "Traceback" in first.err or first.status not in (0, 2, 130):
+        return judge(first, False)
+    if first.status == 0 and scene.results() != wanted and "stopped" not in first.out:
+        return "ended with status 0, and said nothing of the interrupt"
+    again = scene.runner.run(command)
+    return judge(again, scene.results() == wanted)
 
 
 def full_disks(scene, rng):
@@ -240,11 +272,13 @@ def full_output(scene, rng):
     """Standard output on a full device."""
     del rng
     for name, command in scene.readers.items():
-        yield f"{name} to a full device", functools.partial(_to_full_device, scene, command)
+        yield f"{name} to a full device", functools.partial(_to_full_device, scene, "trained", command)
+    for name, (state, command) in scene.jobs.items():
+        yield f"{name} to a full device", functools.partial(_to_full_device, scene, state, command)
 
 
-def _to_full_device(scene, command):
-    scene.put("trained")
+def _to_full_device(scene, state, command):
+    scene.put(state)
     done = scene.runner.run(command, out="/dev/full")
     verdict = judge(done, False)
     return verdict if verdict == REFUSED else f"{verdict} ({done.err[-200:]})"
@@ -252,12 +286,16 @@ def _to_full_device(scene, command):
 
 AREAS = {
     "kills": kills,
+    "interrupts": interrupts,
     "full disks": full_disks,
     "small disks": small_disks,
     "flips": flips,
     "cuts": cuts,
     "edits": edits,
+    "forged": forged,
     "two jobs at once": pairs,
     "full output": full_output,
     "hostile clients": hostile_clients,
+    "hostile hub": hostile_hub,
+    **INPUTS,
 }

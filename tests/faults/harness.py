@@ -14,13 +14,17 @@ import tempfile
 import threading
 from pathlib import Path
 
+from music_map.lock import writing
+
 ROOT = Path(__file__).resolve().parents[2]
 FORKS = ROOT / "tests" / "launch" / "forks.py"
 SAME, REFUSED = "same", "refused"
 
 # What a run computes; times, and Orbax's own files, differ from run to run.
-RESULTS = re.compile(r"(work/(embeddings|index|recency/\w+\.json)|processed/|raw/|own/|out\.).*|work/config\.json")
-VOLATILE = re.compile(r"generated|inputs|checksums|manifest\.json")
+RESULTS = re.compile(
+    r"(work/(embeddings|index|recency/\w+\.json)|processed/|raw/|own/|out\.).*|work/(config|baselines-\w+)\.json"
+)
+VOLATILE = re.compile(r"generated|inputs|checksums|manifest\.json|out\.html")
 LEFT = re.compile(r"\..+\.(tmp|old)-.*|\..+\.lock|\.lock")
 
 
@@ -126,10 +130,11 @@ class Counts:
 class Scene:
     """A folder in which commands run on a tiny run; its states are kept and put back.
 
-    States: "empty", "raw" (generated logs), "data" (preprocessed, with its graph), "trained".
+    States: "empty", "raw" (generated logs), "parted" (preprocessed in two parts, not merged), "data" (preprocessed,
+    with its graph), "trained".
     """
 
-    def __init__(self, folder, say=lambda text: None):
+    def __init__(self, folder):
         self.folder = Path(folder) / "scene"
         self._kept = Path(folder) / "states"
         self.runner = Runner()
@@ -164,15 +169,37 @@ class Scene:
                 ["recommend", f"--workdir={work}", "--all_users", f"--output={self.folder}/out.jsonl", "--k=5"],
             ),
         }
-        for state, job in (("empty", None), ("raw", "generate"), ("data", "build_graph"), ("trained", "train")):
-            if job is None:
-                self.folder.mkdir(parents=True)
-                rows = [f"u{n % 7},s{n % 11},{1_600_000_000 + 60 * n}" for n in range(200)]
-                own.write_text("\n".join(["u,i,t", *rows]) + "\n")
-            else:
-                self.must(self.jobs[job][1])
-            say(f"state {state}")
-            shutil.copytree(self.folder, self._kept / state)
+        part = ["preprocess", *data, "--part=1/2"]
+        trained = [f"--workdir={work}"]
+        self.jobs |= {
+            "part": ("raw", part),
+            "merge": ("parted", ["preprocess", *data, "--merge=2"]),
+            "tune": (
+                "trained",
+                ["evaluate", *trained, f"--output={self.folder}/out.json", "--tune_baselines", "--baselines=decay_pop"],
+            ),
+            "map": ("trained", ["export_map", *trained, f"--output={self.folder}/out.map.html", "--method=pca"]),
+            "report": ("trained", ["report", *trained, f"--output={self.folder}/out.html", "--baselines=most_pop"]),
+            "sweep": (
+                "data",
+                [
+                    "sweep", *data, *short, f"--output={self.folder}/sweep", "--trials=2",
+                    "--search=train.learning_rate=1e-3:1e-2:log",
+                ],
+            ),
+        }  # fmt: skip
+        # Each state: the one before it, and the jobs that make it of that.
+        self._made = {
+            "raw": ("empty", ["generate"]),
+            "parted": ("raw", [[*part[:-1], f"--part={n}/2"] for n in (1, 2, 1, 2)]),
+            "data": ("raw", ["build_graph"]),
+            "trained": ("data", ["train"]),
+        }
+        self.folder.mkdir(parents=True)
+        rows = [f"u{n % 7},s{n % 11},{1_600_000_000 + 60 * n}" for n in range(200)]
+        own.write_text("\n".join(["u,i,t", *rows]) + "\n")
+        shutil.copytree(self.folder, self._kept / "empty")
+        self.put("trained")
         songs = re.findall(r"--songs=(\d+)", self.must(self.jobs["train"][1]).out)
         self.readers = {
             "songs": ["recommend", f"--workdir={work}", f"--songs={songs[0]}", "--k=5", "--format=json"],
@@ -192,7 +219,13 @@ class Scene:
         return done
 
     def put(self, state):
-        """Puts a state back."""
+        """Puts a state back, which is made the first time."""
+        if not (self._kept / state).exists():
+            before, jobs = self._made[state]
+            self.put(before)
+            for job in jobs:
+                self.must(self.jobs[job][1] if isinstance(job, str) else job)
+            shutil.copytree(self.folder, self._kept / state)
         shutil.rmtree(self.folder)
         shutil.copytree(self._kept / state, self.folder)
 
@@ -206,7 +239,11 @@ class Scene:
         return found
 
     def left(self):
-        """Temporary files and locks that nobody will remove any more."""
+        """Temporary files and locks that remain after the next writer of each folder."""
+        for folder in {self.folder / p.relative_to(self.folder).parts[0] for p in self.folder.rglob(".*")}:
+            if folder.is_dir():
+                with writing(folder):
+                    pass
         return [str(p.relative_to(self.folder)) for p in self.folder.rglob(".*") if LEFT.fullmatch(p.name)]
 
     def clean(self, job):

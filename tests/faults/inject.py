@@ -1,6 +1,7 @@
 """What can happen to a command, put into its process: killed at a step of writing, or a disk without room.
 
 install({"kill": 3})        # SIGKILL before its third change of a name, folder or disk
+install({"interrupt": 3})   # SIGINT there, as of Ctrl-C
 install({"count": "file"})  # writes into the file how many such steps there were
 install({"full": 4096})     # no file may grow above so many bytes, as on a full disk
 """
@@ -27,6 +28,8 @@ def install(fault):
             taken += 1
             if taken == fault.get("kill"):
                 os.kill(os.getpid(), signal.SIGKILL)
+            if taken == fault.get("interrupt"):
+                signal.raise_signal(signal.SIGINT)
             return real(*args, **kwargs)
 
         return step

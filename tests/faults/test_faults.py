@@ -3,8 +3,18 @@
 from campaign import campaign
 from harness import Counts, Done, Scene, judge
 
-JOBS = ("preprocess", "train", "build_index")
-AREAS = ("kills", "full disks", "flips", "cuts", "edits", "full output")
+JOBS = ("preprocess", "train", "build_index", "convert")
+AREAS = (
+    "kills",
+    "interrupts",
+    "full disks",
+    "flips",
+    "cuts",
+    "edits",
+    "full output",
+    "tables",
+    "settings of baselines",
+)
 
 
 def test_faults_end_as_the_same_result_or_as_one_line(tmp_path):

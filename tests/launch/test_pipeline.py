@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from commands import ENV, ROOT, fails, flags, heard, launch, log_lines
 
+from music_map.runfiles import RunFiles
+
 
 def test_train_leaves_a_whole_workdir(trained):
     base, done = trained
@@ -104,6 +106,25 @@ def test_evaluate_with_tuned_baselines(trained, tmp_path):
     assert json.loads((tmp_path / "out.json").read_text()) == result
     launch("evaluate", *args, f"--baseline_settings={kept}")
     assert json.loads((tmp_path / "out.json").read_text()) == result
+    # A file of the run: one figure changed by hand is noticed, a copy elsewhere is the user's own.
+    changed = kept.read_text().replace(f'"half_life_days": {chosen["half_life_days"]}', '"half_life_days": 7.5')
+    kept.write_text(changed)
+    for flag in ("--tune_baselines", f"--baseline_settings={kept}"):
+        fails("evaluate", *args, flag, says=[kept.name, "damaged (its checksum differs", "tune again"])
+    (tmp_path / "own.json").write_text(changed)
+    launch("evaluate", *args, f"--baseline_settings={tmp_path}/own.json")
+
+
+def test_a_checkpoint_of_another_run_is_not_taken(trained, tmp_path):
+    base, _ = trained
+    work, args = tmp_path / "work", ["--baselines=most_pop", f"--output={tmp_path}/out.json"]
+    shutil.copytree(base / "work", work)
+    # As if this folder were of another training on the same data: config.json and manifest fit, the checkpoints do not.
+    value = json.loads((work / "config.json").read_text())
+    RunFiles(work).write_json({"config.json": {**value, "run": "0" * 64}})
+    fails(
+        "evaluate", f"--workdir={work}", *args, says=["this checkpoint belongs to another run", "no other checkpoint"]
+    )
 
 
 def test_evaluate_with_baselines_that_cannot_be(trained, tmp_path):

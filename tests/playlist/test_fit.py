@@ -5,7 +5,7 @@ import pytest
 
 from music_map.evaluation.playlist import Sessions
 from music_map.playlist.attention import POSITIONS
-from music_map.playlist.fit import continuation_loss, examples_of, fit_heads
+from music_map.playlist.fit import _loss, _placed, examples_of, fit_heads
 from music_map.playlist.heads import untrained
 
 
@@ -13,6 +13,10 @@ def sessions(lists):
     sizes = [len(s) for s in lists]
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     return Sessions(np.zeros(len(lists), np.int32), offsets, np.concatenate(lists).astype(np.int32))
+
+
+def continuation_loss(heads, sharpness, examples, *, ordered):
+    return _loss(heads, sharpness, examples, _placed(heads.space, examples), ordered=ordered)
 
 
 def clusters(rng, count, size, dims=8):

@@ -1,5 +1,7 @@
 """Item features: audio rows of kept songs, artists, albums."""
 
+import errno
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from raw_logs import table, write_table
 
 from music_map.errors import UserError
-from music_map.preprocess.features import write_audio, write_mapping
+from music_map.preprocess.features import _write_rows, write_audio, write_mapping
 from music_map.preprocess.ids import IdIndex
 from music_map.raw.reader import Table
 from music_map.raw.schema import ARTISTS
@@ -113,3 +115,23 @@ def test_mapping_of_kept_songs(tmp_path: Path) -> None:
     assert store.load("artists").tolist() == [0, 1, 1]
     types = [ids.dtype, *(store.load(name).dtype for name in ("artist_offsets", "artists"))]
     assert types == [np.uint32, np.int64, np.int32]
+
+
+class Parts(io.BytesIO):
+    """A file that takes a few bytes at a time, as an unbuffered one may, and none once it is full."""
+
+    def write(self, data):
+        if self.tell() + len(data) > 40:
+            data = data[: (40 - self.tell()) // 2]
+        if not data:
+            raise OSError(errno.ENOSPC, "full")
+        return super().write(data[:7])
+
+
+def test_rows_are_written_whole_or_an_error_is_raised():
+    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
+    file = Parts()
+    _write_rows(file, 4, np.array([2, 0, 1]), rows)
+    assert file.getvalue() == bytes(4) + rows[[1, 2, 0]].tobytes()
+    with pytest.raises(OSError, match="full"):
+        _write_rows(Parts(), 20, np.arange(3), rows)

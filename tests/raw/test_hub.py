@@ -1,17 +1,20 @@
 """Downloads against a loopback hub: whole, broken off, resumed, wrong, refused."""
 
 import contextlib
+import email.utils
 import hashlib
 import json
 import resource
 import shutil
+import socket
+import subprocess
+import sys
 import time
 
 import fake_hub
 import huggingface_hub
 import numpy as np
 import pytest
-from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +23,16 @@ from music_map.raw import hub
 
 LISTENS, LIKES = "flat/50m/listens.parquet", "flat/50m/likes.parquet"
 PATHS = [LISTENS, LIKES, "embeddings.parquet"]
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from music_map.lock import writing
+with writing(Path(sys.argv[1]), "generate"):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
 
 
 def random_bytes(seed, size):
@@ -183,7 +196,7 @@ def test_wrong_bytes_are_named_and_removed(server, tmp_path, in_git):
 
 def test_a_file_longer_than_announced_is_refused(server, tmp_path):
     server.served[LIKES] = server.files[LIKES] + b"more"
-    with pytest.raises(hub.HubError, match=r"the 300005 bytes received .* announced 300001 bytes"):
+    with pytest.raises(hub.HubError, match="sends 300005 bytes or more, the hub announced 300001"):
         fetch(server, tmp_path)
 
 
@@ -301,6 +314,83 @@ def test_a_busy_hub_is_asked_again(server, monkeypatch):
     assert waits == [1.0, 2.0]
 
 
+def test_a_hub_that_asks_to_wait_is_obeyed(server, monkeypatch):
+    waits, said = [], []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            server.status.clear()
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    server.status[LISTENS], server.headers = 429, {"Retry-After": "61"}
+    hub.list_files(source_of(server, note=said.append), PATHS[:1])
+    assert waits == [61.0, 61.0] and said == [f"{server.endpoint}: busy; the next try is in 61 s"] * 2
+    server.status[LISTENS], server.headers = 503, {"Retry-After": email.utils.formatdate(time.time() + 90, usegmt=True)}
+    waits.clear()
+    hub.list_files(source_of(server), PATHS[:1])
+    assert all(80 < seconds <= 90 for seconds in waits)
+    server.status[LISTENS], server.headers = 429, {"Retry-After": "86400"}
+    with pytest.raises(hub.HubError, match="the hub answered 429; try again in 86,400 s, as it asks"):
+        hub.list_files(source_of(server), PATHS[:1])
+    for nonsense in ("-1", "soon", "9" * 400, "\u00b2"):
+        with pytest.raises(hub.HubError, match="the hub answered 429; try again"):
+            server.headers = {"Retry-After": nonsense.encode("utf-8").decode("latin-1")}
+            hub.list_files(source_of(server), PATHS[:1])
+
+
+@pytest.mark.parametrize("endless", [False, True])
+def test_more_than_the_announced_size_is_stopped_at_once(server, tmp_path, endless):
+    files = hub.list_files(source_of(server), PATHS[:1])
+    server.served[LISTENS], server.endless = bytes(200_000_000), 200_000_000 * endless
+    if endless:
+        server.served[LISTENS] = bytes(100_000)
+    with pytest.raises(hub.HubError, match=f"{LISTENS}: the server sends .* bytes or more, the hub announced 300000"):
+        hub.download(source_of(server), files, tmp_path)
+    assert sum(p.stat().st_size for p in tmp_path.rglob("*.part")) == 0
+    assert len(server.transfers(LISTENS)) == 1 and server.sent < 20_000_000
+    server.served.clear()
+    server.endless = 0
+    fetch(server, tmp_path)
+    assert_whole(server, tmp_path)
+
+
+def test_a_server_that_trickles_is_given_up(server, tmp_path):
+    files = hub.list_files(source_of(server), PATHS[:1])
+    server.trickle = 0.02
+    began = time.monotonic()
+    with pytest.raises(hub.HubError, match=r"connection failed \(only \d+ bytes in 0.3 s\)"):
+        hub.download(source_of(server, patience=0.3), files, tmp_path)
+    assert time.monotonic() - began < 5 and len(server.transfers(LISTENS)) == 3
+    server.trickle = 0
+    fetch(server, tmp_path)
+    assert_whole(server, tmp_path)
+
+
+def test_an_answer_that_does_not_begin_is_given_up(server):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        source = hub.Source(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}", patience=0.2)
+        with pytest.raises(hub.HubError, match=r"connection failed \(no answer within 0.2 s\)"):
+            hub.list_files(source, PATHS)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-Linked-Size": "abc"}, {"X-Linked-Size": "-1"}, {"X-Linked-Etag": '"x"'}, {"X-Repo-Commit": ""}],
+)
+def test_headers_that_make_no_sense_are_no_hub(server, headers):
+    server.headers = headers
+    with pytest.raises(hub.HubError, match="lacks commit, size or hash, so this is no hub"):
+        hub.list_files(source_of(server), PATHS)
+
+
+def test_an_answer_that_is_no_http_is_a_clear_error(server):
+    server.garbage = b"\x00\xff SSH-2.0\r\n\r\n"
+    with pytest.raises(hub.HubError, match="the connection failed") as caught:
+        hub.list_files(source_of(server), PATHS)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_connection_that_falls_silent_is_replaced(server, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
     monkeypatch.setattr(time, "sleep", lambda seconds: server.stall.clear())
@@ -317,7 +407,14 @@ def test_no_network_is_a_clear_error(server):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("endpoint", ["huggingface.co", "ftp://example.org", "http://", "http://x:port", "http://[1"])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "huggingface.co", "ftp://example.org", "http://", "http://x:port", "http://[1", "http://x:99999", "http://x:0",
+        "http://x:-1", "http://a b", "http://x\n.example", "http://x/?a=b", "http://x/#a",
+        "http://\ud800.example", "//x", "http://[::1]x", "http://exa\x00mple",
+    ],
+)  # fmt: skip
 def test_an_endpoint_that_is_no_address_is_named(endpoint):
     with pytest.raises(UserError, match=r"HF_ENDPOINT=.* is no address of a hub"):
         hub.list_files(hub.Source(endpoint=endpoint), PATHS)
@@ -354,9 +451,12 @@ def test_a_disk_that_fills_up_is_told_and_the_rest_is_kept(server, tmp_path):
 
 
 def test_two_downloads_do_not_write_to_one_folder(server, tmp_path):
-    (tmp_path / ".download").mkdir()
-    with FileLock(tmp_path / ".download" / "lock"), pytest.raises(UserError, match="another download writes there"):
-        fetch(server, tmp_path)
+    job = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(job, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=r"generate \(process \d+ on host .*\) is writing there; wait for it"):
+            fetch(server, tmp_path)
+        other.communicate(b"end\n")
     fetch(server, tmp_path)
 
 

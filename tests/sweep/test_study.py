@@ -1,6 +1,7 @@
 """The trials of a sweep with a stand-in for training: what is drawn, kept, gone on with, pruned, failed and dropped."""
 
 import dataclasses
+import resource
 import types
 
 import numpy as np
@@ -246,3 +247,16 @@ def test_the_picture_shows_every_trial_and_the_best_in_bold(tmp_path):
 def test_pictures_of_few_trials(results, tmp_path):
     sweep_report.draw(results, AXES, "ndcg@20", tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 5000
+
+
+def test_a_database_that_is_damaged_or_cannot_grow_is_named(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"study\.db: cannot be read or written \(.*disk.*\); free some space"):
+            open_sweep(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (tmp_path / "study.db").write_bytes(b"x" * 5000)
+    with pytest.raises(UserError, match=r"study\.db: cannot be read or written \(file is not a database\); free"):
+        open_sweep(tmp_path)

@@ -210,6 +210,22 @@ def test_no_damaged_file_of_one_checkpoint_stops_the_others(tmp_path):
     assert restored(folder) == (best, [])
 
 
+def test_a_damaged_record_of_what_may_be_the_best_is_said(tmp_path):
+    """Where the checkpoint that is left does not know which one was the best, as before the first evaluation."""
+    folder, state = tmp_path / "checkpoints", create_state(STEP, inputs_and_data()[0], seed=0)
+    with CheckpointStore(folder) as store:
+        store.save(1, state, {})
+        store.save(2, state, {"best_step": 2}, improvement=0)
+    assert restored(folder) == (2, [])
+    record = folder / "sha256" / "2.json"
+    record.write_bytes(record.read_bytes().replace(b"2", b"3"))
+    step, warnings = restored(folder)
+    assert step == 1 and warnings == [
+        f"{record}: damaged, and its checkpoint may be the best; the checkpoint of step 1 is used instead and gives "
+        "other figures: put the best one back from a copy"
+    ]
+
+
 def test_a_missing_best_checkpoint_is_said(tmp_path):
     folder, best, last = stored(tmp_path)
     shutil.rmtree(folder / str(best))

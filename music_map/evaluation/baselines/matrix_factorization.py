@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from scipy import sparse
 
 from music_map.errors import require_packages
 from music_map.evaluation.baselines.history import History, binary_matrix
-from music_map.evaluation.baselines.settings import BprSettings, IalsSettings
+from music_map.evaluation.baselines.settings import BprSettings, IalsSettings, require_finite
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.ranking import ScoreBlock, embedding_scores
 
@@ -53,7 +54,7 @@ def ials(history: History, settings: IalsSettings, *, seed: int, every: int) -> 
         model.iterations = step
         with threadpool_limits(1, "blas"):
             # fit() continues from the factors that it has.
-            model.fit(ratings, show_progress=False)
+            _fit(model, ratings, settings)
         # Copies: the next fit() changes the factors in place.
         yield done, embedding_scores(np.array(model.user_factors), np.array(model.item_factors))
 
@@ -132,11 +133,20 @@ def bpr_mf(history: History, settings: BprSettings, *, seed: int, every: int) ->
     added = settings.popularity * np.log(np.maximum(counts, 0.5))
     for done, step in _stops(settings.num_epochs, every):
         model.iterations = step
-        model.fit(ratings, show_progress=False)
+        _fit(model, ratings, settings)
         # The last column: 1 of a user, the bias of a song.
         items = np.array(model.item_factors)
         items[:, -1] += added
         yield done, embedding_scores(np.array(model.user_factors), items)
+
+
+def _fit(model: Any, ratings: sparse.csr_matrix, settings: BprSettings | IalsSettings) -> None:
+    """Raises UserError where the factors diverge; `implicit` has an error of its own for some of these cases."""
+    from implicit.recommender_base import ModelFitError
+
+    with contextlib.suppress(ModelFitError):
+        model.fit(ratings, show_progress=False)
+    require_finite(settings, model.user_factors, model.item_factors)
 
 
 def _csr(history: History) -> sparse.csr_matrix:

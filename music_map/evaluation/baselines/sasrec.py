@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from music_map.evaluation.baselines.history import History
-from music_map.evaluation.baselines.settings import SasRecSettings
+from music_map.evaluation.baselines.settings import SasRecSettings, require_finite
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.reporter import Progress, silent
 from music_map.rows import offsets_of_sorted
@@ -120,6 +120,7 @@ def sasrec(
                 step += 1
             advance(1)
             if epoch % every == 0 or epoch == settings.num_epochs:
+                require_finite(settings, *jax.tree.leaves(params))
                 yield epoch, functools.partial(_score_block, sequences, model, params)
 
 

@@ -6,144 +6,118 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from music_map.errors import UserError, require
+import numpy as np
 
+from music_map import settings
+from music_map.errors import UserError, about, require
+from music_map.settings import setting
 
-def _check(settings: Any, name: str, **at_least: float) -> None:
-    for field in dataclasses.fields(settings):
-        value, least = getattr(settings, field.name), at_least.get(field.name)
-        if least is None:
-            require(not isinstance(value, float) or value > 0, f"{name}.{field.name}", value, "above 0")
-        else:
-            require(value >= least, f"{name}.{field.name}", value, f"at least {least}")
-
-
-@dataclasses.dataclass(frozen=True)
-class DecayPopSettings:
-    """Attributes:
-    half_life_days: age at which an event counts half.
-    """
-
-    half_life_days: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check(self, "decay_pop")
+# Days; a shorter half-life leaves nothing of yesterday, a longer one everything.
+_HALF_LIFE = {"at_least": 1e-6, "at_most": 1_000_000}
+_WEIGHT = {"at_least": 0, "at_most": 1_000_000}
+_SIZE, _EPOCHS = {"at_least": 1, "at_most": 65_536}, {"at_least": 1, "at_most": 100_000}
 
 
 @dataclasses.dataclass(frozen=True)
-class ItemKnnSettings:
-    """Attributes:
-    num_neighbours: songs kept per song, the most similar.
-    shrinkage: lowers similarities that rest on few users.
-    power: of the two songs' popularity in the denominator; 0.5 makes cosines, 0 counts common users.
-    max_history: similarities use each user's last so many songs; scores use the whole history.
-    """
+class DecayPopSettings(settings.Settings):
+    """Popularity that ages."""
 
-    num_neighbours: int = 100
-    shrinkage: float = 10.0
-    power: float = 0.5
-    max_history: int = 500
-
-    def __post_init__(self) -> None:
-        _check(self, "item_knn", num_neighbours=1, shrinkage=0, power=0, max_history=1)
+    section = "decay_pop"
+    half_life_days: float = setting(1.0, "age at which an event counts half", **_HALF_LIFE)
 
 
 @dataclasses.dataclass(frozen=True)
-class ItemKnnDecaySettings:
-    """Attributes:
-    half_life_days: age, counted back from the user's last event, at which an event counts half.
-    """
+class ItemKnnSettings(settings.Settings):
+    """Neighbours by common users."""
 
-    half_life_days: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check(self, "item_knn_decay")
-
-
-@dataclasses.dataclass(frozen=True)
-class AudioKnnSettings:
-    """Attributes:
-    num_neighbours: played songs kept per song, those that sound most like it; 0: all.
-    half_life_days: age, counted back from the user's last event, at which a song of the history counts half.
-    """
-
-    num_neighbours: int = 100
-    half_life_days: float = 100.0
-
-    def __post_init__(self) -> None:
-        _check(self, "audio_knn", num_neighbours=0)
+    section = "item_knn"
+    num_neighbours: int = setting(100, "songs kept per song, the most similar", at_least=1)
+    shrinkage: float = setting(10.0, "lowers similarities that rest on few users", **_WEIGHT)
+    power: float = setting(
+        0.5,
+        "of the two songs' popularity in the denominator; 0.5 makes cosines, 0 counts common users",
+        at_least=0,
+        at_most=10,
+    )
+    max_history: int = setting(
+        500, "similarities use each user's last so many songs; scores use the whole history", at_least=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class IalsSettings:
-    """Attributes:
-    factors: dimensions of the embeddings.
-    alpha: weight of an observed pair; an unobserved one has 1.
-    regularization: weight of the squared norms.
-    num_epochs: alternations.
-    """
+class ItemKnnDecaySettings(settings.Settings):
+    """Neighbours of a history that ages."""
 
-    factors: int = 64
-    alpha: float = 10.0
-    regularization: float = 10.0
-    num_epochs: int = 15
-
-    def __post_init__(self) -> None:
-        _check(self, "ials", factors=1, regularization=0, num_epochs=1)
+    section = "item_knn_decay"
+    half_life_days: float = setting(
+        1.0, "age, counted back from the user's last event, at which an event counts half", **_HALF_LIFE
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class BprSettings:
-    """Attributes:
-    factors: dimensions of the embeddings.
-    learning_rate: of stochastic gradient descent.
-    regularization: weight of the squared norms.
-    popularity: share of the songs' log-popularity that is added back to their biases, see bpr_mf.
-    num_epochs: an epoch draws as many triples as there are pairs.
-    """
+class AudioKnnSettings(settings.Settings):
+    """Neighbours in sound."""
 
-    factors: int = 64
-    learning_rate: float = 0.05
-    regularization: float = 0.01
-    popularity: float = 1.0
-    num_epochs: int = 100
-
-    def __post_init__(self) -> None:
-        _check(self, "bpr_mf", factors=1, regularization=0, popularity=0, num_epochs=1)
+    section = "audio_knn"
+    num_neighbours: int = setting(100, "played songs kept per song, those that sound most like it; 0: all", at_least=0)
+    half_life_days: float = setting(
+        100.0,
+        "age, counted back from the user's last event, at which a song of the history counts half",
+        **_HALF_LIFE,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class SasRecSettings:
-    """Attributes:
-    dim: width of the Transformer.
-    num_blocks: self-attention blocks.
-    num_heads: attention heads.
-    max_length: events of a history that are read, the last ones.
-    dropout: share of units dropped in training.
-    first_only: predict only each user's first event on a song; all events are read.
-    num_negatives: uniform negatives shared by a batch; a catalogue no larger than this gets the full softmax.
-    learning_rate: of Adam.
-    batch_size: sequences per step.
-    num_epochs: passes over all events, or over `most_events` of them.
-    most_events: events of an epoch; if there are more, an epoch draws so many, in other segments each time.
-    """
+class IalsSettings(settings.Settings):
+    """Matrix factorisation by alternating least squares."""
 
-    dim: int = 64
-    num_blocks: int = 2
-    num_heads: int = 2
-    max_length: int = 50
-    dropout: float = 0.2
-    first_only: bool = False
-    num_negatives: int = 512
-    learning_rate: float = 1e-3
-    batch_size: int = 64
-    num_epochs: int = 20
-    most_events: int = 2_000_000
+    section = "ials"
+    factors: int = setting(64, "dimensions of the embeddings", **_SIZE)
+    alpha: float = setting(
+        10.0, "weight of an observed pair; an unobserved one has 1", at_least=1e-6, at_most=1_000_000
+    )
+    regularization: float = setting(10.0, "weight of the squared norms", **_WEIGHT)
+    num_epochs: int = setting(15, "alternations", **_EPOCHS)
 
-    def __post_init__(self) -> None:
-        ones = ("dim", "num_blocks", "num_heads", "max_length", "num_negatives", "batch_size", "num_epochs")
-        _check(self, "sasrec", dropout=0, **dict.fromkeys((*ones, "most_events"), 1))
-        require(self.dropout < 1, "sasrec.dropout", self.dropout, "below 1")
+
+@dataclasses.dataclass(frozen=True)
+class BprSettings(settings.Settings):
+    """Matrix factorisation by pairwise ranking."""
+
+    section = "bpr_mf"
+    factors: int = setting(64, "dimensions of the embeddings", **_SIZE)
+    learning_rate: float = setting(0.05, "of stochastic gradient descent", at_least=1e-12, at_most=1_000)
+    regularization: float = setting(0.01, "weight of the squared norms", **_WEIGHT)
+    popularity: float = setting(
+        1.0, "share of the songs' log-popularity that is added back to their biases, see bpr_mf", **_WEIGHT
+    )
+    num_epochs: int = setting(100, "an epoch draws as many triples as there are pairs", **_EPOCHS)
+
+
+@dataclasses.dataclass(frozen=True)
+class SasRecSettings(settings.Settings):
+    """A Transformer over the history."""
+
+    section = "sasrec"
+    dim: int = setting(64, "width of the Transformer", **_SIZE)
+    num_blocks: int = setting(2, "self-attention blocks", at_least=1, at_most=256)
+    num_heads: int = setting(2, "attention heads", **_SIZE)
+    max_length: int = setting(50, "events of a history that are read, the last ones", **_SIZE)
+    dropout: float = setting(0.2, "share of units dropped in training", at_least=0, below=1)
+    first_only: bool = setting(False, "predict only each user's first event on a song; all events are read")
+    num_negatives: int = setting(
+        512, "uniform negatives shared by a batch; a catalogue no larger than this gets the full softmax", at_least=1
+    )
+    learning_rate: float = setting(1e-3, "of Adam", at_least=1e-12, at_most=1_000)
+    batch_size: int = setting(64, "sequences per step", **_SIZE)
+    num_epochs: int = setting(20, "passes over all events, or over `most_events` of them", **_EPOCHS)
+    most_events: int = setting(
+        2_000_000,
+        "events of an epoch; if there are more, an epoch draws so many, in other segments each time",
+        at_least=1,
+    )
+
+    def check(self) -> None:
         require(self.dim % self.num_heads == 0, "sasrec.dim", self.dim, f"a multiple of num_heads={self.num_heads}")
 
 
@@ -169,6 +143,12 @@ SETTINGS: dict[str, type[Settings]] = {
 }
 
 
+def require_finite(settings: Settings, *arrays: Any) -> None:
+    """Raises UserError if a trained array has NaN or infinity: with these settings the training diverges."""
+    if not all(bool(np.isfinite(array).all()) for array in arrays):
+        raise UserError(f"{settings.section}: the training diverged with {settings}; choose smaller values")
+
+
 def settings_to_json(settings: Mapping[str, Settings]) -> dict[str, dict[str, Any]]:
     """{baseline: {field: value}}."""
     return {name: dataclasses.asdict(values) for name, values in settings.items()}
@@ -190,15 +170,8 @@ def settings_from_json(stored: Any, *, source: str) -> dict[str, Settings]:
     for name, values in stored.items():
         if name not in SETTINGS:
             raise UserError(f"{source}: {name!r} has no settings; choose from {', '.join(SETTINGS)}")
-        types = {f.name: type(f.default) for f in dataclasses.fields(SETTINGS[name])}
-        for field, value in values.items() if isinstance(values, Mapping) else [(values, None)]:
-            if field not in types:
-                raise UserError(f"{source}: {name} has no field {field!r}; choose from {', '.join(types)}")
-            wanted = types[field]
-            if type(value) is not wanted and not (wanted is float and type(value) is int):
-                raise UserError(f"{source}: {name}.{field}={value!r} must be {wanted.__name__}")
-        try:
-            found[name] = SETTINGS[name](**values)
-        except UserError as e:
-            raise UserError(f"{source}: {e}") from e
+        if not isinstance(values, Mapping):
+            raise UserError(f"{source}: {name}={values!r}: must be an object, such as {{'half_life_days': 1.0}}")
+        with about(source):
+            found[name] = settings.from_values(SETTINGS[name], values)
     return found
