@@ -26,7 +26,7 @@ def last(baseline, history, chosen, *, seed=0, every=1000):
 def test_without_implicit_the_error_names_the_extra(monkeypatch, baseline):
     monkeypatch.setitem(sys.modules, "implicit", None)
     empty = Events(*(np.zeros(0, np.int64) for _ in Events._fields))
-    with pytest.raises(UserError, match=rf"'{baseline}' needs the package implicit.*\.\[baselines\]"):
+    with pytest.raises(UserError, match=rf"'{baseline}' needs the package implicit.*music-map\[baselines\]"):
         fit_baselines([baseline], empty, PROTOCOL, num_users=1, num_items=1, train_end=0, seed=0)
 
 

@@ -8,7 +8,7 @@ from music_map.errors import UserError
 from music_map.evaluation.baselines.settings import SETTINGS, settings_from_json
 from music_map.run.config import SECTIONS, from_dict
 from music_map.run.memory import require_room
-from music_map.settings import field_types, rules
+from music_map.settings import MOST_FLOAT, MOST_INT, field_types, rules
 
 NUMBERS = (
     math.nan,
@@ -53,7 +53,8 @@ def test_a_value_is_taken_or_refused_by_name(section):
         numbers = [x for x in taken if isinstance(x, int | float) and not isinstance(x, bool)]
         if int in kinds or float in kinds:
             assert (None in taken) == (type(None) in kinds) and True not in taken
-            assert not rule.finite or all(abs(x) < 2**31 for x in numbers), field
+            most = MOST_FLOAT if float in kinds else MOST_INT
+            assert not rule.finite or all(abs(x) <= most for x in numbers), field
             assert not any(x != x or x == -math.inf for x in numbers), field
             if name.endswith("seed"):
                 assert numbers == [0]
