@@ -114,16 +114,32 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_json(data: bytes, path: Path, *, remedy: str = _AGAIN) -> Any:
-    """The value of a JSON file's bytes. Raises DamagedFileError if they are not JSON; NaN and infinity are not."""
+    """The value of a JSON file's bytes. Raises DamagedFileError if they are not JSON; see `strict_json`."""
+    try:
+        return strict_json(data.decode())
+    except ValueError as e:  # also bytes that are not UTF-8
+        raise DamagedFileError(f"{path}: not valid JSON ({e}); {remedy}") from e
+
+
+def strict_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+      ValueError: it is not JSON, holds NaN, infinity or a number that no float or int can hold, or is nested too deep.
+    """
 
     def refuse(word: str) -> None:
         raise ValueError(f"{word} is no JSON value")
 
+    def finite(word: str) -> float:
+        if math.isinf(value := float(word)):
+            raise ValueError(f"{word[:20]} is too large")
+        return value
+
     try:
-        # RecursionError: nested too deep; ValueError: also bytes that are not UTF-8 and integers of 5,000 digits.
-        return json.loads(data.decode(), parse_constant=refuse)
-    except (ValueError, RecursionError) as e:
-        raise DamagedFileError(f"{path}: not valid JSON ({e}); {remedy}") from e
+        return json.loads(text, parse_constant=refuse, parse_float=finite)
+    except RecursionError as e:
+        raise ValueError("nested too deep") from e
 
 
 def check_form(value: Any, form: Any, path: Path, *, at: str = "", remedy: str = _AGAIN) -> None:

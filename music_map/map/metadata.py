@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from music_map.errors import UserError
 from music_map.ids import Ids, index_of
+from music_map.storage import strict_json
 
 SUFFIXES = (".csv", ".parquet", ".json", ".jsonl")
 
@@ -52,6 +52,8 @@ def read_metadata(path: Path, item_ids: np.ndarray) -> Metadata:
       UserError: no such file, another format, no column item_id, or an id that is no whole number.
     """
     table = _table(path)
+    if twice := sorted({name for name in table.column_names if table.column_names.count(name) > 1}):
+        raise UserError(f"{path}: has the column {twice[0]!r} twice; rename or drop one of them")
     if "item_id" not in table.column_names:
         raise UserError(f"{path}: has no column item_id; its columns are {', '.join(table.column_names) or 'none'}")
     if len(table.column_names) < 2:
@@ -97,12 +99,16 @@ def _column(name: str, texts: list[str]) -> Column:
 
 
 def _texts(path: Path, name: str, column: pa.ChunkedArray) -> list[str | None]:
+    kind = "nested values"
     try:
-        return [t if t is None else t.strip() for t in pc.cast(column, pa.string()).to_pylist()]
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
             return [v if v is None else ", ".join(map(str, v)) for v in column.to_pylist()]
-    raise UserError(f"{path}: column {name}: texts or numbers wanted, not {column.type}")
+        if not pa.types.is_nested(column.type):
+            kind = str(column.type)
+            return [t if t is None else t.strip() for t in pc.cast(column, pa.string()).to_pylist()]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, RecursionError):  # RecursionError: nested a thousand times
+        pass
+    raise UserError(f"{path}: column {name}: texts or numbers wanted, not {kind}")
 
 
 def _table(path: Path) -> pa.Table:
@@ -113,16 +119,16 @@ def _table(path: Path) -> pa.Table:
         raise UserError(f"{path}: no such file; give a file of songs' names")
     try:
         if suffix == ".parquet":
-            return pq.read_table(path)
+            return pq.ParquetFile(path).read()
         if suffix == ".csv":
             return pa.csv.read_csv(path)
         if suffix == ".jsonl":
             return pa.json.read_json(path)
-        rows = json.loads(path.read_text())
+        rows = strict_json(path.read_text(encoding="utf-8-sig"))
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise UserError(f'{path}: a list of objects wanted, such as [{{"item_id": 1, "title": "..."}}]')
         names = list(dict.fromkeys(name for row in rows for name in row))
         return pa.table({name: [row.get(name) for row in rows] for name in names})
-    except (pa.ArrowException, OSError, ValueError) as e:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as e:  # OverflowError: a number of 20 digits
         reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise UserError(f"{path}: cannot be read as {suffix[1:]} ({reason})") from e

@@ -24,6 +24,7 @@ from music_map.playlist.heads import Heads, to_json
 from music_map.retrieval.export import Export
 from music_map.retrieval.filters import Filters, allowed_songs
 from music_map.rows import select
+from music_map.storage import strict_json
 
 FORMAT_VERSION = 1
 # Bits of "flags".
@@ -53,7 +54,7 @@ def unpack(block: bytes, *, source: str) -> tuple[dict[str, np.ndarray], dict[st
     try:
         data = gzip.decompress(block)
         length = int(np.frombuffer(data, "<u4", 1)[0])
-        head = json.loads(data[4 : 4 + length])
+        head = strict_json(data[4 : 4 + length].decode())
         if head["version"] != FORMAT_VERSION:
             raise DamagedFileError(damaged)
         first = 4 + length + -(4 + length) % 8
@@ -64,7 +65,7 @@ def unpack(block: bytes, *, source: str) -> tuple[dict[str, np.ndarray], dict[st
             for name, entry in head["arrays"].items()
         }
         return arrays, head["meta"]
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError) as e:
+    except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError, OverflowError) as e:
         raise DamagedFileError(damaged) from e
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from music_map.errors import UserError
 from music_map.ids import Ids
 from music_map.retrieval.plays import Play, plays_of
+from music_map.storage import strict_json
 
 # An id with more commas than this is read as several ids, unless it is the whole text.
 _MOST_COMMAS = 16
@@ -136,8 +136,8 @@ def read_history(path: Path) -> tuple[Play, ...]:
 
 def _json_of(line: str, path: Path, number: int) -> Any:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as e:
+        return strict_json(line)
+    except ValueError as e:
         raise UserError(f"{path}, line {number}: not valid JSON ({e})") from e
 
 
@@ -176,8 +176,8 @@ def parse_query_line(line: str, songs: Ids) -> WrittenQuery:
     if not line.lstrip().startswith("{") or as_known(line, songs) is not None:
         return WrittenQuery(tuple(parse_ids(line, songs)))
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as e:
+        value = strict_json(line)
+    except ValueError as e:
         raise UserError(f"not valid JSON ({e})") from e
     fields = WrittenQuery._fields
     if unknown := sorted(value.keys() - set(fields)):

@@ -62,6 +62,18 @@ def test_numbers_and_lists_become_texts(tmp_path):
         ("songs.json", "{}", "a list of objects wanted"),
         ("songs.json", "[", "cannot be read as json"),
         ("songs.parquet", "PAR", "cannot be read as parquet"),
+        ("songs.csv", "item_id,title,title\n1,a,b", "has the column 'title' twice"),
+        ("songs.csv", "item_id,item_id,title\n1,2,b", "has the column 'item_id' twice"),
+        ("songs.json", "[" * 100_000, "cannot be read as json .nested too deep"),
+        (
+            "songs.jsonl",
+            '{"item_id": 1, "title": ' + "[" * 5_000 + "]" * 5_000 + "}",
+            "texts or numbers wanted, not nested",
+        ),
+        ("songs.json", '[{"item_id": ' + "9" * 5_000 + "}]", "cannot be read as json"),
+        ("songs.json", '[{"item_id": ' + "9" * 25 + ', "title": "a"}]', "cannot be read as json"),
+        ("songs.json", '[{"item_id": 1, "title": "\\ud800"}]', "cannot be read as json"),
+        ("songs.json", '[{"item_id": 1, "year": NaN}]', "NaN is no JSON value"),
     ],
 )
 def test_bad_files(tmp_path, name, content, says):
@@ -71,3 +83,17 @@ def test_bad_files(tmp_path, name, content, says):
     assert str(tmp_path / name) in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no such file"):
         read_metadata(tmp_path / "none.csv", IDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", '\ufeff[{"item_id": 3, "title": "a\u2028b"}]'),
+        ("a.jsonl", '\ufeff{"item_id": 3, "title": "a\u2028b"}\n'),
+        ("a.csv", "\ufeffitem_id,title\n3,a\u2028b\n"),
+    ],
+)
+def test_a_byte_order_mark_and_a_line_separator_are_text(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    (title,) = read_metadata(tmp_path / name, np.arange(5, dtype=np.uint32)).columns
+    assert title.values == ["a\u2028b"]

@@ -1,5 +1,8 @@
 """The block of a page: there and back, the same bytes, and damage named; groups, names, subsets of songs."""
 
+import gzip
+import json
+
 import maps
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ import pytest
 from music_map.errors import DamagedFileError, UserError
 from music_map.map.metadata import Column, Metadata
 from music_map.map.page import block_of, live, read_previous, render, save_positions
-from music_map.map.payload import ALLOWED, KNOWN, groups_of, names_of, pack, songs_of, unpack
+from music_map.map.payload import ALLOWED, FORMAT_VERSION, KNOWN, groups_of, names_of, pack, songs_of, unpack
 from music_map.retrieval.filters import Filters
 
 
@@ -23,6 +26,15 @@ def test_there_and_back():
     for damage in (b"", block[:-9], block[:200] + b"\0\0\0" + block[203:], pack({}, {})[:4]):
         with pytest.raises(DamagedFileError, match="page: holds no map of this version"):
             unpack(damage, source="page")
+    array = {"dtype": "<f4", "shape": [1], "offset": 0}
+    for head in (
+        [], 3, {"arrays": [], "meta": {}}, {"arrays": {"a": None}}, {"arrays": {"a": array | {"shape": [2**62, 8]}}},
+        {"arrays": {"a": array | {"dtype": "O"}}}, {"arrays": {"a": array | {"offset": -(10**30)}}},
+    ):  # fmt: skip
+        text = json.dumps(head | {"version": FORMAT_VERSION} if isinstance(head, dict) else head).encode()
+        block = gzip.compress(np.uint32(len(text)).tobytes() + text + bytes(-(4 + len(text)) % 8))
+        with pytest.raises(DamagedFileError, match="page: holds no map of this version"):
+            unpack(block, source="page")
 
 
 def test_flags_follow_the_filters():

@@ -96,7 +96,9 @@ def test_odd_values_stay_for_the_warning() -> None:
     [
         ('{"songs": [1}', "not valid JSON"),
         ('{"songs": [' + 5_000 * "1" + "]}", "not valid JSON"),
-        ('{"songs": ' + 100_000 * "[" + "}", "not valid JSON"),
+        ('{"songs": ' + 100_000 * "[" + "}", "not valid JSON .nested too deep"),
+        ('{"songs": [NaN]}', "NaN is no JSON value"),
+        ('{"songs": [1e400]}', "1e400 is too large"),
         ('{"songs": "007"}', "songs must be a list of ids"),
         ('{"dislikes": null}', "dislikes must be a list of ids"),
         ('{"song": [1]}', "unknown field 'song'; fields are songs, user, dislikes, ordered"),
