@@ -56,11 +56,13 @@ def in_process(workdir: Path) -> dict[str, dict[str, float]]:
         "50 songs, caps, floors, MMR": {"filters": Filters(max_per_artist=2, min_listeners=5, diversity=0.3)},
         "50 songs, a user's heard out": {"filters": Filters(heard=False, max_per_artist=2), "user": 7},
         "50 songs, 1 % of the catalogue allowed": {"filters": Filters(allow=tuple(range(0, SONGS, 100)))},
+        "50 songs of one taste": {"near": True},
         "1 song": {"songs": 1},
     }
     for name, more in kinds.items():
-        count = more.pop("songs", PLAYLIST)
-        asked = playlists(1_020, seed=len(name))
+        count, asked = more.pop("songs", PLAYLIST), playlists(1_020, seed=len(name))
+        if more.pop("near", False):
+            asked = [[r.item_id for r in recommender.similar(songs[0], k=PLAYLIST).recommendations] for songs in asked]
         milliseconds = []
         for songs in asked:
             start = time.perf_counter()

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 from generated import make_vectors
 
-from music_map.playlist.heads import untrained
+from music_map.playlist.companions import MOST_COMPANIONS, Companions
+from music_map.playlist.heads import Mixture, to_json, untrained
 from music_map.preprocess.dataset import ItemFeatures
-from music_map.retrieval.export import FOLDER, UserSongs, make_export, save_export
+from music_map.retrieval.export import FOLDER, HEADS_FILE, UserSongs, make_export, save_export
 from music_map.retrieval.index import FOLDER as INDEX
 from music_map.retrieval.index import build_index, sample_queries, save_index
 from music_map.retrieval.recommender import in_space, index_fingerprint
@@ -17,10 +18,11 @@ from music_map.storage import write_json
 
 
 def make_workdir(folder: Path, *, num_songs: int, num_users: int) -> Path:
-    """Writes an export with heard and disliked songs, a configuration and a ScaNN index into `folder`; returns it.
+    """Writes an export, a playlist query, a configuration and a ScaNN index into `folder`; returns it.
 
     Args:
       num_songs: of the catalogue, in clusters as benchmarks/retrieval.py has them; an artist for 20 songs.
+        Each is listened to together with as many others as are kept, at random.
       num_users: each has heard up to 500 songs and disliked up to 10, at random.
     """
     songs, _ = make_vectors(num_songs, 64)
@@ -50,10 +52,19 @@ def make_workdir(folder: Path, *, num_songs: int, num_users: int) -> Path:
     user_songs = UserSongs(
         np.arange(num_users + 1) * 500, heard.ravel(), np.arange(num_users + 1) * 10, disliked.ravel()
     )
-    save_export(export, folder / FOLDER, fingerprint="generated", step=0, user_songs=user_songs)
+    together = rng.integers(0, num_songs, (num_songs, MOST_COMPANIONS), dtype=np.int32)
+    companions = Companions(
+        np.arange(num_songs + 1) * MOST_COMPANIONS,
+        together.ravel(),
+        rng.exponential(0.02, together.size).astype(np.float32),
+    )
+    about = {"fingerprint": "generated", "step": 0, "user_songs": user_songs, "companions": companions}
+    save_export(export, folder / FOLDER, **about)
     config = Config()
     write_json(config_file(folder), {"config": described(config), "dataset": "generated"})
-    heads = untrained(config.retrieval.attention_temperature)
+    mixture = Mixture(np.float32(2.0), np.float32(0.2))
+    heads = untrained(config.retrieval.attention_temperature)._replace(mixture=mixture)
+    write_json(folder / HEADS_FILE, {"heads": to_json(heads)})
     placed, users = in_space(export, heads)
     index = build_index(placed, backend="scann", queries=sample_queries(users, placed))
     identity = index_fingerprint("generated", heads)

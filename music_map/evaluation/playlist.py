@@ -114,8 +114,12 @@ def build_playlist_tasks(
     max_sessions: int = 10_000,
     seed: int = 0,
     min_played_pct: int = MIN_PLAYED_PCT,
+    parts: int = 1,
 ) -> dict[int, PlaylistTask]:
     """The tasks of a split by number of seeds; numbers that no session exceeds are left out.
+
+    With several `parts` a playlist is the first songs of so many sessions of different users, one session after the
+    other, and its targets are the rest of them all.
 
     Args:
       split: "val" or "test".
@@ -126,6 +130,7 @@ def build_playlist_tasks(
       max_sessions: most queries for each number of seeds; where there are more, they are drawn without replacement.
       seed: of the draw.
       min_played_pct: share of the track, in percent, from which a listen counts.
+      parts: sessions in a playlist.
 
     Raises:
       UserError: no session is long enough.
@@ -136,35 +141,56 @@ def build_playlist_tasks(
     candidates[train.item[relevant(train, protocol.history, min_played_pct=min_played_pct)]] = True
     tasks = {}
     for n in seed_counts:
-        chosen = np.flatnonzero(sessions.sizes > n)
+        # Seeds of each part; a session that gives some has another song as a target.
+        shares = np.diff(np.arange(parts + 1) * n // parts)
+        chosen = np.flatnonzero(sessions.sizes > shares.max())
         long_enough = len(chosen)
-        if long_enough == 0:
+        if parts > 1:
+            chosen = _groups(sessions, chosen, shares, np.random.default_rng((seed, n, parts)))
+        if len(chosen) == 0 or shares.min() < 1:
             continue
-        if long_enough > max_sessions:
-            chosen = np.sort(np.random.default_rng((seed, n)).choice(chosen, max_sessions, replace=False))
-        drawn, queries = sessions.select(chosen), np.arange(len(chosen), dtype=np.int32)
-        at = drawn.offsets[:-1, None] + np.arange(n)
-        seeds, rest = drawn.items[at], np.ones(len(drawn.items), bool)
-        rest[at] = False
+        if len(chosen) > max_sessions:
+            rows = np.random.default_rng((seed, n)).choice(len(chosen), max_sessions, replace=False)
+            chosen = chosen[np.sort(rows)]
+        drawn, queries = sessions.select(chosen.ravel()), np.arange(len(chosen), dtype=np.int32)
+        given = np.arange(len(drawn.items)) - drawn.offsets[:-1].repeat(drawn.sizes)
+        given = given < np.tile(shares, len(chosen)).repeat(drawn.sizes)
+        seeds = drawn.items[given].reshape(len(chosen), n)
         size = {"num_rows": len(chosen), "num_items": num_items}
-        targets = Pairs.of(np.repeat(queries, drawn.sizes)[rest], drawn.items[rest], **size)
+        masked = Pairs.of(np.repeat(queries, n), seeds.ravel(), **size)
+        rows = np.repeat(queries, parts).repeat(drawn.sizes)
+        targets = Pairs.of(rows[~given], drawn.items[~given], **size).minus(masked)
         ranking = RankingTask(
             protocol=protocol,
             split=split,
             users=queries,
             targets=targets,
-            masked=Pairs.of(np.repeat(queries, n), seeds.ravel(), **size),
+            masked=masked,
             candidates=candidates,
             num_dropped_users=0,
             cold_target_share=float((~candidates[targets.items]).mean()),
         )
-        tasks[n] = PlaylistTask(ranking, seeds, drawn.users, long_enough)
+        tasks[n] = PlaylistTask(ranking, seeds, drawn.users[::parts], long_enough)
     if not tasks:
         raise UserError(
             f"protocol 'playlist' finds no session of more than {min(seed_counts)} songs in the {split} split; choose "
             "another --protocol or --split, or evaluate on more data"
         )
     return tasks
+
+
+def _groups(sessions: Sessions, chosen: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Sessions that make a playlist together, int64 [Q, len(shares)]: of different users, without a song in common."""
+    if not len(chosen):
+        return chosen
+    groups = np.stack([rng.permutation(chosen) for _ in shares], axis=1)
+    lists = [[sessions.items[sessions.offsets[s] : sessions.offsets[s + 1]] for s in group] for group in groups]
+    good = [
+        len(set(sessions.users[group].tolist())) == len(shares)
+        and len(np.unique(np.concatenate(songs))) == sum(map(len, songs))
+        for group, songs in zip(groups, lists, strict=True)
+    ]
+    return groups[good]
 
 
 def default_seeds(tasks: Mapping[int, PlaylistTask]) -> int:

@@ -34,15 +34,14 @@ class Agreement:
 def recommender_of(
     export: Export, vectors: np.ndarray, heads: Heads, filters: Filters, *, dislike_push: float
 ) -> Recommender:
-    """A recommender without users over vectors of the playlist space, float32 [I, d]."""
+    """A recommender as the page is: over vectors of the playlist space, float32 [I, d]; no users, no companions."""
     bare = export._replace(
         item_embeddings=np.asarray(vectors, np.float32),
         user_ids=export.user_ids[:0],
         user_embeddings=np.zeros((0, vectors.shape[1]), np.float32),
     )
-    return Recommender(
-        bare, index="exact", heads=heads._replace(space=PLAIN), filters=filters, dislike_push=dislike_push
-    )
+    heads = heads._replace(space=PLAIN)
+    return Recommender(bare, index="exact", heads=heads, filters=filters, dislike_push=dislike_push)
 
 
 def agreement(

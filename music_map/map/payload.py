@@ -195,7 +195,7 @@ def map_payload(
             {"name": name, "centre": finer_centres[number], "size": int((finer == number).sum())}
             for number, name in (finer_names.items() if artists or genres else ())
         ],
-        "heads": {"ordered": stored["ordered"], "unordered": stored["unordered"]},
+        "heads": {name: stored[name] for name in ("ordered", "unordered", "mixture")},
         "dislike_push": dislike_push,
         "filters": {name: getattr(filters, name) for name in ("max_per_artist", "max_per_album", "diversity")},
         "facts": dict(facts),

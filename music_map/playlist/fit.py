@@ -155,7 +155,12 @@ def continuation_ndcg(heads: Heads, examples: Examples, *, ordered: bool) -> np.
 
     rank_t = 1 + sum_c weight_c [s_c > s_t],  DCG = sum_{t: rank_t <= 20} 1 / log2(1 + rank_t)
     """
-    best, at, found = map(to_host, _best(heads, examples, ordered=ordered))
+    return ndcg_of(examples, *_best(heads, examples, ordered=ordered))
+
+
+def ndcg_of(examples: Examples, best: jax.Array, at: jax.Array, found: jax.Array) -> np.ndarray:
+    """`continuation_ndcg` from scores and positions [N, 20] of the best candidates, and the targets' scores [N, T]."""
+    best, at, found = map(to_host, (best, at, found))
     weight, there = np.exp(to_host(examples.log_weight), dtype=np.float64), to_host(examples.target_weight) > 0
     real = there.any(axis=1)
     best, at, found, there = best[real], at[real], found[real], there[real]

@@ -11,6 +11,22 @@ from music_map.playlist.attention import POSITIONS, Head
 from music_map.playlist.space import PLAIN, Space
 
 
+class Mixture(NamedTuple):
+    """What the query knows beside the attention; both float32 [].
+
+    Attributes:
+      together: weight of the songs that are listened to together, see `music_map.playlist.companions`.
+      cohesion: a playlist below it has several tastes, see `music_map.playlist.tastes`.
+    """
+
+    together: np.ndarray
+    cohesion: np.ndarray
+
+
+# One query of embeddings alone; no playlist has a cohesion below -1.
+PLAIN_MIXTURE = Mixture(np.float32(0.0), np.float32(-1.0))
+
+
 class Heads(NamedTuple):
     """The playlist query.
 
@@ -18,11 +34,13 @@ class Heads(NamedTuple):
       space: where songs and queries are compared.
       ordered: attention for playlists whose order is that of listening.
       unordered: attention for sets of songs: position and latest are 0.
+      mixture: songs listened to together, and several tastes.
     """
 
     space: Space
     ordered: Head
     unordered: Head
+    mixture: Mixture = PLAIN_MIXTURE
 
 
 def untrained(temperature: float) -> Heads:
@@ -43,6 +61,7 @@ def from_json(value: Any, *, source: str) -> Heads:
     """The inverse of `to_json`. Raises DamagedFileError, which names `source`, for any other content."""
     like = untrained(1.0)
     try:
+        value = {"mixture": PLAIN_MIXTURE._asdict()} | value  # queries stored before there was one
         heads = Heads(
             *(
                 type(part)(*(np.asarray(value[name][field], np.float32) for field in part._fields))

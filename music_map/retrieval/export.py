@@ -3,8 +3,8 @@
 Arrays of the folder: user_ids, item_ids (numbers of the Parquet logs, ascending), user_embeddings float32 [U, d],
 item_embeddings float32 [I, d], recommendable bool [I], listeners int32 [I] (users of train with an edge), has_audio
 bool [I], artist_* and album_* as in ItemFeatures, the ids and names of converted logs (see music_map.ids), by user
-heard_* and disliked_* (song indices, from all splits), and messages float32 [I, d], which place new listeners (see
-music_map.model.fold_in).
+heard_* and disliked_* (song indices, from all splits), messages float32 [I, d], which place new listeners (see
+music_map.model.fold_in), and companions/*, which songs are listened to together (see music_map.playlist.companions).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from music_map.graph.weights import chunk_edges
 from music_map.ids import Ids
 from music_map.model.content import Content
 from music_map.model.fold_in import FoldIn
+from music_map.playlist.companions import Companions
 from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, Events, ItemFeatures, Withdrawals
 from music_map.preprocess.marks import standing
 from music_map.retrieval.plays import History
@@ -188,6 +189,7 @@ def write_export(
     head: Head | None = None,
     placing: Placing | None = None,
     content: Content | None = None,
+    companions: Companions | None = None,
 ) -> None:
     """Writes an export.
 
@@ -200,6 +202,7 @@ def write_export(
       head: the recency head as of the present; None where the run has none.
       placing: of new listeners; None: `placing_by_mean`.
       content: what places new songs; None: none can be added.
+      companions: songs listened to together; None where the run does not use them.
     """
     tables = id_tables(export) if ids is None else ids
     writer = ArrayWriter(folder)
@@ -211,6 +214,8 @@ def write_export(
     recency = {} if head is None else head.save(writer)
     placed = (placing_by_mean(export) if placing is None else placing).save(writer)
     numbers = {} if content is None else _save_content(content, writer)
+    if companions is not None:
+        companions.save(writer)
     meta = {"step": step, "version": FORMAT_VERSION, **recency, **placed, **numbers}
     writer.finish(fingerprint=fingerprint, meta=meta)
 
@@ -321,6 +326,12 @@ def load_content(folder: Path) -> Content | None:
 def load_head(folder: Path) -> Head | None:
     """The recency head; None if the run has none. Raises DamagedFileError."""
     return Head.load(ArrayFolder.open(folder))
+
+
+def load_companions(folder: Path) -> Companions | None:
+    """Songs listened to together; None if the run does not use them. Raises DamagedFileError."""
+    store = ArrayFolder.open(folder)
+    return Companions.load(store, num_items=store.length_of("item_embeddings"))
 
 
 def step_of(folder: Path) -> int:

@@ -21,13 +21,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from music_map.errors import DamagedFileError, UserError
 from music_map.model.content import Content
-from music_map.playlist.attention import Head, attend, push_away
+from music_map.playlist.companions import Companions
 from music_map.playlist.heads import Heads, from_json, to_json, untrained
 from music_map.playlist.space import embed, moments_of
 from music_map.recency.guests import Guests
@@ -40,22 +39,18 @@ from music_map.retrieval.filters import Filters, allowed_songs, choose, filters_
 from music_map.retrieval.index import FOLDER, Index, build_index, choose_backend, installed, load_index
 from music_map.retrieval.listeners import Listener, guests_of, listener_of
 from music_map.retrieval.new_songs import grown_export, grown_fold_in, grown_ids, grown_index, new_songs_of
+from music_map.retrieval.playlist_query import BATCHES, MOST_DISLIKES, WIDTHS, Asked, PlaylistQuery
 from music_map.retrieval.plays import Play as Play
 from music_map.retrieval.plays import plays_of, resolve
 from music_map.retrieval.present import PresentScorer
 from music_map.retrieval.reasons import Explainer
-from music_map.retrieval.search import search_filtered
+from music_map.retrieval.search import rank_songs, search_filtered
 from music_map.retrieval.settings import RetrievalSettings
 from music_map.runfiles import RunFiles
 from music_map.settings import from_stored
 from music_map.storage import fingerprint
-from music_map.unit import unit
 
-# Most songs of a playlist, and most disliked songs that push a query. Programs are compiled for these widths.
-MAX_SONGS = 1024
-_WIDTHS = (16, 128, MAX_SONGS)
-_MOST_DISLIKES = 128
-_BATCHES = (1, 8, 64, 512)
+MAX_SONGS = WIDTHS[-1]
 # First number of candidates, in multiples of k, from which caps and orders choose a user's songs.
 _POOL = 20
 # Most songs of a playlist that a recommendation names as reasons.
@@ -70,7 +65,7 @@ class _Resolved:
       songs: int64 [n], the playlist, each song once, the latest last.
       user: -1: none, or an unknown one.
       listener: somebody with a history, who may be the user; or None.
-      pushed: songs that the query is pushed away from: disliked ones, at most _MOST_DISLIKES.
+      pushed: songs that the query is pushed away from: disliked ones, at most MOST_DISLIKES.
       out: songs not to recommend.
       ordered: whether the order of the songs is that of listening.
       warnings: so far.
@@ -117,33 +112,6 @@ class UserScorer(Protocol):
         """The head behind it, for reasons."""
 
 
-def _padded(count: int, sizes: Sequence[int]) -> int:
-    return next((size for size in sizes if size >= count), sizes[-1])
-
-
-@functools.partial(jax.jit)
-def _queries(
-    vectors: jax.Array,
-    popularity: jax.Array,
-    songs: jax.Array,
-    where: jax.Array,
-    heads: tuple[Head, Head],
-    ordered: jax.Array,
-    taste: jax.Array,
-    share: jax.Array,
-    pushed: jax.Array,
-    push_where: jax.Array,
-    push: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Queries float32 [B, d] and attention weights float32 [B, n] of padded playlists."""
-    rows = vectors[songs]
-    made = [attend(rows, where, popularity[songs], head) for head in heads]
-    query = jnp.where(ordered[:, None], made[0][0], made[1][0])
-    weights = jnp.where(ordered[:, None], made[0][1], made[1][1])
-    query = unit((1.0 - share)[:, None] * query + share[:, None] * taste)
-    return push_away(query, vectors[pushed], push_where, strength=push), weights
-
-
 class Recommender:
     """Answers queries over an Export.
 
@@ -152,6 +120,7 @@ class Recommender:
       index: over the songs' unit embeddings, or a backend to build one with, see `music_map.retrieval.index`.
       heads: of the playlist attention; None: untrained.
       attention_temperature: of untrained heads.
+      companions: songs listened to together; None: nothing is known.
       user_songs: what users heard and dislike; None: nothing is known.
       filters: of queries without filters.
       dislike_push: share of disliked songs' directions that is removed from a query, 0 to 1.
@@ -170,6 +139,7 @@ class Recommender:
         index: Index | str = "auto",
         heads: Heads | None = None,
         attention_temperature: float = 0.1,
+        companions: Companions | None = None,
         user_songs: UserSongs | None = None,
         filters: Filters | None = None,
         dislike_push: float = 0.5,
@@ -199,11 +169,14 @@ class Recommender:
         self._content = functools.cache(content or (lambda: None))
         self._adding = threading.Lock()
         self._user_songs = user_songs or exports.no_user_songs(len(export.user_ids))
-        self._heads = jax.tree.map(jnp.asarray, (heads.ordered, heads.unordered))
-        self._push = jnp.float32(dislike_push)
-        self._device_vectors = jnp.asarray(self.vectors)
-        self._popularity = jnp.asarray(popularity_of(export.listeners))
+        self._companions = companions
+        self._query = self._query_over(export)
         self._allowed = self._allowed_of(export)
+
+    def _query_over(self, export: Export) -> PlaylistQuery:
+        popularity, companions = popularity_of(export.listeners), self._companions
+        companions = companions and companions.grown(len(self.vectors))
+        return PlaylistQuery(self.vectors, popularity, self.heads, companions=companions, push=self.dislike_push)
 
     def _allowed_of(self, export: Export) -> Callable[[Filters], tuple[np.ndarray, list[str]]]:
         # Filters repeat: the songs that they leave are cached.
@@ -259,6 +232,7 @@ class Recommender:
             export,
             index=found,
             heads=heads,
+            companions=exports.load_companions(folder),
             user_songs=exports.load_user_songs(folder),
             filters=filters_of(settings),
             dislike_push=settings.dislike_push,
@@ -353,8 +327,8 @@ class Recommender:
         resolved = [self._resolve(query, chosen, excluded) for query in queries]
         good = [row for row, query in enumerate(resolved) if isinstance(query, _Resolved)]
         answers: list[Answer | UserError] = list(resolved)
-        for start in range(0, len(good), _BATCHES[-1]):
-            rows = good[start : start + _BATCHES[-1]]
+        for start in range(0, len(good), BATCHES[-1]):
+            rows = good[start : start + BATCHES[-1]]
             block = [resolved[row] for row in rows]
             best, weights = self._best(block, k, allowed, chosen, user_share)
             for row, query, weight, (items, scores) in zip(rows, block, weights, best, strict=True):
@@ -377,10 +351,10 @@ class Recommender:
         weights = [np.zeros(0, np.float32)] * len(queries)
         if rows := [row for row, alone in enumerate(users_alone) if not alone]:
             block = [queries[row] for row in rows]
-            vectors, weights_of_block = self._query(block, user_share)
+            wanted, weights_of_block = self._query(self._asked(block, user_share))
             out = [query.out for query in block]
             searched = search_filtered(
-                self.index, self.vectors, vectors, k, allowed, out, filters=filters, export=self.export
+                self.index, self.vectors, wanted, k, allowed, out, filters=filters, export=self.export
             )
             for row, songs, weight in zip(rows, searched, weights_of_block, strict=True):
                 best[row], weights[row] = songs, weight
@@ -434,7 +408,7 @@ class Recommender:
     def explain(
         self, song: Any, *, songs: Sequence[Any] = (), user: Any = None, history: Sequence[Any] = ()
     ) -> Recommendation:
-        """Why a query would recommend a song, with all the query's songs as reasons; the rank is among all songs.
+        """Why a query would recommend a song, with all the query's songs as reasons; the rank is among the other songs.
 
         Raises:
           UserError: an unknown song, or nothing to start from.
@@ -445,10 +419,14 @@ class Recommender:
         query = self._resolve(Query(tuple(songs), user, history=tuple(history)), self.filters, np.zeros(0, np.int64))
         if isinstance(query, UserError):
             raise query
-        vectors, weights = self._query([query], 0.3)
-        scores = self.vectors @ vectors[0]
-        (found,) = self._explained(np.array([at]), scores[at : at + 1], query.songs, weights[0], True, MAX_SONGS)
-        return dataclasses.replace(found, rank=1 + int((scores[: len(self.ids.songs)] > scores[at]).sum()))
+        (wanted,), (weights,) = self._query(self._asked([query], 0.3))
+        others = np.arange(len(self.vectors)) < len(self.ids.songs)
+        others[query.songs] = False
+        others[at] = True
+        items, scores = rank_songs(self.vectors, wanted, allowed=others)
+        place = int(np.flatnonzero(items == at)[0])
+        (found,) = self._explained(np.array([at]), scores[place : place + 1], query.songs, weights, True, MAX_SONGS)
+        return dataclasses.replace(found, rank=1 + int((scores > scores[place]).sum()))
 
     def add_songs(self, songs: Sequence[Mapping[str, Any]]) -> list[str]:
         """Adds songs that were not there at training, for this object's life; queries may be asked meanwhile.
@@ -484,8 +462,7 @@ class Recommender:
             placed = np.asarray(embed(jnp.asarray(export.item_embeddings[known:]), self._moments, self.heads.space))
             grown.vectors = np.concatenate([self.vectors[:known], placed])
             grown.index = grown_index(self.index, grown.vectors, count)
-            grown._device_vectors = jnp.asarray(grown.vectors)
-            grown._popularity = jnp.asarray(popularity_of(export.listeners))
+            grown._query = grown._query_over(export)
             grown.placing = self.placing._replace(fold_in=grown_fold_in(self.placing.fold_in, export, known))
             if self.user_scorer is not None:
                 grown.user_scorer = self.user_scorer.grown(export)
@@ -497,15 +474,15 @@ class Recommender:
 
     def warm(self, *, k: int = 10) -> None:
         """Compiles the programs of single queries and small batches."""
-        for width in _WIDTHS:
+        for width in WIDTHS:
             songs = tuple(self.export.item_ids[: width // 2 + 1].tolist())
-            for batch in _BATCHES[:3]:
+            for batch in BATCHES[:3]:
                 self.recommend_batch([Query(songs, dislikes=songs[:1])] * batch, k=k)
         self.recommend_batch([Query(songs[:1])] * 2, k=k)
         if self.user_scorer is not None:
             # Programs differ by the lengths of histories: short, middling and long ones are tried.
             order = np.argsort(np.diff(self._user_songs.heard_offsets), kind="stable")
-            for size in _BATCHES[:3]:
+            for size in BATCHES[:3]:
                 for at in (0, len(order) // 2, max(len(order) - size, 0)):
                     queries = [Query(user=user) for user in self.ids.users.labels(order[at : at + size].tolist())]
                     for heard in (True, False):
@@ -545,7 +522,7 @@ class Recommender:
             pushed = np.concatenate([pushed, disliked])
         if len(pushed):
             pushed = np.setdiff1d(pushed, playlist)
-        pushed = pushed[:_MOST_DISLIKES]
+        pushed = pushed[:MOST_DISLIKES]
         return _Resolved(playlist, user, listener, pushed, np.concatenate(out), query.ordered, warnings)
 
     def _listener(self, query: Query, user: int) -> tuple[Listener | None, list[Any]]:
@@ -563,36 +540,15 @@ class Recommender:
             return None, history.unknown
         return listener_of(history, *known), history.unknown
 
-    def _query(self, queries: Sequence[_Resolved], user_share: float) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Query vectors float32 [B, d], and the attention weights of each playlist."""
-        size = _padded(len(queries), _BATCHES)
-        width = _padded(max(len(query.songs) for query in queries), _WIDTHS)
-        num_pushed = max(len(query.pushed) for query in queries)
-        push_width = _padded(num_pushed, (1, 16, _MOST_DISLIKES))
-        songs, where = exports.indices([query.songs for query in queries], width)
-        pushed, push_where = exports.indices([query.pushed for query in queries], push_width)
-        taste = np.zeros((len(queries), self.vectors.shape[1]), np.float32)
-        share = np.zeros(len(queries), np.float32)
-        for row, query in enumerate(queries):
+    def _asked(self, queries: Sequence[_Resolved], user_share: float) -> list[Asked]:
+        found = []
+        for query in queries:
+            taste, share = np.zeros(self.vectors.shape[1], np.float32), 0.0
             if query.user >= 0 or query.listener is not None:
-                taste[row] = self.tastes[query.user] if query.user >= 0 else self._taste(query.listener)
-                share[row] = user_share if len(query.songs) else 1.0
-        ordered = np.array([query.ordered for query in queries])
-
-        def rows(x: np.ndarray) -> np.ndarray:
-            return np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)]) if size > len(x) else x
-
-        vectors, weights = _queries(
-            self._device_vectors,
-            self._popularity,
-            *map(rows, (songs, where)),
-            self._heads,
-            *map(rows, (ordered, taste, share, pushed, push_where)),
-            self._push,
-        )
-        weights = np.asarray(weights)
-        lengths = [len(query.songs) for query in queries]
-        return np.asarray(vectors)[: len(queries)], [w[:n] for w, n in zip(weights, lengths, strict=False)]
+                taste = self.tastes[query.user] if query.user >= 0 else self._taste(query.listener)
+                share = user_share if len(query.songs) else 1.0
+            found.append(Asked(query.songs, query.ordered, taste, share, query.pushed))
+        return found
 
     def _taste(self, listener: Listener) -> np.ndarray:
         """A listener as a point of the playlist space, float32 [d]; 0 if the history tells no taste."""
@@ -612,7 +568,8 @@ class Recommender:
         if not explain:
             return [Recommendation(rank, label, score, [], [], []) for rank, (label, score) in enumerate(labels, 1)]
         similarity = self.vectors[items] @ self.vectors[playlist].T
-        order = np.argsort(-weights * similarity, axis=1, kind="stable")[:, :most]
+        parts = weights * (similarity + self._query.together(playlist, items))
+        order = np.argsort(-parts, axis=1, kind="stable")[:, :most]
         query = songs.labels(playlist.tolist())
         # Converting whole arrays to lists is several times faster than element by element.
         reasons = zip(

@@ -34,6 +34,21 @@ class _Declared(Settings):
         True, "train the playlist attention on sessions; needs timestamps and recency", free=True
     )
     num_sessions: int = setting(2000, "sessions of past windows to train it on", at_least=1, free=True)
+    companions: bool = setting(
+        True,
+        "score songs that were listened to together with the playlist's; the weight is chosen on past windows",
+        free=True,
+        before=False,
+    )
+    mixed_share: float = setting(
+        0.1,
+        "share of past sessions that count as several tastes, as does every playlist whose songs are as unlike; 0: "
+        "each playlist is one",
+        at_least=0,
+        below=1,
+        free=True,
+        before=0.0,
+    )
     attention_temperature: float = setting(
         0.1,
         "of the untrained attention; lower: closer to the most central songs",

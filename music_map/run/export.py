@@ -17,6 +17,8 @@ from music_map.errors import DamagedFileError
 from music_map.graph.bipartite import listeners_of
 from music_map.model.content import Content
 from music_map.model.fold_in import FoldIn
+from music_map.playlist.companions import FORMAT_VERSION as COMPANIONS_VERSION
+from music_map.playlist.heads import Heads
 from music_map.preprocess.dataset import SPLITS
 from music_map.recency.history import Histories
 from music_map.recency.scores import Weights
@@ -25,6 +27,7 @@ from music_map.retrieval.export import FOLDER, IdTables, Placing, is_current, ma
 from music_map.retrieval.present import Head
 from music_map.run.fold_in import fold_in_of
 from music_map.run.folder import files_of, read_record
+from music_map.run.playlist import companions_for, heads_for
 from music_map.run.recency import HEARD, UNHEARD, Past, heads_for_use
 from music_map.run.run import open_run
 from music_map.storage import ArrayFolder, fingerprint
@@ -33,6 +36,7 @@ from music_map.storage import ArrayFolder, fingerprint
 def export_model(past: Past) -> None:
     """Encodes everything and writes WORKDIR/embeddings, unless the same is there and whole."""
     run, heads = past.run, heads_for_use(past)
+    playlist = heads_for(past)
     users, items = map(np.asarray, run.embeddings)
     identity = fingerprint(
         {
@@ -42,11 +46,12 @@ def export_model(past: Past) -> None:
             "heads": heads,
             "recency": dataclasses.asdict(run.config.recency),
         }
+        | ({"companions": COMPANIONS_VERSION} if playlist.mixture.together > 0 else {})
     )
     if processes.from_first(processes.first() and _is_there(run.workdir / FOLDER, identity)):
         return
     fold_in, content = fold_in_of(run)
-    processes.once(lambda: _write(past, heads, fold_in, content, identity))
+    processes.once(lambda: _write(past, heads, playlist, fold_in, content, identity))
 
 
 def _is_there(folder: Path, identity: str) -> bool:
@@ -60,7 +65,9 @@ def _is_there(folder: Path, identity: str) -> bool:
     return False
 
 
-def _write(past: Past, heads: dict[str, Weights] | None, fold_in: FoldIn, content: Content, identity: str) -> None:
+def _write(
+    past: Past, heads: dict[str, Weights] | None, playlist: Heads, fold_in: FoldIn, content: Content, identity: str
+) -> None:
     run, dataset = past.run, past.run.dataset
     users, items = run.embeddings
     export = make_export(
@@ -72,6 +79,7 @@ def _write(past: Past, heads: dict[str, Weights] | None, fold_in: FoldIn, conten
         features=run.features,
     )
     ids = IdTables(dataset.users, dataset.songs, dataset.artists, dataset.albums)
+    companions = companions_for(run, playlist)
     with past.reporter.bar("export", 3, "part") as advance:
         user_songs = user_songs_of(dataset)
         advance(1)
@@ -79,7 +87,7 @@ def _write(past: Past, heads: dict[str, Weights] | None, fold_in: FoldIn, conten
         advance(1)
         with files_of(run.workdir).new_folder(FOLDER) as folder:
             rest = {"step": run.trained.step, "user_songs": user_songs, "ids": ids, "head": head}
-            rest |= {"placing": Placing(fold_in, run.config.graph), "content": content}
+            rest |= {"placing": Placing(fold_in, run.config.graph), "content": content, "companions": companions}
             write_export(export, folder, fingerprint=identity, **rest)
         advance(1)
 

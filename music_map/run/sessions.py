@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from music_map.errors import UserError
@@ -27,14 +29,19 @@ from music_map.evaluation.protocols import find_protocol
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.graph.bipartite import listeners_of
 from music_map.playlist.attention import Head, attend
-from music_map.playlist.heads import Heads, untrained
+from music_map.playlist.heads import PLAIN_MIXTURE, Heads, Mixture, untrained
 from music_map.playlist.space import embed, moments_of
 from music_map.retrieval.export import popularity_of
+from music_map.retrieval.playlist_query import Asked, PlaylistQuery
+from music_map.retrieval.search import rank_songs
 from music_map.run.config import Config
 from music_map.run.evaluation import baseline_inputs, metrics_table
 from music_map.run.evaluation import report_table as table_of_one
+from music_map.run.playlist import companions_for
 from music_map.run.run import Run
 
+# Songs that are ranked for a playlist of several tastes.
+LISTED = 1_000
 # Baselines that work without a user.
 BASELINES = ("random", "most_pop", "decay_pop", "item_knn")
 
@@ -56,8 +63,8 @@ def baseline_names(config: Config, given: Sequence[str] | None) -> tuple[str, ..
     return BASELINES if tuple(given) == ("all",) else tuple(given)
 
 
-def tasks_for(run: Run, split: str, *, max_sessions: int) -> dict[int, PlaylistTask]:
-    """The tasks of a split by number of seeds."""
+def tasks_for(run: Run, split: str, *, max_sessions: int, parts: int = 1) -> dict[int, PlaylistTask]:
+    """The tasks of a split by number of seeds; see `build_playlist_tasks`."""
     dataset = run.dataset
     return build_playlist_tasks(
         split,
@@ -67,6 +74,7 @@ def tasks_for(run: Run, split: str, *, max_sessions: int) -> dict[int, PlaylistT
         max_sessions=max_sessions,
         seed=run.config.train.seed,
         min_played_pct=run.config.eval.min_played_pct,
+        parts=parts,
     )
 
 
@@ -75,11 +83,54 @@ def query_of(head: Head) -> Query:
     return lambda songs, where, popularity: attend(songs, where, popularity, head)[0]
 
 
+class QueryScores:
+    """Scores of the playlist query, as it recommends: a ScoreBlock.
+
+    Args:
+      query: over `vectors`.
+      vectors: float32 [I, d].
+      task: its seeds.
+    """
+
+    def __init__(self, query: PlaylistQuery, vectors: np.ndarray, task: PlaylistTask):
+        self._query, self._vectors, self._task = query, vectors, task
+        self._device_vectors = jnp.asarray(vectors)
+
+    def __call__(self, queries: np.ndarray) -> np.ndarray:
+        """float32 [B, I]; of a playlist of several tastes the first LISTED songs, -inf for the others."""
+        nobody = np.zeros(self._vectors.shape[1], np.float32), 0.0, np.zeros(0, np.int64)
+        wanted, _ = self._query([Asked(self._task.seeds[row], True, *nobody) for row in queries])
+        first = jnp.asarray(np.stack([one.vectors[0] for one in wanted]))
+        scores = np.array(jnp.matmul(first, self._device_vectors.T, precision=jax.lax.Precision.HIGHEST))
+        for row, (query, one) in enumerate(zip(queries, wanted, strict=True)):
+            if len(one.weights) > 1:
+                allowed = self._task.ranking.candidates.copy()
+                allowed[self._task.seeds[query]] = False
+                songs, values = rank_songs(self._vectors, one, allowed=allowed, most=LISTED)
+                scores[row] = -np.inf
+                scores[row, songs] = values
+            else:
+                songs, values = one.plus[0]
+                scores[row, songs] += values
+        return scores
+
+
 def model_scores(run: Run, task: PlaylistTask, heads: Heads) -> ScoreBlock:
-    """The model as a scorer of the task's queries: the trained attention in its space."""
+    """The model as a scorer of the task's queries: the trained query in its space."""
+    return scores_of(run, heads)(task, heads.mixture)
+
+
+def scores_of(run: Run, heads: Heads) -> Callable[[PlaylistTask, Mixture], ScoreBlock]:
+    """`model_scores` of any task and mixture, with one set of companions."""
     items, listeners = np.asarray(run.embeddings.item), listeners_of(run.graph)
-    placed = embed(items, moments_of(items, listeners > 0), heads.space)
-    return query_scores(placed, task, query_of(heads.ordered), popularity=popularity_of(listeners))
+    placed = np.asarray(embed(items, moments_of(items, listeners > 0), heads.space))
+    popularity, companions = popularity_of(listeners), companions_for(run, heads)
+
+    def scores(task: PlaylistTask, mixture: Mixture) -> ScoreBlock:
+        query = PlaylistQuery(placed, popularity, heads._replace(mixture=mixture), companions=companions)
+        return QueryScores(query, placed, task)
+
+    return scores
 
 
 def report(
@@ -98,7 +149,8 @@ def report(
       heads: of the playlist attention; the ordered one is "model".
       baselines: names from BASELINES. Simpler queries are always included: "mean_of_seeds", "last_seed" and
         "untrained_attention" over the embeddings, "mean_in_space" and "last_in_space" over them in the learned space,
-        and "unordered_attention", which ignores the order of seeds.
+        and "unordered_attention", which ignores the order of seeds; and the model with a part taken out: "one_taste"
+        and "embeddings_alone", which is one taste too.
       settings: of the baselines, by name.
 
     Returns:
@@ -127,20 +179,23 @@ def report(
         "last_in_space": (placed, last_query),
         "unordered_attention": (placed, query_of(heads.unordered)),
     }
+    scores, whole = scores_of(run, heads), heads.mixture
+    parts = {"one_taste": whole._replace(cohesion=PLAIN_MIXTURE.cohesion), "embeddings_alone": PLAIN_MIXTURE}
     seeds = {}
     for n, task in tasks.items():
-        fitted = [
+        fitted = [(name, scores(task, mixture)) for name, mixture in parts.items()]
+        fitted += [
             (name, query_scores(rows, task, query, popularity=popularity)) for name, (rows, query) in simple.items()
         ]
         for name in baselines:
-            scores = (
+            of_name = (
                 neighbour_scores(similar, task)
                 if name == "item_knn"
                 else fit(name, history, chosen.get(name), seed=config.train.seed)
             )
-            fitted.append((name, scores))
+            fitted.append((name, of_name))
         found = evaluate_beside_baselines(
-            model_scores(run, task, heads),
+            scores(task, whole),
             fitted,
             task.ranking,
             ks=tuple(config.eval.ks),

@@ -132,6 +132,23 @@ def test_targets_are_the_session_less_its_seeds(log, most, seed):
             )
 
 
+def test_playlists_of_sessions_of_several_users():
+    log = [(user, 3 * user + song, 100 * song, LISTEN, 100) for user in range(3) for song in range(3)]
+    options = {"train": TRAIN, "held_out": events(*log), "num_items": SONGS, "seed_counts": (1, 2, 3, 10)}
+    tasks = build_playlist_tasks("test", **options, parts=2)
+    assert list(tasks) == [2, 3]  # every session gives a seed; none has so many that two of them give ten
+    for n, first in ((2, 1), (3, 1)):
+        task = tasks[n]
+        assert 1 <= len(task.users) <= 3 and task.seeds.shape[1] == n
+        for row, seeds in enumerate(task.seeds.tolist()):
+            one, other = seeds[0] // 3, seeds[-1] // 3
+            assert one != other and task.users[row] == one
+            assert seeds == [*range(3 * one, 3 * one + first), *range(3 * other, 3 * other + n - first)]
+            assert rows(task.ranking.masked)[row] == sorted(seeds)
+            left = set(range(3 * one, 3 * one + 3)) | set(range(3 * other, 3 * other + 3))
+            assert rows(task.ranking.targets)[row] == sorted(left - set(seeds))
+
+
 def test_the_default_number_of_seeds():
     def task(num_sessions):
         return PlaylistTask(None, None, None, num_sessions)

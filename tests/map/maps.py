@@ -8,7 +8,7 @@ from music_map.map.payload import map_payload, pack
 from music_map.map.projection import project
 from music_map.map.quantise import quantise
 from music_map.playlist.attention import POSITIONS, Head
-from music_map.playlist.heads import Heads
+from music_map.playlist.heads import Heads, Mixture
 from music_map.playlist.space import PLAIN
 from music_map.retrieval.export import Export
 from music_map.retrieval.filters import Filters
@@ -20,7 +20,8 @@ def heads():
     rng = np.random.default_rng(5)
     ordered = Head(rng.normal(size=POSITIONS).astype(np.float32), *map(np.float32, (-0.6, 0.4, -0.1)))
     unordered = Head(np.zeros(POSITIONS, np.float32), *map(np.float32, (0.7, 0.0, 0.2)))
-    return Heads(PLAIN, ordered, unordered)
+    # Companions are not on the page; of playlists of songs at random most have several tastes.
+    return Heads(PLAIN, ordered, unordered, Mixture(np.float32(2.0), np.float32(0.15)))
 
 
 def songs(count=240, seed=0):

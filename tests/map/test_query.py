@@ -25,8 +25,8 @@ const rules = (asked) => [
 console.log(JSON.stringify(input.asked.map((asked) => {
   const found = q.recommend({ songs, popularity: input.popularity, heads: input.heads, push: input.push, asked,
     may: (i) => input.allowed[i], rules: rules(asked) });
-  return { songs: found.songs, scores: found.songs.map((i) => found.scores[i]), weights: Array.from(found.weights),
-    playlist: found.playlist, place: q.placeOf(found.scores, input.position) };
+  return { songs: found.songs, scores: found.values, weights: Array.from(found.weights), playlist: found.playlist,
+    tastes: found.tastes.length, places: found.tastes.map((scores) => q.placeOf(scores, input.position)) };
 })));
 """
 
@@ -49,7 +49,7 @@ def test_the_same_songs_scores_and_weights_as_the_recommender(bits):
                           "max_per_artist": caps, "diversity": diversity})  # fmt: skip
     stored = {
         name: {f: np.asarray(v).tolist() for f, v in getattr(heads, name)._asdict().items()}
-        for name in ("ordered", "unordered")
+        for name in ("ordered", "unordered", "mixture")
     }
     given = {
         "codes": codes.ravel().tolist(), "dim": maps.DIM, "popularity": popularity_of(export.listeners).tolist(),
@@ -61,7 +61,7 @@ def test_the_same_songs_scores_and_weights_as_the_recommender(bits):
         ["node", "-e", RUN, "--", str(SCRIPT)], input=json.dumps(given), capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    ids = export.item_ids
+    ids, several = export.item_ids, 0
     for query, found in zip(asked, json.loads(done.stdout), strict=True):
         filters = Filters(max_per_artist=query["max_per_artist"], diversity=query["diversity"])
         recommender = recommender_of(export, dequantise(codes), heads, filters, dislike_push=0.5)
@@ -76,7 +76,9 @@ def test_the_same_songs_scores_and_weights_as_the_recommender(bits):
         weight = dict(zip(ids[found["playlist"]].tolist(), found["weights"], strict=True))
         for reason in wanted[0].why:
             assert weight[reason.item_id] == pytest.approx(reason.weight, abs=2e-6)
-        assert np.isfinite(found["place"]).all()
+        assert np.isfinite(found["places"]).all() and len(found["places"]) == found["tastes"]
+        several += found["tastes"] > 1
+    assert 4 <= several <= 18  # of 20 playlists, two of a single song
 
 
 def test_agreement_of_quantised_recommendations():

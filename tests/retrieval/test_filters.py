@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from music_map.errors import DamagedFileError, UserError
 from music_map.ids import Ids, Texts
+from music_map.playlist.tastes import fuse
 from music_map.preprocess.dataset import ItemFeatures
 from music_map.retrieval.export import make_export
 from music_map.retrieval.filters import Filters, allowed_songs, choose, unknown_in
 from music_map.retrieval.index import ExactIndex, ScannIndex, build_index, load_index, save_index
-from music_map.retrieval.search import rank_all, search_filtered
+from music_map.retrieval.search import Wanted, rank_all, rank_songs, search_filtered
 from music_map.storage import sealed, write_json
 
 SCANN = pytest.mark.skipif(importlib.util.find_spec("scann") is None, reason="ScaNN has no wheel for this platform")
@@ -93,7 +94,7 @@ def test_never_fewer_than_k_and_equal_to_brute_force(data):
     hidden = rng.permutation(num_items)[: num_items // 3]
     exact = ExactIndex(vectors)
     found, approximate = (
-        search_filtered(index, vectors, query[None, :], k, left, [out], filters=filters, export=export)[0]
+        search_filtered(index, vectors, [Wanted.of(query)], k, left, [out], filters=filters, export=export)[0]
         for index in (exact, Forgetful(vectors, hidden))
     )
     everything, scores = rank_all(vectors, query, num_items, allowed)
@@ -122,12 +123,13 @@ def test_a_batch_of_queries_equals_one_at_a_time(data):
     allowed = rng.random(num_items) < data.draw(st.sampled_from([0.1, 1.0]))
     before = allowed.copy()
     queries = rng.normal(size=(4, 8)).astype(np.float32)
+    wanted = [Wanted.of(query) for query in queries]
     out = [rng.integers(0, num_items, n) for n in (0, 1, 7, 100)]
     for index in (ExactIndex(vectors), Forgetful(vectors, rng.permutation(num_items)[: num_items // 3])):
         options = {"filters": filters, "export": export}
-        found = search_filtered(index, vectors, queries, k, allowed, out, **options)
+        found = search_filtered(index, vectors, wanted, k, allowed, out, **options)
         for row in range(4):
-            (one,) = search_filtered(index, vectors, queries[row][None, :], k, allowed, [out[row]], **options)
+            (one,) = search_filtered(index, vectors, wanted[row : row + 1], k, allowed, [out[row]], **options)
             np.testing.assert_array_equal(found[row][0], one[0])
             np.testing.assert_allclose(found[row][1], one[1], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(allowed, before)
@@ -367,3 +369,37 @@ def test_index_names_what_is_wrong():
         build_index(np.array([[1.0, 0.0], [np.nan, 0.0]]), backend="exact")
     with pytest.raises(UserError, match=r"recall_target=0\.0"):
         build_index(np.zeros((2, 2), np.float32), backend="exact", recall_target=0.0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_several_tastes_and_songs_listened_to_together_equal_brute_force(data):
+    num_items, k = data.draw(st.sampled_from([40, 3000])), data.draw(st.sampled_from([1, 10]))
+    export = make(num_items, 3)
+    vectors = unit_rows(export.item_embeddings)
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    number = data.draw(st.integers(1, 3))
+    queries = unit_rows(rng.normal(size=(number, 8)))
+    songs = [np.sort(rng.permutation(num_items)[:30]).astype(np.int32) for _ in range(number)]
+    plus = [(own, rng.random(30).astype(np.float32)) for own in songs]
+    weights = rng.dirichlet(np.ones(number)).astype(np.float32)
+    allowed = rng.random(num_items) < 0.7
+    out = rng.integers(0, num_items, 9)
+    wanted = Wanted(queries, weights, plus)
+    left = allowed.copy()
+    left[out] = False
+    lists = []
+    for query, (own, values) in zip(queries, plus, strict=True):
+        scores = vectors @ query
+        scores[own] += values
+        there = np.flatnonzero(left)
+        order = there[np.lexsort((there, -scores[there]))]
+        lists.append((order.astype(np.int32), scores[order]))
+    best = lists[0] if number == 1 else fuse(lists, weights)
+    for index in (ExactIndex(vectors), Forgetful(vectors, np.zeros(0, np.int64))):
+        options = {"filters": Filters(), "export": export}
+        (found,) = search_filtered(index, vectors, [wanted], k, allowed, [out], **options)
+        np.testing.assert_array_equal(found[0], best[0][:k])
+        np.testing.assert_allclose(found[1], best[1][:k], rtol=1e-4, atol=1e-5)
+    songs, _ = rank_songs(vectors, wanted, allowed=left, most=20)
+    np.testing.assert_array_equal(songs, best[0][:20])

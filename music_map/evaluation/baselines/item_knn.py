@@ -15,6 +15,7 @@ from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.ranking import ScoreBlock
 from music_map.reporter import Progress, silent
 from music_map.rows import offsets_of, offsets_of_sorted
+from music_map.sparse_rows import largest
 
 # Multiply-adds per block of the item-item product: an upper bound on its entries, of 8 bytes each.
 _BLOCK_PRODUCTS = 2**24
@@ -57,7 +58,7 @@ def item_similarity(
         rows = np.repeat(np.arange(block.start, block.stop), np.diff(common.indptr))
         common.data /= norms[rows] * norms[common.indices] + np.float32(shrinkage)
         common.data[rows == common.indices] = 0.0
-        return _largest(common, num_neighbours)
+        return largest(common, num_neighbours)
 
     parts = []
     # scipy's products release the interpreter lock, so threads work in parallel.
@@ -173,22 +174,3 @@ def _blocks(item_users: sparse.csr_array, user_items: sparse.csr_array) -> list[
         end = int(np.searchsorted(done, done[bounds[-1]] + _BLOCK_PRODUCTS, side="right")) - 1
         bounds.append(min(max(end, bounds[-1] + 1), num_items))
     return [slice(a, b) for a, b in itertools.pairwise(bounds)]
-
-
-def _largest(matrix: sparse.csr_array, n: int) -> sparse.csr_array:
-    """The n largest positive entries of each row; equal ones by lower column."""
-    columns, values, sizes = [], [], []
-    for start, end in itertools.pairwise(matrix.indptr):
-        column, value = matrix.indices[start:end], matrix.data[start:end]
-        column, value = column[value > 0], value[value > 0]
-        if len(value) > n:
-            bound = np.partition(value, len(value) - n)[len(value) - n]
-            above, equal = value > bound, value == bound
-            ties = np.sort(column[equal])[: n - int(above.sum())]
-            column = np.concatenate([column[above], ties])
-            value = np.concatenate([value[above], np.repeat(bound, len(ties))])
-        columns.append(column)
-        values.append(value)
-        sizes.append(len(column))
-    offsets = offsets_of(np.array(sizes, np.int64))
-    return sparse.csr_array((np.concatenate(values), np.concatenate(columns), offsets), matrix.shape)

@@ -1,10 +1,12 @@
-// From a playlist to its query and its recommendations: what music_map/playlist/attention.py, music_map/retrieval/search.py
+// From a playlist to its queries and its recommendations: what music_map/playlist/attention.py and tastes.py, music_map/retrieval/search.py
 // and music_map/retrieval/filters.py do in Python, over vectors z = c / ||c|| of the codes c. Pure functions, but for the
 // sources at the end, of which one asks the service instead.
 "use strict";
 
 // Songs of a playlist and disliked songs that count, at most.
 const MAX_SONGS = 1024, MOST_DISLIKES = 128;
+// Tastes of a playlist, at most; the fusion of their lists.
+const MOST_TASTES = 8, KAPPA = 2, DEPTH = 100;
 
 function songVectors(codes, dim) {
   const count = codes.length / dim, inverse = new Float64Array(count);
@@ -57,6 +59,66 @@ function attend(rows, popularity, head) {
   });
   const weights = softmax(logits);
   return { query: unit(weightedSum(weights, rows, dim)), weights };
+}
+
+// The mean cosine of pairs of rows; 1 for a single one.
+function cohesion(rows) {
+  const n = rows.length;
+  if (n < 2) return 1;
+  const total = weightedSum(rows.map(() => 1), rows, rows[0].length);
+  return (dot(total, total) - n) / (n * (n - 1));
+}
+
+// The tree of average linkage: merge m makes group n + m of two earlier ones.
+function linkage(rows) {
+  const n = rows.length, near = rows.map((a) => Float64Array.from(rows, (b) => 1 - dot(a, b)));
+  const live = rows.map((_, i) => i), group = rows.map((_, i) => i), size = rows.map(() => 1), tree = [];
+  while (live.length > 1) {
+    let a = -1, b = -1, least = Infinity;
+    for (let x = 1; x < live.length; x++) {
+      const row = near[live[x]];
+      for (let y = 0; y < x; y++) if (row[live[y]] < least) { least = row[live[y]]; a = live[y]; b = live[x]; }
+    }
+    tree.push([group[a], group[b]]);
+    for (const c of live) {
+      near[a][c] = near[c][a] = (size[a] * near[a][c] + size[b] * near[b][c]) / (size[a] + size[b]);
+    }
+    size[a] += size[b];
+    group[a] = n + tree.length - 1;
+    live.splice(live.indexOf(b), 1);
+  }
+  return tree;
+}
+
+// The taste of each row, from 0, numbered by their first rows.
+function tastesOf(rows, least) {
+  const n = rows.length, whole = cohesion(rows);
+  if (whole >= least) return rows.map(() => 0);
+  const tree = linkage(rows), members = rows.map((_, i) => [i]);
+  for (const [a, b] of tree) members.push([...members[a], ...members[b]]);
+  const groups = new Map([[members.length - 1, whole]]);
+  while (groups.size < MOST_TASTES) {
+    const [node, held] = [...groups].reduce((best, one) => (one[1] < best[1] ? one : best));
+    if (held >= least) break;
+    groups.delete(node);
+    for (const half of tree[node - n]) groups.set(half, cohesion(members[half].map((i) => rows[i])));
+  }
+  const tastes = new Array(n);
+  [...groups.keys()].map((node) => members[node]).sort((a, b) => Math.min(...a) - Math.min(...b))
+    .forEach((songs, taste) => songs.forEach((i) => { tastes[i] = taste; }));
+  return tastes;
+}
+
+// One list from those of several tastes, each of scores of all songs and the best of them: [song, score] in their order.
+function fuse(lists, weights) {
+  const gain = new Map(), best = new Map();
+  lists.forEach(({ scores, songs }, taste) => songs.forEach((i, at) => {
+    gain.set(i, (gain.get(i) || 0) + (at < DEPTH ? weights[taste] / (KAPPA + at + 1) : 0));
+    best.set(i, Math.max(best.has(i) ? best.get(i) : -Infinity, scores[i]));
+  }));
+  const order = [...gain.keys()].sort((a, b) => gain.get(b) - gain.get(a) || best.get(b) - best.get(a) || a - b);
+  const values = [...best.values()].sort((a, b) => b - a);
+  return order.map((i, at) => [i, values[at]]);
 }
 
 // The query turned away from disliked songs.
@@ -155,29 +217,41 @@ function choose(songs, pool, scores, k, rules, diversity) {
 }
 
 // The whole answer to a playlist.
-//   songs: of songVectors.   popularity: by song, log(1 + listeners).   heads: {ordered, unordered}.
+//   songs: of songVectors.   popularity: by song, log(1 + listeners).   heads: {ordered, unordered, mixture: {cohesion}}.
 //   asked: {playlist, dislikes, ordered, k, diversity}, songs by index.   may: whether a song may be recommended at all.
 //   rules: caps.   push: share of a disliked song's direction that is taken out.
-// Returns {query, weights, playlist, scores, songs}: `playlist` without its duplicates, which `weights` belong to.
+// Returns {weights, playlist, songs, values, tastes}: `playlist` without its duplicates, which `weights` belong to, `values`
+// the scores of `songs`, and for each taste the scores of all songs.
 function recommend({ songs, popularity, heads, asked, may, rules, push }) {
   // The last place of a duplicate counts: it was played last there.
   const playlist = [...new Set([...asked.playlist].reverse())].reverse();
   const inside = new Set(playlist), disliked = [...new Set(asked.dislikes)];
   const rows = playlist.map((i) => vectorOf(songs, i));
   const head = asked.ordered ? heads.ordered : heads.unordered;
-  const { query: plain, weights } = attend(rows, playlist.map((i) => popularity[i]), head);
+  const { weights } = attend(rows, playlist.map((i) => popularity[i]), head);
   const pushed = disliked.filter((i) => !inside.has(i)).sort((a, b) => a - b).slice(0, MOST_DISLIKES);
-  const query = pushAway(plain, pushed.map((i) => vectorOf(songs, i)), push);
-  const scores = scoresOf(songs, query);
+  const away = pushed.map((i) => vectorOf(songs, i)), of = tastesOf(rows, heads.mixture.cohesion);
+  const tastes = Array.from({ length: Math.max(...of) + 1 }, (_, taste) => {
+    const plain = unit(weightedSum(weights.map((w, i) => (of[i] === taste ? w : 0)), rows, songs.dim));
+    return scoresOf(songs, pushAway(plain, away, push));
+  });
+  const shares = tastes.map((_, taste) => weights.reduce((sum, w, i) => sum + (of[i] === taste ? w : 0), 0));
   const out = new Set([...playlist, ...disliked]);
   const allowed = (i) => may(i) && !out.has(i);
   const byScore = !rules.length && !asked.diversity;
   let size = byScore ? asked.k : (asked.diversity ? 5 : 2) * asked.k;
   for (;;) {
-    const pool = topSongs(scores, size, allowed);
+    let scores = tastes[0], pool;
+    if (tastes.length === 1) pool = topSongs(scores, size, allowed);
+    else {
+      const depth = Math.max(size, DEPTH);
+      const fused = fuse(tastes.map((own) => ({ scores: own, songs: topSongs(own, depth, allowed) })), shares).slice(0, size);
+      pool = fused.map(([i]) => i);
+      scores = Object.fromEntries(fused);
+    }
     const picked = byScore ? pool : choose(songs, pool, scores, asked.k, rules, asked.diversity);
     if (byScore || picked.length === asked.k || pool.length < size) {
-      return { query, weights, playlist, scores, songs: picked };
+      return { weights, playlist, songs: picked, values: picked.map((i) => scores[i]), tastes };
     }
     size *= 2;
   }
@@ -231,8 +305,8 @@ function offlineSource({ songs, popularity, heads, push, may, artists, albums, p
         const own = vectorOf(songs, i), gains = rows.map((row, n) => found.weights[n] * dot(own, row));
         return found.playlist[gains.reduce((best, gain, n) => (gain > gains[best] ? n : best), 0)];
       });
-      return { playlist: found.playlist, weights: found.weights, songs: found.songs, scores: found.songs.map((i) => found.scores[i]),
-        reasons, stars: [placeOf(found.scores, position)] };
+      return { playlist: found.playlist, weights: found.weights, songs: found.songs, scores: found.values, reasons,
+        stars: found.tastes.map((scores) => placeOf(scores, position)) };
     },
   };
 }
