@@ -46,10 +46,12 @@ def test_a_playlist_as_m3u8_and_as_jspf():
         "#EXTM3U", "#PLAYLIST:Mine and yours", "#EXTINF:-1,Ada - Étude 1", "#EXTALB:Works", "381", "#EXTINF:-1,b",
         "spotify:track:x", "",
     ]  # fmt: skip
+    odd = """m.m3u8Of("x", [{ id: "#1 50%/2" }, { id: "a\\nb" }, { id: " c, d" }, { id: "Ada, Étude" }])"""
+    assert run("save.js", odd).split("\n")[3:-1:2] == ["%231 50%25/2", "a%0Ab", " c, d", "Ada, Étude"]
     playlist = json.loads(run("save.js", f'm.jspfOf("Mine", {songs})'))["playlist"]
     assert playlist["title"] == "Mine"
     assert playlist["track"] == [
-        {"title": "Étude\n1", "creator": "Ada", "album": "Works", "identifier": ["381"]},
+        {"title": "Étude\n1", "creator": "Ada", "album": "Works", "identifier": ["urn:music-map:song:381"]},
         {"identifier": ["spotify:track:x"]},
     ]
 

@@ -4,7 +4,7 @@
 const LINE_BREAKS = /[\r\n\u2028\u2029]+/g;
 
 // Where a song can be heard or looked up: by its id where the id says of what kind it is, else by a search for its name.
-// {kind, url, uri} or null; `columns` are the texts that the data has of the song, by name in lower case.
+// {kind, url, uri: what a playlist file has in place of the id, or null} or null; `columns` are the texts that the data has of the song, by name in lower case.
 function linkOf(id, { title = null, artist = null, columns = {} } = {}) {
   const text = String(id);
   for (const each of [text, columns.spotify_id, columns.spotify_track_uri].filter(Boolean)) {
@@ -18,33 +18,37 @@ function linkOf(id, { title = null, artist = null, columns = {} } = {}) {
     }
   }
   for (const each of [text, columns.isrc].filter(Boolean)) {
-    if (/^[A-Z]{2}[A-Z0-9]{3}\d{7}$/.test(each)) return { kind: "MusicBrainz (ISRC)", url: `https://musicbrainz.org/isrc/${each}`, uri: `isrc:${each}` };
+    if (/^[A-Z]{2}[A-Z0-9]{3}\d{7}$/.test(each)) return { kind: "MusicBrainz (ISRC)", url: `https://musicbrainz.org/isrc/${each}`, uri: null };
   }
   // Eleven characters are many things: only a column that says so holds ids of videos.
   for (const each of [columns.youtube_id, columns.video_id].filter(Boolean)) {
-    if (/^[\w-]{11}$/.test(each)) return { kind: "YouTube", url: `https://www.youtube.com/watch?v=${each}`, uri: `https://www.youtube.com/watch?v=${each}` };
+    if (/^[\w-]{11}$/.test(each)) return { kind: "YouTube", url: `https://www.youtube.com/watch?v=${each}`, uri: null };
   }
   if (!title) return null;
   const query = encodeURIComponent([artist, title].filter(Boolean).join(" "));
   return { kind: "search", url: `https://www.youtube.com/results?search_query=${query}`, uri: null };
 }
 
-// Songs {id, title, artist, album, uri} as an extended M3U, in UTF-8.
+// Songs {id, title, artist, album, uri} as an extended M3U, in UTF-8; read back by music_map/retrieval/playlist_files.py,
+// which writes the same.
 function m3u8Of(name, songs) {
   const line = (text) => String(text).replace(LINE_BREAKS, " ");
+  // A location is one line, and no comment.
+  const placeOf = (text) => (/^\s|\s$|^#|[%\p{C}\u2028\u2029]/u.test(text)
+    ? encodeURIComponent(text).replaceAll("%20", " ").replaceAll("%2F", "/").replaceAll("%3A", ":").replaceAll("%2C", ",") : text);
   const entries = songs.flatMap(({ id, title, artist, album, uri }) => [
     `#EXTINF:-1,${line([artist, title].filter(Boolean).join(" - ") || id)}`,
     ...(album ? [`#EXTALB:${line(album)}`] : []),
-    line(uri || id),
+    placeOf(String(uri || id)),
   ]);
   return ["#EXTM3U", `#PLAYLIST:${line(name)}`, ...entries, ""].join("\n");
 }
 
-// The same as JSPF (xspf.org/jspf).
+// The same as JSPF (xspf.org/jspf), where identifiers are URIs.
 function jspfOf(name, songs) {
   const track = songs.map(({ id, title, artist, album, uri }) => ({
     ...(title && { title }), ...(artist && { creator: artist }), ...(album && { album }),
-    identifier: [uri || String(id)],
+    identifier: [uri || (/^[a-z][a-z\d+.-]*:[\x21-\x7e]*$/i.test(id) ? id : `urn:music-map:song:${encodeURIComponent(id)}`)],
   }));
   return `${JSON.stringify({ playlist: { title: name, track } }, null, 2)}\n`;
 }
