@@ -4,7 +4,7 @@
     python docs/make_picture.py build/map.html docs/_static/map.png
 
 Opens the exported page in a headless Chromium (Debian package chromium; playwright), makes a playlist of some songs of
-one cluster and saves what is seen, with few colours.
+two clusters and saves what is seen, with few colours.
 """
 
 import io
@@ -17,13 +17,14 @@ from playwright.sync_api import sync_playwright
 
 SIZE, MOST_BYTES = (1280, 760), 150_000
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-# Five of the most listened songs of the cluster whose name stands nearest to the middle of the map.
+# Six of the most listened songs of the two clusters whose names stand nearest to the middle of the map.
 PLAYLIST = """async () => {
   const { data, view, setPlaylist } = musicMap, { clusters, listeners } = data.arrays, [mx, my] = view.middle();
   const away = (c) => Math.hypot(view.x[c.centre] - mx, view.y[c.centre] - my);
-  const cluster = data.meta.clusters.reduce((best, c) => (away(c) < away(best) ? c : best));
-  const songs = Array.from(clusters.keys()).filter((i) => clusters[i] === cluster.number);
-  await setPlaylist(songs.sort((a, b) => listeners[b] - listeners[a]).slice(0, 5));
+  const near = data.meta.clusters.slice().sort((a, b) => away(a) - away(b)).slice(0, 2);
+  const best = (c) => Array.from(clusters.keys()).filter((i) => clusters[i] === c.number)
+    .sort((a, b) => listeners[b] - listeners[a]).slice(0, 3);
+  await setPlaylist(near.flatMap(best));
 }"""
 
 
@@ -39,7 +40,11 @@ def picture(page_file: Path, chromium: str) -> bytes:
         shot = page.screenshot()
         browser.close()
     file = io.BytesIO()
-    Image.open(io.BytesIO(shot)).convert("RGB").quantize(96, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+    # Median cuts would give one colour to two clusters.
+    few = (
+        Image.open(io.BytesIO(shot)).convert("RGB").quantize(255, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    )
+    few.save(file, "png", optimize=True)
     return file.getvalue()
 
 

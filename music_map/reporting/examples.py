@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,8 +10,12 @@ import numpy as np
 from music_map.evaluation.evaluate import Evaluation
 from music_map.evaluation.metrics import per_user_metric
 from music_map.evaluation.protocols import RankingTask, relevant
+from music_map.evaluation.ranking import ScoreBlock
 from music_map.preprocess.dataset import Dataset
+from music_map.recency.scores import RecencyScorer
+from music_map.retrieval.reasons import Explainer
 from music_map.retrieval.recommender import Recommender
+from music_map.unit import unit_rows
 
 _HISTORY, _LISTED, _REASONS = 5, 10, 3
 _PERCENTILES = {"well served": 90, "above the middle": 70, "poorly served": 10}
@@ -58,17 +63,29 @@ def of_run(
     found: Evaluation,
     chosen: Chosen,
     listeners: np.ndarray,
+    scorer: ScoreBlock,
+    heard: Callable[[int], np.ndarray],
 ) -> dict[str, Any]:
-    """{"examples", "playlist"} of a run, as JSON-able values; see the template for the fields."""
-    users, label = recommender.ids.users, recommender.ids.songs.label
+    """{"examples", "playlist"} of a run, as JSON-able values; see the template for the fields.
+
+    Args:
+      recommender: of the run.
+      task: evaluated on.
+      found: of the run's model.
+      chosen: users.
+      listeners: int [I], of each song in train.
+      scorer: the one that ranked the songs; its reasons are given.
+      heard: the songs of a user in train, int [n].
+    """
+    users = recommender.ids.users
     examples = []
     for row, title, value, history in zip(*chosen, strict=True):
         targets = set(task.targets.select(np.array([row])).items.tolist())
-        songs = [label(song) for song in history]
-        listed = [song for song in found.topk[row, :_LISTED].tolist() if song >= 0]
+        user, listed = int(task.users[row]), [song for song in found.topk[row, :_LISTED].tolist() if song >= 0]
+        reasons = _reasons(recommender, scorer, user, np.array(listed, np.int32), heard(user))
         examples.append(
             {
-                "user": users.label(task.users[row]),
+                "user": users.label(user),
                 "title": title,
                 "value": value,
                 "num_targets": len(targets),
@@ -78,9 +95,9 @@ def of_run(
                     | {
                         "hit": song in targets,
                         "listeners": int(listeners[song]),
-                        "why": _why(recommender.explain(label(song), songs=songs).why),
+                        "why": why,
                     }
-                    for song in listed
+                    for song, why in zip(listed, reasons, strict=True)
                 ],
             }
         )
@@ -104,6 +121,21 @@ def of_run(
             ],
         },
     }
+
+
+def _reasons(
+    recommender: Recommender, scorer: ScoreBlock, user: int, songs: np.ndarray, heard: np.ndarray
+) -> list[list[dict[str, Any]]]:
+    """Why a user's songs are ranked where they are: for each the strongest parts of the score that ranked it."""
+    export, ids = recommender.export, recommender.ids
+    explainer = Explainer(export)
+    if isinstance(scorer, RecencyScorer):
+        found = explainer.by_head(scorer, user, songs, ids, most=_REASONS)
+    else:
+        scores = export.item_embeddings[songs] @ export.user_embeddings[user]
+        vectors = unit_rows(export.item_embeddings)
+        found = explainer.by_similarity(vectors, scores, np.unique(heard), songs, ids, most=_REASONS)
+    return [[{"part": part.part, "gain": part.gain, "text": part.text} for part in parts] for parts in found]
 
 
 def _song(recommender: Recommender, song: int) -> dict[str, Any]:

@@ -77,19 +77,27 @@ def make_report(
     for name, workdir in zip(names, workdirs, strict=True):
         past = Past(open_run(workdir, reporter=reporter))
         shared = shared or _measure(past.run, protocol, split, baselines, settings)
+        scorers = {form: make() for form, make in models_of(past, shared.task).items()}
         found = {
-            form: evaluate_scores(scorer(), shared.task, ks=ks, progress=reporter.bar)
-            for form, scorer in models_of(past, shared.task).items()
+            form: evaluate_scores(scorer, shared.task, ks=ks, progress=reporter.bar) for form, scorer in scorers.items()
         }
         chosen = chosen or examples.choose(past.run.dataset, shared.task, found["model"], metric=metric)
-        recommender = Recommender.load(workdir, reporter=reporter)
+        recommender, dataset = Recommender.load(workdir, reporter=reporter), past.run.dataset
         runs.append(
             {
                 "name": name,
                 "workdir": str(workdir),
                 "step": past.run.trained.step,
                 **_figures(found, shared, metric, ks=ks, seed=past.run.config.train.seed),
-                **examples.of_run(recommender, shared.task, found["model"], chosen, shared.listeners),
+                **examples.of_run(
+                    recommender,
+                    shared.task,
+                    found["model"],
+                    chosen,
+                    shared.listeners,
+                    scorers["model"],
+                    lambda user, dataset=dataset: dataset.user_events("train", user).item,
+                ),
                 **_progress(workdir, reporter),
             }
         )

@@ -7,6 +7,8 @@ import re
 import pytest
 from commands import fails, flags, launch
 
+from music_map.recency.scores import PARTS
+
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
@@ -91,7 +93,20 @@ def test_the_figures_are_those_of_evaluate(trained, tmp_path):
         stats[f"{split}_size"] for split in ("train", "val", "test")
     ]
     assert sum(page.findings["data"]["played"]["counts"]) == page.findings["data"]["splits"]["train"]["listens"]
-    assert all(len(example["songs"]) == 10 and example["songs"][0]["why"] for example in run["examples"])
+    for example in run["examples"]:
+        assert len(example["songs"]) == 10 and example["songs"][0]["why"]
+        for song in example["songs"]:
+            gains = [reason["gain"] for reason in song["why"]]
+            assert gains == sorted(gains, reverse=True) and all(reason["text"] for reason in song["why"])
+    # The run has a recency head: its parts are the reasons.
+    named = {reason["part"] for example in run["examples"] for song in example["songs"] for reason in song["why"]}
+    assert named and named <= set(PARTS)
+    # The curves have what was logged.
+    logged = [json.loads(line) for line in (base / "work" / "metrics.jsonl").read_text().splitlines()]
+    figures = [json.loads(attrs["data-lines"]) for _, attrs in page.tags if "data-lines" in attrs]
+    shown = {(point[0], point[1]) for figure in figures for line in figure for point in line["points"]}
+    validated = [(line["step"], float(f"{line['val/ndcg@20']:.6g}")) for line in logged if "val/ndcg@20" in line]
+    assert len(figures) == 3 and validated and set(validated) <= shown
 
 
 def test_two_runs_side_by_side(trained, raw, tmp_path):
