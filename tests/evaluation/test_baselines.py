@@ -216,11 +216,11 @@ def test_settings_survive_json():
     [
         ([], "no settings by baseline"),
         ({"most_pop": {}}, "'most_pop' has no settings.*decay_pop"),
-        ({"ials": {"alfa": 1.0}}, "ials has no field 'alfa'.*alpha"),
-        ({"ials": {"factors": 1.5}}, "ials.factors=1.5 must be int"),
-        ({"sasrec": {"first_only": 1}}, "sasrec.first_only=1 must be bool"),
+        ({"ials": {"alfa": 1.0}}, "ials.alfa: there is no such field; fields are factors, alpha"),
+        ({"ials": {"factors": 1.5}}, "ials.factors=1.5: must be a whole number"),
+        ({"sasrec": {"first_only": 1}}, "sasrec.first_only=1: must be true or false"),
         ({"ials": {"alpha": -1.0}}, "alpha=-1.0"),
-        ({"ials": 3}, "ials has no field 3"),
+        ({"ials": 3}, "ials=3: must be an object"),
         ({"sasrec": {"dim": 5}}, "sasrec.dim=5"),
     ],
 )
