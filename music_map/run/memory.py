@@ -12,7 +12,7 @@ _COPIES = 4  # of the parameters: themselves, their gradient, Adam's two moments
 
 
 def require_room(config: Config, *, num_users: int, num_items: int) -> None:
-    """Raises UserError if the devices have less memory than the largest arrays of a training step.
+    """Raises UserError if a device has less memory than the largest arrays of a training step, or its share of them.
 
     With d dimensions, K layers, a batch of B pairs and M negatives that the rows share:
 
@@ -26,7 +26,7 @@ def require_room(config: Config, *, num_users: int, num_items: int) -> None:
     model, loss, train = config.model, config.loss, config.train
     nodes, batch, dim = num_users + num_items, train.batch_size, model.embedding_dim
     negatives = batch if loss.negatives == "in_batch" else loss.num_negatives
-    size, free = f"{nodes:,} users and songs", _free()
+    size, share, free = f"{nodes:,} users and songs", _share(config.parallel), _free()
     for floats, what in (
         (_COPIES * nodes * dim, f"config.model.embedding_dim={dim}: training {size}"),
         ((model.num_layers + 1) * nodes * dim, f"config.model.num_layers={model.num_layers}: the layers of {size}"),
@@ -34,11 +34,19 @@ def require_room(config: Config, *, num_users: int, num_items: int) -> None:
         (2 * negatives * dim, f"config.loss.num_negatives={negatives}: the negatives of a batch"),
         (3 * batch * negatives, f"config.train.batch_size={batch}: the scores of {negatives:,} negatives"),
     ):
-        require_memory(_FLOAT * floats, what, free=free)
+        require_memory(int(_FLOAT * floats * share), what, free=free)
+
+
+def _on_host() -> bool:
+    return jax.default_backend() == "cpu"
+
+
+def _share(parallel: str) -> float:
+    """The share of an array that has to fit: of a device, or of this host's CPU devices together."""
+    return (jax.local_device_count() if _on_host() else 1) / jax.device_count() if parallel == "sharded" else 1.0
 
 
 def _free() -> int | None:
-    """Bytes of the devices together; None: those of the host, which CPU devices share."""
-    stats = [device.memory_stats() for device in jax.devices()] if jax.default_backend() != "cpu" else []
-    limits = [one.get("bytes_limit") for one in stats if one]
-    return sum(limits) if limits and None not in limits else None
+    """Bytes of a device; None: those that are free on this host."""
+    stats = None if _on_host() else jax.local_devices()[0].memory_stats()
+    return stats.get("bytes_limit") if stats else None
