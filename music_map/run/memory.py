@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 
 from music_map.errors import require_memory
+from music_map.losses import LOSSES
 from music_map.run.config import Config
 
 _FLOAT = 4  # bytes
@@ -19,20 +20,22 @@ def require_room(config: Config, *, num_users: int, num_items: int) -> None:
         parameters   4 (users + songs) d      with gradient and moments
         layers       (K + 1) (users + songs) d
         batch        2 (2 B + M) d            with gradient
-        scores       3 B M                    with their exponentials and gradient
+        scores       3 B M                    with their exponentials and gradient; 3 B with a negative for each row
 
     The step needs more than that, so a configuration that passes may still be too large.
     """
     model, loss, train = config.model, config.loss, config.train
     nodes, batch, dim = num_users + num_items, train.batch_size, model.embedding_dim
-    negatives = batch if loss.negatives == "in_batch" else loss.num_negatives
+    shared = batch if loss.negatives == "in_batch" else loss.num_negatives
+    negatives = {"one": batch, "shared": shared, "all": num_items}[against := LOSSES.find(loss.name).negatives]
+    scores = batch * (1 if against == "one" else negatives)
     size, share, free = f"{nodes:,} users and songs", _share(config.parallel), _free()
     for floats, what in (
         (_COPIES * nodes * dim, f"config.model.embedding_dim={dim}: training {size}"),
         ((model.num_layers + 1) * nodes * dim, f"config.model.num_layers={model.num_layers}: the layers of {size}"),
         (4 * batch * dim, f"config.train.batch_size={batch}: a batch"),
         (2 * negatives * dim, f"config.loss.num_negatives={negatives}: the negatives of a batch"),
-        (3 * batch * negatives, f"config.train.batch_size={batch}: the scores of {negatives:,} negatives"),
+        (3 * scores, f"config.train.batch_size={batch}: the scores of {negatives:,} negatives"),
     ):
         require_memory(int(_FLOAT * floats * share), what, free=free)
 

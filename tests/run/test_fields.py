@@ -92,5 +92,6 @@ def test_a_value_of_a_baseline_is_taken_or_refused_by_name():
 def test_sizes_that_cannot_be_allocated_are_refused_before(values, says, monkeypatch):
     monkeypatch.setattr("music_map.errors._free_memory", lambda: 16 << 30)
     require_room(from_dict({}), num_users=100_000, num_items=1_000_000)
+    require_room(from_dict({"loss": {"name": "bpr"}, "train": {"batch_size": 2**22}}), num_users=1000, num_items=1000)
     with pytest.raises(UserError, match=says):
         require_room(from_dict(values), num_users=1_000_000, num_items=10_000_000)
