@@ -249,15 +249,17 @@ def _dot_and_rank(
 def mask_indices(
     masked: Pairs | None, start: int, num_rows: int, *, out_of_range: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, items) of the masked pairs of a block, padded to a power of two with rows that are `out_of_range`."""
+    """(rows, items) of the masked pairs of a block, padded to few lengths with rows that are `out_of_range`."""
     if masked is None:
         return np.full(_MIN_MASK, out_of_range, np.int32), np.zeros(_MIN_MASK, np.int32)
     block = Pairs(
         masked.offsets[start : start + num_rows + 1] - masked.offsets[start],
         masked.items[masked.offsets[start] : masked.offsets[start + num_rows]],
     )
-    # Lengths are 2^10, 2^11, ...: about twenty programs at most.
-    length = max(_MIN_MASK, 1 << max(len(block.items) - 1, 0).bit_length())
+    # Lengths are 2^10, 2^12, ...: about ten programs at most.
+    length = _MIN_MASK
+    while length < len(block.items):
+        length *= 4
     fill = length - len(block.items)
     rows = np.concatenate([block.rows, np.full(fill, out_of_range)]).astype(np.int32)
     return rows, np.concatenate([block.items, np.zeros(fill, np.int32)])
