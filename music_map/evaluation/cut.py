@@ -86,21 +86,22 @@ class SongCut:
         return jnp.where(items % self.mesh.size == jax.lax.axis_index(NAME), items // self.mesh.size, self.num_rows)
 
     def best(
-        self, scores: jax.Array, allowed: jax.Array, rows: jax.Array, items: jax.Array, *, k: int
+        self, scores: jax.Array, allowed: jax.Array, rows: jax.Array | None, items: jax.Array | None, *, k: int
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`ranking.best_songs` of this device's share of the users, from scores [B, R] on every device.
 
         Args:
           scores: of this device's songs.
           allowed: bool [R], False in rows without a song.
-          rows, items: of the whole block, songs by number.
+          rows, items: of the whole block, songs by number; None: no songs are withheld.
           k: at most I.
 
         Returns:
           songs int32 [B / n, k], their scores, and whether a score is NaN on any device.
         """
         n = self.mesh.size
-        index, best, any_nan = best_songs(scores, allowed, rows, self.at(items), k=min(k, self.num_rows))
+        at = None if items is None else self.at(items)
+        index, best, any_nan = best_songs(scores, allowed, rows, at, k=min(k, self.num_rows))
         songs = jnp.where(index < 0, self.num_items, index * n + jax.lax.axis_index(NAME))
 
         def of_own_users(x: jax.Array) -> jax.Array:

@@ -210,14 +210,14 @@ def _sharded_ranker(sharding: NamedSharding) -> Callable[..., tuple[jax.Array, j
 
 @functools.partial(jax.jit, static_argnames="k")
 def best_songs(
-    scores: jax.Array, allowed: jax.Array | None, rows: jax.Array, items: jax.Array, *, k: int
+    scores: jax.Array, allowed: jax.Array | None, rows: jax.Array | None, items: jax.Array | None, *, k: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The k best of the songs that are neither disallowed nor at (rows, items).
 
     Args:
       scores: float32 [B, I].
       allowed: bool [I], or None: all.
-      rows, items: int32 [N], songs withheld from single users; rows of B and more are ignored.
+      rows, items: int32 [N], songs withheld from single users; rows of B and more are ignored. None: none.
       k: at most I.
 
     Returns:
@@ -225,7 +225,8 @@ def best_songs(
     """
     if allowed is not None:
         scores = jnp.where(allowed[None], scores, -jnp.inf)
-    scores = scores.at[rows, items].set(-jnp.inf, mode="drop")
+    if rows is not None:
+        scores = scores.at[rows, items].set(-jnp.inf, mode="drop")
     best, index = top_k(scores, k)
     # The maximum is NaN wherever a score is (top_k ranks a NaN with the sign bit last). On CPU this takes a third of
     # the time of isnan(scores).any().

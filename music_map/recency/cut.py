@@ -135,11 +135,10 @@ class CutScorer(RecencyScorer):
         self, block: Block, allowed: jax.Array, rows: np.ndarray, items: np.ndarray, *, k: int
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The best songs of this process's users, see SongCut.best; all processes call it together."""
-        size = len(block.users)
+        block = block.without(rows, items)
         users = meshes.put_own(self.mesh, self._cut_users(block.users, block, block.start))
-        values = self.cut.put_pairs(size, block.rows, block.items, block.values)
-        masked = self.cut.put_pairs(size, rows, items)
-        return rank(self._songs, allowed, users, values, masked, cut=self.cut, k=k, backend=self.backend)
+        values = self.cut.put_pairs(len(block.users), block.rows, block.items, block.values)
+        return rank(self._songs, allowed, users, values, cut=self.cut, k=k, backend=self.backend)
 
     def features(self, users: np.ndarray) -> BlockFeatures:
         users = np.asarray(users, np.int32)
@@ -217,24 +216,23 @@ def rank(
     allowed: jax.Array,
     users: CutUsers,
     values: tuple[jax.Array, jax.Array, jax.Array],
-    masked: tuple[jax.Array, jax.Array],
     *,
     cut: SongCut,
     k: int,
     backend: str,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Scores and the best songs in one program; `values` are added at (row, song), `masked` songs are left out."""
+    """Scores and the best songs in one program; `values` are added at (row, song)."""
 
-    def ranked(songs: SongArrays, allowed: jax.Array, users: CutUsers, values: tuple, masked: tuple):
+    def ranked(songs: SongArrays, allowed: jax.Array, users: CutUsers, values: tuple):
         query = gathered(of_songs(songs.of_query, _query(users)))
         of_all = jnp.where(allowed, songs.trend, -jnp.inf)
         scores = weighted_sum(songs, query, of_all, _start(users), backend)
         rows, items, added = map(gathered, values)
         scores = scores.at[rows, cut.at(items)].add(added, mode="drop")
-        return cut.best(scores, allowed, *map(gathered, masked), k=k)
+        return cut.best(scores, allowed, None, None, k=k)
 
-    inputs = _of_songs(songs), BY_ROW, BY_ROW, BY_ROW, BY_ROW
-    return on_devices(ranked, cut, inputs=inputs, outputs=LISTS)(songs, allowed, users, values, masked)
+    inputs = _of_songs(songs), BY_ROW, BY_ROW, BY_ROW
+    return on_devices(ranked, cut, inputs=inputs, outputs=LISTS)(songs, allowed, users, values)
 
 
 @functools.partial(jax.jit, static_argnames=("cut", "backend"))

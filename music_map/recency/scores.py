@@ -121,7 +121,8 @@ class Block(NamedTuple):
     Attributes:
       users: int32 [B], rows of the user embeddings.
       latest: of these users.
-      rows, items, values: int32, int32, float32 [N]: the values to add to the scores at (row, item); row B is ignored.
+      rows, items, values: integers [N], [N], float32 [N]: the values to add to the scores at (row, item); row B is
+        ignored.
       start: None if walks over users have no weight.
     """
 
@@ -131,6 +132,19 @@ class Block(NamedTuple):
     items: np.ndarray
     values: np.ndarray
     start: Start | None
+
+    def without(self, rows: np.ndarray, items: np.ndarray) -> Block:
+        """The block as programs read it: -inf is added for songs withheld at (row, item), and lists are padded.
+
+        One list has few lengths; withheld songs in a list of their own would multiply the programs to compile.
+        """
+        there = rows < len(self.users)
+        withheld = rows[there], items[there], np.full(int(there.sum()), -np.inf, np.float32)
+        columns = map(np.append, (self.rows, self.items, self.values), withheld)
+        return Block(self.users, self.latest, *_padded(*columns, out_of_range=len(self.users)), self.start)
+
+
+_NONE = np.zeros(0, np.int32)
 
 
 def queries(users: jax.Array, songs: jax.Array, items: jax.Array, age: jax.Array, engagement: jax.Array) -> jax.Array:
@@ -283,7 +297,7 @@ class RecencyScorer:
             change = (trend - self.moment.trend_of(songs, self.now)) @ self._of(TREND)
             found.append((np.full(len(songs), row), songs, change))
         columns = [np.concatenate(column) for column in zip(*found, strict=True)]
-        return Block(users, lists.latest, *_padded(*columns, out_of_range=len(users)), start)
+        return Block(users, lists.latest, *columns, start)
 
     def _starts(self, lists: UserLists) -> sparse.csr_array:
         """The start distributions of the walks, float32 [W B, I]: for each half-life, one row per user."""
@@ -335,13 +349,15 @@ class RecencyScorer:
 
     def __call__(self, users: np.ndarray) -> jax.Array:
         """Scores of all songs, float32 [B, I], of users int32 [B]."""
-        return _score(self.embeddings.user, self._songs, self.prepare(users), backend=self.backend)
+        block = self.prepare(users).without(_NONE, _NONE)
+        return _score(self.embeddings.user, self._songs, block, backend=self.backend)
 
     def ranked(
         self, block: Block, allowed: jax.Array | None, rows: np.ndarray, items: np.ndarray, *, k: int
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """`ranking.best_songs` of a prepared block; scores and ranking are one program."""
-        return _rank(self.embeddings.user, self._songs, block, allowed, rows, items, k=k, backend=self.backend)
+        given = self.embeddings.user, self._songs, block.without(rows, items), allowed
+        return _rank(*given, k=k, backend=self.backend)
 
     def rank(
         self, users: np.ndarray, k: int, *, allowed: np.ndarray | None = None, out: Pairs | None = None
@@ -542,17 +558,9 @@ def weighted_sum(
 
 @functools.partial(jax.jit, static_argnames=("k", "backend"))
 def _rank(
-    user_emb: jax.Array,
-    songs: SongArrays,
-    block: Block,
-    allowed: jax.Array | None,
-    rows: jax.Array,
-    items: jax.Array,
-    *,
-    k: int,
-    backend: str,
+    user_emb: jax.Array, songs: SongArrays, block: Block, allowed: jax.Array | None, *, k: int, backend: str
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return best_songs(_score(user_emb, songs, block, allowed, backend=backend), None, rows, items, k=k)
+    return best_songs(_score(user_emb, songs, block, allowed, backend=backend), None, None, None, k=k)
 
 
 @functools.partial(jax.jit, static_argnames="backend")
