@@ -13,6 +13,7 @@ With --stages the programs of the stages after training instead, with config.par
 without and with recency, the features and the fit of the recency head, the fit of the playlist query.
 """
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -47,6 +48,7 @@ from music_map.training.runner import Runner
 from music_map.training.step import StepSettings
 
 _MODE = flags.DEFINE_enum("mode", "sharded", ["pmap", "sharded"], "config.parallel.")
+_DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "Numbers of devices.")
 _STAGES = flags.DEFINE_bool("stages", False, "The stages after training.")
 _STEPS = flags.DEFINE_integer("steps", 0, "Compare this many steps with those of one device; 0: memory and bytes.", 0)
 
@@ -122,26 +124,31 @@ def compare(settings: StepSettings) -> None:
         f"{len(losses)} steps; loss {losses[0]:.4f} to {losses[-1]:.4f}; root mean square of embeddings {scale:.4f}"
     )
     options.say("devices  largest relative difference of a loss  largest difference of an embedding")
-    for devices in (1, 2, 4, 8):
+    for devices in map(int, _DEVICES.value):
         other, rows = trained(_MODE.value, graph, settings, devices)
         loss, row = np.max(np.abs(other / losses - 1)), np.max(np.abs(rows - embeddings))
         options.say(f"{devices:7d}  {loss:38.2e}  {row:34.2e}")
+
+
+class _Measured(Exception):
+    pass
 
 
 def memory_of(module: object, name: str, work: Callable[[], object]) -> tuple[int, int]:
     """Bytes of the arguments and of the temporary memory, on a device, of a module's program as `work` calls it."""
     program, found = getattr(module, name), []
 
-    def recording(*arguments: object, **options: object) -> object:
+    def compiling(*arguments: object, **options: object) -> None:
         found.append(program.lower(*arguments, **options).compile().memory_analysis())
-        return program(*arguments, **options)
+        raise _Measured
 
-    setattr(module, name, recording)
+    setattr(module, name, compiling)
     try:
-        work()
+        with contextlib.suppress(_Measured):
+            work()
     finally:
         setattr(module, name, program)
-    return max((memory.argument_size_in_bytes, memory.temp_size_in_bytes) for memory in found)
+    return found[0].argument_size_in_bytes, found[0].temp_size_in_bytes
 
 
 def stages_on(devices: int, graph: BipartiteGraph, settings: StepSettings) -> dict[str, tuple[int, int]]:
@@ -156,9 +163,9 @@ def stages_on(devices: int, graph: BipartiteGraph, settings: StepSettings) -> di
     features = ItemFeatures(*audio, *names, *names, np.zeros(items, np.float32))
     moment = observe(events, features, now=now, num_users=users, num_items=items)
     runner = runner_on("sharded", graph, settings, devices)
-    state, found = runner.create_state(0), {}
-    params, embeddings = runner.params(state.params), []
-    found["encoding"] = memory_of(runner, "_encode", lambda: embeddings.extend(runner.encode(params)))
+    params, found = runner.params(runner.create_state(0).params), {}
+    embeddings = [rng.normal(size=(n, settings.model.embedding_dim)).astype(np.float32) for n in (users, items)]
+    found["encoding"] = memory_of(runner, "_encode", lambda: runner.encode(params))
     asked = np.arange(64, dtype=np.int32)
 
     def rank_all(scores: ScoreBlock) -> None:
@@ -192,10 +199,10 @@ def stages_on(devices: int, graph: BipartiteGraph, settings: StepSettings) -> di
 
 def say_stages(settings: StepSettings) -> None:
     graph = random_graph(20_000, 30_000, 1_000_000)
-    counts = [1, 2, 4, 8]
+    counts = [int(count) for count in _DEVICES.value]
     found = {devices: stages_on(devices, graph, settings) for devices in counts}
     options.say(f"| MB a device, arguments + temporary | {' | '.join(map(str, counts))} |\n|---|{'---|' * len(counts)}")
-    for name in found[1]:
+    for name in found[counts[0]]:
         sizes = (found[devices][name] for devices in counts)
         options.say(f"| {name} | " + " | ".join(f"{a / 1e6:.1f} + {t / 1e6:.1f}" for a, t in sizes) + " |")
 
@@ -215,7 +222,7 @@ def main() -> int:
     options.say(
         "devices  arguments MB  temporary MB  edges of the fullest / mean  bytes received by a device in a step"
     )
-    for devices in (1, 2, 4, 8):
+    for devices in map(int, _DEVICES.value):
         runner = runner_on(_MODE.value, graph, settings, devices)
         compiled = runner.step.lower(*runner.arguments(runner.create_state(0), 1)).compile()
         memory = compiled.memory_analysis()

@@ -36,8 +36,7 @@ _START, _SPACE_STRENGTH = (0.5, 0.0), 1.0
 STRENGTHS = (1.0, 10.0, 100.0)
 _ITERATIONS = 50
 _AT = 20  # of NDCG
-_TOLERANCE = 1e-7  # of the loss, relative: float32 tells no smaller differences, and a line search would look for them
-_TRIED_TOLERANCE = 1e-6  # of the fits that only choose a strength
+_TOLERANCE = 1e-6  # of the loss, relative: float32 tells no smaller differences, and a line search would look for them
 
 
 class Examples(NamedTuple):
@@ -256,7 +255,7 @@ def _best_strength(
     fitted: list[tuple[Heads, float]] = [(heads, sharpness)] * 2
     for strength in strengths:
         # Each fit starts where the one before, with a stronger pull, ended.
-        options = {"ordered": ordered, "strength": strength, "tolerance": _TRIED_TOLERANCE}
+        options = {"ordered": ordered, "strength": strength}
         fitted = [_fit(heads, half, used, start=s, **options) for half, s in zip(halves, fitted, strict=True)]
         advance(2)
         trials = zip(fitted, others, of_plain, strict=True)
@@ -319,7 +318,6 @@ def _fit(
     ordered: bool,
     strength: float,
     start: tuple[Heads, float] | None = None,
-    tolerance: float = _TOLERANCE,
 ) -> tuple[Heads, float]:
     """`origin` with the parts that are `used` fitted, and log(sharpness).
 
@@ -330,7 +328,6 @@ def _fit(
       ordered: which attention.
       strength: of the regularization.
       start: result of an earlier fit of the same parts, from which this one starts; None: from w_0.
-      tolerance: of the loss, relative.
     """
     used = tuple(used)
 
@@ -355,7 +352,9 @@ def _fit(
 
     moves = any(part == "space" for part, _ in used)
     placed = [None if moves else _placed(origin.space, examples) for examples in windows]
-    found = minimize(objective, first, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS, "ftol": tolerance})
+    found = minimize(
+        objective, first, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS, "ftol": _TOLERANCE}
+    )
     fitted = _unpack(found.x.astype(np.float32), origin, used)
     return jax.tree.map(lambda x: np.asarray(x, np.float32), fitted), float(found.x[-1])
 
