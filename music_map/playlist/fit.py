@@ -36,7 +36,8 @@ _START, _SPACE_STRENGTH = (0.5, 0.0), 1.0
 STRENGTHS = (1.0, 10.0, 100.0)
 _ITERATIONS = 50
 _AT = 20  # of NDCG
-_TOLERANCE = 1e-6  # of the loss, relative: float32 tells no smaller differences, and a line search would look for them
+# Of the loss, relative: float32 tells no much smaller differences, and a line search would look for them.
+_TOLERANCE = 1e-6
 
 
 class Examples(NamedTuple):
@@ -353,7 +354,11 @@ def _fit(
     moves = any(part == "space" for part, _ in used)
     placed = [None if moves else _placed(origin.space, examples) for examples in windows]
     found = minimize(
-        objective, first, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS, "ftol": _TOLERANCE}
+        objective,
+        first,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": _ITERATIONS, "ftol": _TOLERANCE},
     )
     fitted = _unpack(found.x.astype(np.float32), origin, used)
     return jax.tree.map(lambda x: np.asarray(x, np.float32), fitted), float(found.x[-1])
