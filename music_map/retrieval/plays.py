@@ -116,8 +116,10 @@ def resolve(plays: Sequence[Play], songs: Ids, *, now: int | None, at_least: int
       at_least: the least `now`, that of the logs.
 
     Raises:
-      UserError: an entry is in the future; names it.
+      UserError: an entry is in the future; names it. `now` is no time, or earlier than the logs' end.
     """
+    if now is not None and not (_is_whole(now) and at_least <= now <= _MOST_SECONDS):
+        raise UserError(f"now={now!r}: must be whole seconds, from {at_least}, the end of the logs, to {_MOST_SECONDS}")
     times = [play.time for play in plays]
     latest = max((time for time in times if time is not None), default=0)
     limit = int(clock.time()) if now is None else now
@@ -125,7 +127,7 @@ def resolve(plays: Sequence[Play], songs: Ids, *, now: int | None, at_least: int
         at = next(i for i, time in enumerate(times) if time == latest)
         hint = "" if now is None else f", later than now={now}"
         raise UserError(f"history[{at}]: time={latest}: is in the future{hint}; times are seconds")
-    now = max(latest, at_least) if now is None else max(now, at_least)
+    now = max(latest, at_least) if now is None else int(now)
     item = songs.indices([play.song for play in plays])
     unknown = {_key(plays[at].song): plays[at].song for at in np.flatnonzero(item < 0)}
     of_kind = [play.kind for play in plays]

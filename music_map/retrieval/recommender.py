@@ -487,6 +487,9 @@ class Recommender:
                     queries = [Query(user=user) for user in self.ids.users.labels(order[at : at + size].tolist())]
                     for heard in (True, False):
                         self.recommend_batch(queries, k=k, filters=self.filters.replace(heard=heard))
+            for size in (16, 512):
+                plays = tuple(Play(song) for song in self.ids.songs.labels(range(min(size, len(self.ids.songs)))))
+                self.recommend_batch([Query(history=plays)], k=k)
 
     def _resolve(self, query: Query, filters: Filters, excluded: np.ndarray) -> _Resolved | UserError:
         songs, users, warnings = self.ids.songs, self.ids.users, []

@@ -52,6 +52,9 @@ def test_times_in_the_future_are_refused():
         resolve(plays_of([(3, 99), (5, 101)]), SONGS, now=100)
     with pytest.raises(UserError, match=r"history\[0\]: time=4294967295: is in the future"):
         resolve(plays_of([(3, 2**32 - 1)]), SONGS, now=None)
+    for now in (99, "noon", 1.5, True, 2**32):
+        with pytest.raises(UserError, match=r"now=.*: must be whole seconds, from 100"):
+            resolve(plays_of([(3, 5)]), SONGS, now=now, at_least=100)
     # What the logs' own present covers is no future.
     assert resolve(plays_of([(3, 4_200_000_000)]), SONGS, now=None, at_least=4_200_000_000).now == 4_200_000_000
 
