@@ -136,8 +136,11 @@ def resolve(plays: Sequence[Play], songs: Ids, *, now: int | None, at_least: int
     share = np.array([1.0 if play.played is None else play.played for play in plays], np.float64)
     percent = np.where((kind == LISTEN) & ~withdrawn, np.round(100 * share), 0).astype(EVENT_TYPES.played_pct)
     timestamp = np.array([now if time is None else time for time in times], EVENT_TYPES.timestamp)
-    rows = np.stack([item, timestamp, kind, withdrawn, percent], axis=1).astype(np.int64).reshape(-1, 5)
-    _, first = np.unique(rows, axis=0, return_index=True)
+    fields = (item, timestamp, kind, withdrawn, percent)
+    # A stable sort: of equal entries the first is the first given.
+    order = np.lexsort(fields)
+    new = np.any([column[order][1:] != column[order][:-1] for column in fields], axis=0)
+    first = order[np.append(True, new)[: len(order)]]
     first = first[item[first] >= 0]
     order = first[np.lexsort((first, kind[first], timestamp[first]))]
     events, marks = order[~withdrawn[order]], order[withdrawn[order]]
