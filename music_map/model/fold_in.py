@@ -3,13 +3,14 @@
 LightGCN++ and its kin are linear in the edges of a user. With M_i what song i sends to a user over all layers (see
 `music_map.model.encoder.Messages`),
 
-    x_u = d_u^power sum_i w_ui M_i,    e_u = x_u + base e_u^(0),    e_u^(0) ~ x_u A
+    e_u = d_u^power sum_i w_ui M_i + base e_u^(0)
 
-where A is the ridge regression of the trained users' e^(0) on their x. It is linear too, so one table [I, d] with the
-rows M_i (1 + base A) places anybody. If embeddings have unit length ("cosine"), e_u is normalised.
+and one table [I, d], the rows M_i, places anybody. e_u^(0), which is learned, is taken as 0: estimates from the songs,
+by a regression or from like-minded users, ranked no better on validation (docs/benchmarks.md). If embeddings have unit
+length ("cosine"), e_u is normalised.
 
-For an encoder without messages, such as "mf", M_i is the embedding of song i, the power is -1 (the weighted mean), and
-e_u ~ x_u A is the regression of the trained users' embeddings.
+For an encoder without messages, such as "mf", M_i is the embedding of song i times the ridge regression of the trained
+users' embeddings on the weighted means of their songs', and the power is -1.
 
 The messages of a song without train edges are 0. It gets those that the regression of messages on embeddings predicts.
 """
@@ -22,11 +23,12 @@ import numpy as np
 from scipy import sparse
 
 from music_map.graph.bipartite import BipartiteGraph
+from music_map.rows import select
 from music_map.unit import unit_rows
 
 # Users, and songs, that a regression is fitted on at most.
 _MOST_ROWS = 20_000
-# Strength of the ridge, relative to the mean squared feature. Of 0.001, 0.01, 0.1 and 1 all gave the same figures.
+# Strength of the ridge, relative to the mean squared feature.
 _RIDGE = 0.01
 
 
@@ -74,37 +76,30 @@ def make_fold_in(
     items: np.ndarray,
     messages: np.ndarray | None,
     power: float,
-    base: float,
-    base_users: np.ndarray,
     degree: str,
     unit: bool,
     seed: int = 0,
 ) -> FoldIn:
-    """Fits the regressions.
+    """Makes the table, with the regressions that it needs.
 
     Args:
       graph: that the encoder was trained on.
       users, items: embeddings, float32 [U, d] and [I, d].
-      messages, power, base: see `music_map.model.encoder.Messages`; None, and unused, for an encoder without.
-      base_users: e^(0) of the users, float32 [U, d].
+      messages, power: see `music_map.model.encoder.Messages`; None, and unused, for an encoder without.
       degree, unit: see FoldIn.
       seed: of the draw of users and songs, where there are more than 20,000.
     """
     rng = np.random.default_rng(seed)
-    known = np.diff(graph.item_offsets) > 0
-    sends = items if messages is None else messages
-    if (~known).any() and known.any():
-        rows = _drawn(np.flatnonzero(known), rng)
-        sends = np.where(known[:, None], sends, items @ ridge(items[rows], sends[rows]))
-    if messages is None:
-        power = -1.0
+    if messages is not None:
+        known = np.diff(graph.item_offsets) > 0
+        if known.any() and not known.all():
+            rows = _drawn(np.flatnonzero(known), rng)
+            messages = np.where(known[:, None], messages, items @ ridge(items[rows], messages[rows]))
+        return FoldIn(messages.astype(np.float32), float(power), degree, unit)
     of = _drawn(np.flatnonzero(np.diff(graph.user_offsets)), rng)
-    sizes = graph.user_offsets[of + 1] - graph.user_offsets[of]
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
-    at = np.arange(offsets[-1]) + np.repeat(graph.user_offsets[of] - offsets[:-1], sizes)
-    x = received(sends, offsets, graph.item[at], graph.weight[at], power=power, degree=degree)
-    turn = ridge(x, users[of]) if messages is None else np.eye(sends.shape[1]) + base * ridge(x, base_users[of])
-    return FoldIn((sends @ turn).astype(np.float32), float(power), degree, unit)
+    offsets, at = select(graph.user_offsets, of)
+    x = received(items, offsets, graph.item[at], graph.weight[at], power=-1.0, degree="weighted")
+    return FoldIn((items @ ridge(x, users[of])).astype(np.float32), -1.0, "weighted", unit)
 
 
 def ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:

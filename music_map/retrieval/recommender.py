@@ -31,7 +31,7 @@ from music_map.playlist.heads import Heads, from_json, to_json, untrained
 from music_map.playlist.space import embed, moments_of
 from music_map.recency.guests import Guests
 from music_map.recency.history import Histories
-from music_map.recency.scores import RecencyScorer
+from music_map.recency.scores import PARTS, RecencyScorer
 from music_map.retrieval import export as exports
 from music_map.retrieval.answers import Answer, Id, Part, Query, Reason, Recommendation
 from music_map.retrieval.export import Export, IdTables, Placing, UserSongs, popularity_of
@@ -408,7 +408,9 @@ class Recommender:
     def explain(
         self, song: Any, *, songs: Sequence[Any] = (), user: Any = None, history: Sequence[Any] = ()
     ) -> Recommendation:
-        """Why a query would recommend a song, with all the query's songs as reasons; the rank is among the other songs.
+        """Why a query would recommend a song, with all its reasons; the rank is among the other songs.
+
+        As in `recommend`, a listener without songs is scored by the recency head, if there is one.
 
         Raises:
           UserError: an unknown song, or nothing to start from.
@@ -419,14 +421,23 @@ class Recommender:
         query = self._resolve(Query(tuple(songs), user, history=tuple(history)), self.filters, np.zeros(0, np.int64))
         if isinstance(query, UserError):
             raise query
-        (wanted,), (weights,) = self._query(self._asked([query], 0.3))
+        head, row = self._head_of(query, self.filters)
         others = np.arange(len(self.vectors)) < len(self.ids.songs)
         others[query.songs] = False
         others[at] = True
-        items, scores = rank_songs(self.vectors, wanted, allowed=others)
+        weights, told = np.zeros(0, np.float32), []
+        if head is None or len(query.songs):
+            (wanted,), (weights,) = self._query(self._asked([query], 0.3))
+            items, scores = rank_songs(self.vectors, wanted, allowed=others)
+        else:
+            items = np.flatnonzero(others)
+            scores = np.asarray(head(np.array([row], np.int32)))[0, items]
         place = int(np.flatnonzero(items == at)[0])
-        (found,) = self._explained(np.array([at]), scores[place : place + 1], query.songs, weights, True, MAX_SONGS)
-        return dataclasses.replace(found, rank=1 + int((scores > scores[place]).sum()))
+        item, score = np.array([at]), scores[place : place + 1]
+        if not len(query.songs):
+            (told,) = self._told(query, item, score, self.filters, len(PARTS))
+        (found,) = self._explained(item, score, query.songs, weights, True, MAX_SONGS)
+        return dataclasses.replace(found, rank=1 + int((scores > scores[place]).sum()), reasons=told)
 
     def add_songs(self, songs: Sequence[Mapping[str, Any]]) -> list[str]:
         """Adds songs that were not there at training, for this object's life; queries may be asked meanwhile.
@@ -595,10 +606,17 @@ class Recommender:
         if self.user_scorer is None:
             of, row = (self._user_songs, query.user) if query.listener is None else (query.listener.songs, 0)
             return self._explainer.by_similarity(self.vectors, scores, of.heard_by(row), items, self.ids, most=most)
-        scorer, row = self.user_scorer, query.user
-        if query.listener is not None:
-            scorer, row = scorer.hosting(guests_of([query.listener]), query.listener.now), 0
-        return self._explainer.by_head(scorer.recency(heard=filters.heard), row, items, self.ids, most=most)
+        head, row = self._head_of(query, filters)
+        return self._explainer.by_head(head, row, items, self.ids, most=most)
+
+    def _head_of(self, query: _Resolved, filters: Filters) -> tuple[RecencyScorer | None, int]:
+        """The head that scores a listener, and the listener's row in it; None where there is no head."""
+        if self.user_scorer is None or (query.user < 0 and query.listener is None):
+            return None, -1
+        if query.listener is None:
+            return self.user_scorer.recency(heard=filters.heard), query.user
+        hosted = self.user_scorer.hosting(guests_of([query.listener]), query.listener.now)
+        return hosted.recency(heard=filters.heard), 0
 
     def _metadata(self, item: int) -> tuple[list[Id], list[Id]]:
         """The ids of a song's artists and albums."""

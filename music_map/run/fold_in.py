@@ -15,7 +15,7 @@ def fold_in_of(run: Run) -> tuple[FoldIn, Content]:
     model, params = run.settings.model, run.trained.params
     users, items = map(np.asarray, run.embeddings)
     sent = run.runner.messages(params)
-    messages, power, base = (None, -1.0, 1.0) if sent is None else (np.asarray(sent.items), *map(float, sent[1:]))
+    messages, power, base = (None, 0.0, 1.0) if sent is None else (np.asarray(sent.items), *map(float, sent[1:]))
     unit = model.score == "cosine"
     fold_in = make_fold_in(
         run.graph,
@@ -23,8 +23,6 @@ def fold_in_of(run: Run) -> tuple[FoldIn, Content]:
         items=items,
         messages=messages,
         power=power,
-        base=base,
-        base_users=np.asarray(params["user"]),
         degree=model.degree,
         unit=unit,
         seed=run.config.train.seed,

@@ -40,7 +40,7 @@ def test_messages_add_up_to_the_encoders_own_users(name, layers, adaptive, degre
 def test_folded_in_users_are_near_the_trained_ones(name):
     settings = dataclasses.replace(PAPER, name=name, num_layers=2, score="cosine", backend="csr")
     graph, _ = random_graph(1, num_users=60, num_items=40)
-    params, users, items, sent = trained(settings, graph)
+    _, users, items, sent = trained(settings, graph)
     if name == "mf":  # untrained users know nothing of their songs
         assert sent is None
         users = received(items, graph.user_offsets, graph.item, graph.weight, power=-1.0, degree="weighted")
@@ -50,9 +50,7 @@ def test_folded_in_users_are_near_the_trained_ones(name):
         users=users,
         items=items,
         messages=None if sent is None else np.asarray(sent.items),
-        power=-1.0 if sent is None else float(sent.power),
-        base=1.0 if sent is None else float(sent.base),
-        base_users=np.asarray(params["user"]),
+        power=0.0 if sent is None else float(sent.power),
         degree=settings.degree,
         unit=True,
     )
@@ -68,7 +66,8 @@ def test_folded_in_users_are_near_the_trained_ones(name):
 def test_ridge_finds_a_linear_map():
     rng = np.random.default_rng(0)
     x, a = rng.normal(size=(500, 4)), rng.normal(size=(4, 3))
-    np.testing.assert_allclose(ridge(x, x @ a), a, atol=1e-3)
+    # The strength is a hundredth of the mean squared feature.
+    np.testing.assert_allclose(ridge(x, x @ a), a / 1.01, atol=1e-2)
 
 
 def test_worked_by_hand():

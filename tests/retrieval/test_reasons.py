@@ -69,6 +69,16 @@ def test_words_are_true_of_the_logs(recommender):
     assert {"played before", "latest songs", "trend", "embedding"} <= said
 
 
+def test_explaining_a_song_gives_the_same_score_and_all_reasons(recommender):
+    history = [(recommender.ids.songs.label(3), 25_000_000)]
+    for asked in ({"user": 216}, {"history": history}):
+        answer = recommender.recommend(**asked, k=3)
+        for r in answer.recommendations:
+            found = recommender.explain(r.item_id, **asked)
+            assert found.score == pytest.approx(r.score, abs=1e-4) and found.rank <= r.rank + 5
+            assert found.reasons[0].text == r.reasons[0].text and len(found.reasons) >= len(r.reasons)
+
+
 def test_the_table_and_the_number_of_reasons(recommender):
     answer = recommender.recommend(user=216, k=3)
     first = answer.recommendations[0].reasons[0].text
