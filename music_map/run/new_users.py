@@ -2,7 +2,8 @@
 
 A tenth of the users, drawn by a hash of their ids, is taken out of all data, and what a run trains is trained again
 without them: the encoder for as many epochs as the run's best checkpoint, the encoder of the past, the head, the
-playlist query. Then each comes as a guest: what they played in train is given, what they play in the split asked for.
+playlist query. Then they come, each alone: what they played in train is given, what they play in the split asked for.
+The state of the songs, trends and walks over users, is that of the logs, as it is for a listener who comes alone.
 
 WORKDIR/fold_in/    the run without these users
 """
@@ -25,7 +26,7 @@ from music_map.evaluation.baselines.history import History, binary_matrix, recen
 from music_map.evaluation.baselines.item_knn import neighbours, neighbours_of
 from music_map.evaluation.baselines.matrix_factorization import ials_new_users
 from music_map.evaluation.baselines.settings import SETTINGS, Settings
-from music_map.evaluation.evaluate import compare, evaluate_scores, summary
+from music_map.evaluation.evaluate import Evaluation, compare, evaluate_scores, summary
 from music_map.evaluation.metrics import user_sums
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.protocols import RankingTask
@@ -39,6 +40,7 @@ from music_map.preprocess.cold import new_users
 from music_map.preprocess.dataset import Events, Withdrawals
 from music_map.recency.guests import Guests, no_events
 from music_map.recency.history import Histories
+from music_map.recency.scores import Embeddings
 from music_map.retrieval.export import popularity_of
 from music_map.rows import offsets_of_sorted
 from music_map.run.evaluation import history_of
@@ -121,8 +123,9 @@ def report(
 
     Returns:
       See `evaluate.summary`. "model" is the folded-in user, "model_without_recency" the embedding alone. Among the
-      baselines are "trained" and "trained_without_recency", the same users in the run itself, and "playlist_query", the
-      playlist query over their latest 100 songs. "of_trained" has the share of the trained user's metrics,
+      baselines are "trained" and "trained_without_recency", the same users in the run itself; "all_at_once", the model
+      where the songs' state lacks the plays of the whole tenth; and "playlist_query", the playlist query over their
+      latest 100 songs. "of_trained" has by form of the model its share of the trained user's metrics,
       {metric: {"share", "interval", "difference", "p_value"}}; the last is of a paired randomization test.
     """
     run = past.run
@@ -137,7 +140,7 @@ def report(
         "trained_without_recency": run.encoder_scores(),
     }
     apart = without_users(past, users)
-    models |= _folded_in(apart, run, users)
+    models |= _folded_in(apart, past, users)
     models["playlist_query"] = _playlist_scores(apart, run, task)
     models |= {name: _baseline(name, apart.run, run, task, chosen.get(name)) for name in baselines}
     options = {"ks": run.config.eval.ks, "progress": run.reporter.bar}
@@ -150,22 +153,31 @@ def report(
         ks=run.config.eval.ks,
         seed=run.config.train.seed,
     )
-    one, other = (user_sums(found[name].topk, task.targets, ks=run.config.eval.ks) for name in ("model", "trained"))
+    pairs = {"model": "trained", "model_without_recency": "trained_without_recency"}
+    of_trained = {
+        name: _share(found[name], found[trained], task, run) for name, trained in pairs.items() if name in found
+    }
+    return result | {"of_trained": of_trained}
+
+
+def _share(model: Evaluation, trained: Evaluation, task: RankingTask, run: Run) -> dict[str, dict[str, Any]]:
+    """The share of one scorer in the metrics of another, by metric; see `report`."""
+    ks, seed = run.config.eval.ks, run.config.train.seed
+    one, other = (user_sums(each.topk, task.targets, ks=ks) for each in (model, trained))
     sums = {"model": one.numerators, "trained": other.numerators}
-    drawn = resample(sums, one.denominators, seed=run.config.train.seed)
+    drawn = resample(sums, one.denominators, seed=seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.nan_to_num(drawn["model"] / drawn["trained"], posinf=0.0)
-    paired = compare(found["model"], found["trained"], task, ks=run.config.eval.ks, seed=run.config.train.seed)
-    of_trained = {
+    paired = compare(model, trained, task, ks=ks, seed=seed)
+    return {
         key: {
-            "share": found["model"].metrics[key] / max(found["trained"].metrics[key], 1e-12),
+            "share": model.metrics[key] / max(trained.metrics[key], 1e-12),
             "interval": bounds,
             "difference": paired[key]["difference"],
             "p_value": paired[key]["p_value"],
         }
         for key, bounds in zip(one.keys, interval(ratios).tolist(), strict=True)
     }
-    return result | {"of_trained": of_trained}
 
 
 def scorer_of(past: Past) -> ScoreBlock:
@@ -174,20 +186,27 @@ def scorer_of(past: Past) -> ScoreBlock:
     return past.run.encoder_scores() if weights is None else scores_for(past, weights)
 
 
-def _folded_in(apart: Past, run: Run, users: np.ndarray) -> dict[str, ScoreBlock]:
-    """Scores of the users who come to the run without them; other users have no events and no embedding."""
+def _folded_in(apart: Past, past: Past, users: np.ndarray) -> dict[str, ScoreBlock]:
+    """Scores of the users who come to the run without them; other users have no embedding."""
+    run = past.run
     given, withdrawn = _of_users(run.events("train"), users), _of_users(run.dataset.withdrawals("train"), users)
     size = {"now": run.dataset.train_end, "num_items": run.dataset.num_items}
     edges, _, _ = chunk_edges(given, withdrawn, run.config.graph, **size)
     offsets = offsets_of_sorted(edges.user, len(users))
     embeddings = fold_in_of(apart.run)[0].embed(offsets, edges.item, edges.weight)
     alone = embedding_scores(embeddings, apart.run.embeddings.item)
-    scorer = scorer_of(apart)
-    if not hasattr(scorer, "hosting"):
+    weights = weights_for(apart, UNHEARD)
+    if weights is None:
         return {"model": alone}
+    # A guest's score is that of logs that have the guest's plays: for one who comes alone, of the run's own logs.
+    placed = Embeddings(embeddings, apart.run.embeddings.item)
     unseen = np.full(len(users), -1, np.int32)
     guests = Guests(embeddings, unseen, no_events(len(users)), Histories.of(given, num_users=len(users)))
-    return {"model": scorer.hosting(guests), "model_without_recency": alone}
+    return {
+        "model": scores_for(past, weights).at(embeddings=placed),
+        "model_without_recency": alone,
+        "all_at_once": scores_for(apart, weights).hosting(guests),
+    }
 
 
 def _of_users(rows: Any, users: np.ndarray) -> Any:
@@ -228,12 +247,13 @@ def _baseline(name: str, apart: Run, run: Run, task: RankingTask, settings: Sett
 def report_table(result: dict[str, Any], *, metric: str) -> str:
     """The result of `report` as text."""
     lines = [table_of_rows(result, metric=metric)]
-    if metric in result["of_trained"]:
-        found = result["of_trained"][metric]
-        low, high = found["interval"]
-        lines.append(
-            f"{metric} of folded-in users: {found['share']:.1%} of the same users trained on, 95 % interval "
-            f"[{low:.1%}, {high:.1%}]; difference {found['difference']:+.4f}, p = {found['p_value']:.3g} (paired "
-            "randomization test over users)"
-        )
+    for name, shares in result["of_trained"].items():
+        if metric in shares:
+            found = shares[metric]
+            low, high = found["interval"]
+            lines.append(
+                f"{name}: {found['share']:.1%} of the {metric} of the same users trained on, 95 % interval "
+                f"[{low:.1%}, {high:.1%}]; difference {found['difference']:+.4f}, p = {found['p_value']:.3g} (paired "
+                "randomization test over users)"
+            )
     return "\n".join(lines)
