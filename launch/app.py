@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -177,7 +178,7 @@ def _parse(argv: Sequence[str], arguments: Sequence[str]) -> list[str]:
             if isinstance(value, float) and not math.isfinite(value) and not name.startswith("config."):
                 raise UserError(f"--{name}={value}: must be a finite number")
         given = rest[1:]
-        if len(given) > len(arguments):
+        if len(given) > len(arguments) and not (arguments and arguments[-1].endswith("...")):
             raise UserError(f"unexpected argument {given[len(arguments)]!r}; flags are written --name=value")
         if len(given) < len(arguments):
             raise UserError(f"{' and '.join(arguments[len(given) :])} missing; give {' '.join(arguments)}")
@@ -202,7 +203,7 @@ def run(main: Callable[..., int | None], *, arguments: Sequence[str] = ()) -> No
 
     Args:
       main: returns the exit status.
-      arguments: names of the positional arguments.
+      arguments: names of the positional arguments; "PATH...", as the last, stands for one or several.
     """
 
     def guarded(argv: Sequence[str]) -> None:
@@ -342,11 +343,24 @@ def file_to_write(text: str, flag: str) -> Path:
     return path
 
 
-def read_config(holder: flags.FlagHolder) -> Config:
-    """The checked configuration from --config and its overrides."""
-    from music_map.run.config import from_dict
+def command(script: str, *arguments: str) -> str:
+    """A command of launch/ to copy."""
+    return shlex.join(["python", f"launch/{script}", *arguments])
 
-    return from_dict(holder.value.to_dict())
+
+def train_command(raw_dir: Path, size: str) -> str:
+    """The command that trains on converted logs, with settings that fit them."""
+    places = {"raw_dir": raw_dir, "size": size, "processed_dir": raw_dir / "processed"}
+    given = [f"--config.data.{name}={value}" for name, value in places.items()]
+    return command("train.py", "--config=configs/own.py", *given, f"--workdir={Path('checkpoints') / size}")
+
+
+def read_config(holder: flags.FlagHolder) -> Config:
+    """The checked configuration from --config and its overrides, with sizes for what follows from the logs."""
+    from music_map.run.config import from_dict
+    from music_map.run.options import resolved
+
+    return resolved(from_dict(holder.value.to_dict()))
 
 
 def naming(flag: str) -> contextlib.AbstractContextManager[None]:

@@ -11,9 +11,6 @@ or strings; strings are numbered, and the numbers are stored beside the events. 
 file, column and row (from 0).
 """
 
-import datetime
-from pathlib import Path
-
 from absl import flags
 
 from launch import app
@@ -23,7 +20,6 @@ from music_map.convert.settings import (
     BAD_ROWS,
     DURATION_UNITS,
     EVENT_TYPES,
-    FEW,
     PLAYED_UNITS,
     SONGS,
     TIME_UNITS,
@@ -74,7 +70,13 @@ _COLUMNS |= {
     "title": flags.DEFINE_string("title", None, "Column of the song's title."),
     "artist_name": flags.DEFINE_string("artist_name", None, "Column of the artist's name."),
     "album_name": flags.DEFINE_string("album_name", None, "Column of the album's name."),
+    "genre": flags.DEFINE_string("genre", None, "Column of the song's genre."),
 }
+_COLUMNS["sittings"] = flags.DEFINE_float(
+    "sittings",
+    None,
+    "Minutes of pause that end a sitting, e.g. 30: each counts as a user, for the log of one listener.",
+)
 _TYPES = flags.DEFINE_list("types", [], "What other values of --type mean, e.g. heart:like,skip:listen,view:ignore.")
 _MISSING = flags.DEFINE_list("missing", None, "Ids that mean that there is none; by default NULL, NaN, None, ...")
 
@@ -92,9 +94,6 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier conversio
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only read the first rows of each file, and say what they become.")
 
 
-_EARLIEST = 600_000_000  # seconds; before there was any log of music
-
-
 def _types() -> dict[str, str]:
     types = {}
     for text in _TYPES.value:
@@ -103,10 +102,6 @@ def _types() -> dict[str, str]:
             raise UserError(f"--types={text}: write VALUE:KIND, e.g. heart:like")
         types[value.strip().lower()] = EVENT_TYPES.get(kind.strip(), kind.strip())
     return types
-
-
-def _day(seconds: int) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _import() -> Import:
@@ -140,6 +135,7 @@ def _import() -> Import:
 
 def main() -> int:
     from music_map.convert.build import convert_logs, preview_logs
+    from music_map.convert.summary import lines_of, notes_of
 
     raw_dir = app.path_of(_OUTPUT.value, "output")
     found = _import()
@@ -152,40 +148,14 @@ def main() -> int:
         app.say("Their first rows:")
     else:
         summary = convert_logs(found.inputs, raw_dir, mapping, **options, progress=app.bar)
-    for kind, count in summary.events.items():
-        app.say(f"{count:>14,} {kind}")
-    app.say(f"{summary.num_users:>14,} users, {summary.num_items:,} songs")
-    if summary.rare_users or summary.rare_items:
-        app.say(
-            f"{'':>14} of them {summary.rare_users:,} users and {summary.rare_items:,} songs with fewer than {FEW} "
-            "events, which training leaves out (--config.data.min_interactions)"
-        )
-    app.say(f"{_day(summary.first):>24} to {_day(summary.last)}")
-    if summary.last < _EARLIEST and not found.notes:
-        app.warn(
-            "the times lie before 1989: taken as seconds since any moment (--time_unit, --time_format say otherwise)"
-        )
-    for count, what in ((summary.skipped, "rows skipped: they could not be read"), (summary.ignored, "rows ignored")):
-        if count:
-            app.say(f"{count:>14,} {what}")
-    for reason, count in summary.reasons.items():
-        app.say(f"{count:>18,} {reason}")
-    would = "would be" if _DRY_RUN.value else "were"
-    for column in summary.numbered:
-        app.say(f"{column} ids are no whole numbers and {would} numbered: {summary.tables[column]}")
-    for column in summary.tables:
-        if column not in summary.numbered:
-            app.say(f"{column} names {'would be' if _DRY_RUN.value else 'are'} kept: {summary.tables[column]}")
-    for note in (*found.notes, *summary.notes):
+    for line in lines_of(summary, done=not _DRY_RUN.value):
+        app.say(line)
+    for note in notes_of(summary, found.notes):
         app.warn(note)
     if _DRY_RUN.value:
         app.say(f"to write: {raw_dir / 'flat' / _SIZE.value}")
         return 0
-    app.say("\nNow train:")
-    app.say(
-        f"python launch/train.py --config=configs/yambda.py --config.data.raw_dir={raw_dir} "
-        f"--config.data.size={_SIZE.value} --workdir={Path('checkpoints') / _SIZE.value}"
-    )
+    app.say(f"\nNow train:\n{app.train_command(raw_dir, _SIZE.value)}")
     return 0
 
 

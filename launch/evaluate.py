@@ -34,6 +34,7 @@ def main() -> int:
     from music_map.run import evaluation, plan
     from music_map.run.config import to_dict
     from music_map.run.evaluate import evaluate, report_table
+    from music_map.run.evaluation import verdict
     from music_map.run.folder import read_record
     from music_map.run.run import open_run
     from music_map.storage import write_json
@@ -58,6 +59,7 @@ def main() -> int:
         settings = evaluation.tuned_baselines(run, run.task(protocol, "val"), kept, names=names)
     result = evaluate(run, protocol, _SPLIT.value, baselines=names, settings=settings, max_sessions=_SESSIONS.value)
     write_json(output, {**result, "config": to_dict(config)})
+    app.say(verdict(result, metric=config.eval.metric))
     app.say(f"checkpoint of step {result['step']}, {report_table(result, metric=config.eval.metric)}")
     app.say(f"all metrics in {output}")
     return 0

@@ -4,8 +4,9 @@ python launch/export_map.py --workdir=checkpoints/demo --output=map.html
 python launch/export_map.py --workdir=checkpoints/demo --output=map.html --metadata=songs.csv --positions=map.parquet
 python launch/export_map.py --workdir=checkpoints/new --output=new.html --previous=map.html
 
-The metadata file (CSV, Parquet, JSON or JSON lines) has item_id and any of title, artist, album, genre and others. A
-map with --previous starts from an older one, so that songs in both keep their places. See docs/map.md.
+Songs have the names that the logs have. A metadata file (CSV, Parquet, JSON or JSON lines) with item_id and any of
+title, artist, album, genre and others adds to them. A map with --previous starts from an older one, so that songs in
+both keep their places. See docs/map.md.
 """
 
 from pathlib import Path
@@ -79,7 +80,7 @@ def _plan(workdir: Path, output: Path) -> int:
         return 0
     songs, dims = load_export(workdir / FOLDER)[0].item_embeddings.shape
     shown = min(songs, _MOST.value)
-    app.say(f"{shown:,} of {songs:,} songs, method {_METHOD.value}; names: {_METADATA.value or 'none'}")
+    app.say(f"{shown:,} of {songs:,} songs, method {_METHOD.value}; names: {_METADATA.value or 'of the run'}")
     size = shown * (dims * int(_BITS.value) // 8 + 16)
     app.say(f"to write: {output}, about {size_text(4 * size // 3)}, and {_POSITIONS.value or 'no positions'}")
     return 0

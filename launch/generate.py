@@ -54,9 +54,9 @@ def _report(raw_dir: Path, size: str, marginals: Mapping[str, float]) -> None:
 
 
 def _plan(raw_dir: Path, settings: Settings) -> None:
-    from music_map.synthetic.writer import expected_bytes, require_free
+    from music_map.synthetic.writer import expected_bytes, read_record, require_free
 
-    if not OVERWRITE.value:
+    if not OVERWRITE.value and read_record(raw_dir, settings) is None:
         require_free(raw_dir, settings)
     app.say(f"{settings.num_users:,} users, {settings.num_items:,} songs, seed {settings.seed}; rows to write:")
     for name in EVENTS:
@@ -67,7 +67,7 @@ def _plan(raw_dir: Path, settings: Settings) -> None:
 
 
 def main() -> None:
-    from music_map.synthetic.writer import generate, read_record
+    from music_map.synthetic.writer import generate, generated_files, read_record
 
     raw_dir = app.path_of(OUTPUT.value, "output")
     settings = settings_for(
@@ -79,14 +79,16 @@ def main() -> None:
         seed=SEED.value,
     )
     record = None if OVERWRITE.value else read_record(raw_dir, settings)
-    if record is not None:
+    whole = all((raw_dir / name).exists() for name in generated_files(settings.size))
+    if record is not None and whole:
         app.say(f"{raw_dir}: up to date, these settings were generated before; nothing to do")
         return
     if DRY_RUN.value:
         _plan(raw_dir, settings)
         return
     begin = time.monotonic()
-    marginals = generate(raw_dir, settings, overwrite=OVERWRITE.value, progress=app.bar)
+    # What an earlier version generated has the same rows, but no names.
+    marginals = generate(raw_dir, settings, overwrite=OVERWRITE.value or record is not None, progress=app.bar)
     seconds = time.monotonic() - begin
     _report(raw_dir, settings.size, marginals)
     events = sum(marginals[name] for name in EVENTS)

@@ -1,6 +1,8 @@
 """Recommends songs for one song, a playlist or a user, with the reasons; for a file of queries; for every user.
 
 python launch/recommend.py --workdir=checkpoints/demo --songs=123,456 --k=10 --format=table
+python launch/recommend.py --workdir=checkpoints/demo --songs="Artist - Title" --output=more.m3u8
+python launch/recommend.py --workdir=checkpoints/demo --playlist=party.m3u8 --k=20 --output=more.jspf
 python launch/recommend.py --workdir=checkpoints/demo --songs=123 --user=42 --dislikes=7 --format=json
 python launch/recommend.py --workdir=checkpoints/demo --user=42 --heard=false --max_per_artist=2 --diversity=0.3
 python launch/recommend.py --workdir=checkpoints/demo --history=plays.csv
@@ -13,7 +15,9 @@ columns song,time,played,kind, or JSON lines such as {"song": 1, "time": 1700000
 A batch is a query a line: song ids separated by commas, or JSON such as {"songs": [1, 2], "user": 3, "dislikes": [4]}
 or {"history": [{"song": 1, "time": 1700000000}]}.
 Every user's songs go to Parquet (uid, rank, item_id, score); the same command goes on after a stop.
-Ids are those of the logs, numbers or texts; unknown ones are named, and the rest is answered.
+Songs are given by their ids in the logs, numbers or texts, or by name ("Artist - Title" or the title), where the logs
+have names; unknown ones are named, several songs of one name are listed, and the rest is answered. --playlist reads
+.m3u, .m3u8, .jspf, .csv and .txt.
 """
 
 from __future__ import annotations
@@ -32,7 +36,8 @@ if TYPE_CHECKING:
     from music_map.retrieval.filters import Filters
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
-_SONGS = flags.DEFINE_string("songs", "", "Ids of songs, separated by commas, the latest last.")
+_SONGS = flags.DEFINE_string("songs", "", "Ids or names of songs, separated by commas, the latest last.")
+_PLAYLIST = flags.DEFINE_string("playlist", None, "A playlist file in place of --songs, or before them.")
 _USER = flags.DEFINE_string("user", None, "Id of a user: its taste is mixed in, its dislikes are left out.")
 _HISTORY = flags.DEFINE_string("history", None, "File of plays, .csv or .jsonl: song, time, played (0..1), kind.")
 _NOW = flags.DEFINE_integer("now", None, "The present, in the logs' seconds; left out: the last play.")
@@ -48,7 +53,9 @@ app.section("Many queries")
 _BATCH = flags.DEFINE_string("batch", None, "File of queries, one a line.")
 _ALL = flags.DEFINE_bool("all_users", False, "Recommends for every user, into --output.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "With --all_users: only say how many, and what is done already.")
-_OUTPUT = flags.DEFINE_string("output", None, "With --batch: JSON lines. With --all_users: a Parquet file.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "With --batch: JSON lines. With --all_users: a Parquet file. Else a playlist: .m3u8 or .jspf."
+)
 
 app.section("Filters")
 _DEFINE = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
@@ -61,13 +68,15 @@ _FILTERS = {
 
 
 def main() -> int:
-    from music_map import Recommender
+    from music_map import Recommender, read_playlist, write_playlist
     from music_map.retrieval.queries import as_known, parse_ids, read_history
 
     workdir = app.path_of(_WORKDIR.value, "workdir")
     output = _checked_output()
     if _K.value < 1:
         raise UserError(f"--k={_K.value}: must be at least 1")
+    with app.naming("playlist"):
+        tracks = [] if _PLAYLIST.value is None else read_playlist(app.path_of(_PLAYLIST.value, "playlist"))
     # Only the answer goes to stdout: what stages say on the way goes to stderr.
     with app.notes_on_stderr():
         recommender = Recommender.load(workdir, reporter=app.reporter())
@@ -84,7 +93,8 @@ def main() -> int:
     songs = recommender.ids.songs
     lists = [parse_ids(text.value, songs) for text in (_SONGS, _DISLIKES)]
     user = None if _USER.value is None else as_known(_USER.value, recommender.ids.users) or _USER.value
-    query = {"songs": lists[0], "user": user, "dislikes": lists[1], "ordered": _ORDERED.value, "now": _NOW.value}
+    query = {"songs": [*tracks, *lists[0]], "user": user, "dislikes": lists[1]}
+    query |= {"ordered": _ORDERED.value, "now": _NOW.value}
     if _HISTORY.value is not None:
         path = app.path_of(_HISTORY.value, "history")
         with app.naming("history"):
@@ -93,29 +103,45 @@ def main() -> int:
     for text in answer.warnings:
         app.warn(text)
     if _FORMAT.value == "json":
-        asked = {"songs": _known(lists[0], songs), "user": _known([user], recommender.ids.users)[0]}
+        asked = {
+            "songs": songs.labels(recommender.find(query["songs"])[0].tolist()),
+            "user": _known([user], recommender.ids.users)[0],
+        }
         app.say(_json({"query": asked | {"k": _K.value}} | _fields(answer), indent=2))
     else:
         app.say(str(answer))
+    if output is not None:
+        write_playlist(output, recommender.tracks(answer), title=f"Music Map: {output.stem}")
+        app.note(f"playlist of {len(answer.recommendations)} songs: {output}")
     return 0
 
 
 def _checked_output() -> Any:
+    from music_map.retrieval.playlist_files import writer_of
+
     ways = {
-        "--songs, --user or --history": bool(_SONGS.value.strip(" ,") or _USER.value or _HISTORY.value),
+        "--songs, --playlist, --user or --history": bool(
+            _SONGS.value.strip(" ,") or _PLAYLIST.value or _USER.value or _HISTORY.value
+        ),
         "--batch": _BATCH.value is not None,
         "--all_users": _ALL.value,
     }
     if sum(ways.values()) > 1:
         raise UserError(f"give one of {', '.join(ways)}; {' and '.join(w for w, on in ways.items() if on)} are given")
     many = ways["--batch"] or ways["--all_users"]
-    if many != (_OUTPUT.value is not None):
-        raise UserError("--output: goes with --batch or --all_users" if not many else "--output missing: give a file")
+    if many and _OUTPUT.value is None:
+        raise UserError("--output missing: give a file")
     if _DRY_RUN.value and not _ALL.value:
         raise UserError("--dry_run: goes with --all_users; the other queries take a moment")
     if not any(ways.values()):
-        raise UserError("an empty playlist: give at least one song (--songs), a user (--user) or a history (--history)")
-    return app.file_to_write(_OUTPUT.value, "output") if many else None
+        raise UserError(
+            "an empty playlist: give at least one song (--songs, --playlist), a user (--user) or a history (--history)"
+        )
+    output = None if _OUTPUT.value is None else app.file_to_write(_OUTPUT.value, "output")
+    if output is not None and not many:
+        with app.naming("output"):
+            writer_of(output)
+    return output
 
 
 def _filters(recommender: Recommender) -> Filters:

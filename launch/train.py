@@ -59,6 +59,7 @@ def main() -> int:
 def _train(workdir: Path) -> int:
     from music_map.run import cluster, plan
     from music_map.run.evaluate import report_table
+    from music_map.run.evaluation import verdict
     from music_map.run.folder import check_folder, claim
     from music_map.run.run import check, prepare
     from music_map.run.training import metrics_log, train_run
@@ -93,12 +94,13 @@ def _train(workdir: Path) -> int:
         where = f"at step {fitted.step}; checkpoint saved" if fitted.reason == "signal" else "after training"
         app.say(f"stopped by a signal {where}. Run the same command to go on.")
         return 0
+    metric = config.eval.metric
+    app.say(verdict(results.report, metric=metric))
     how, progress = "stopped early" if fitted.reason == "patience" else "trained to the end", fitted.progress
     app.say(
         f"{how}: {fitted.step} steps, {progress.train_seconds:.1f} s of training, {progress.eval_seconds:.1f} s of "
         f"evaluation, {progress.compile_seconds:.1f} s of compilation"
     )
-    metric = config.eval.metric
     app.say(f"best step {results.step} by validation {metric}; {report_table(results.report, metric=metric)}")
     app.note(f"\nwall seconds of this call by stage:\n{table(clock.seconds())}")
     song = run.dataset.item_ids[run.graph.item[0]]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from music_map.retrieval.answers import Answer as Answer
     from music_map.retrieval.answers import Query as Query
     from music_map.retrieval.filters import Filters as Filters
+    from music_map.retrieval.playlist_files import Track as Track
+    from music_map.retrieval.playlist_files import read_playlist as read_playlist
+    from music_map.retrieval.playlist_files import write_playlist as write_playlist
     from music_map.retrieval.plays import Play as Play
     from music_map.run.api import evaluate as evaluate
     from music_map.run.api import prepare as prepare
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from music_map.run.recommender import Recommender as Recommender
     from music_map.run.run import Run as Run
     from music_map.run.run import open_run as open_run
+    from music_map.run.start import start as start
 
 # The module of each public name.
 _HOMES = {
@@ -45,12 +49,16 @@ _HOMES = {
     "Query": "retrieval.answers",
     "Recommender": "run.recommender",
     "Run": "run.run",
+    "Track": "retrieval.playlist_files",
     "UserError": "errors",
     "evaluate": "run.api",
     "open_run": "run.run",
     "prepare": "run.api",
     "read_logs": "run.api",
+    "read_playlist": "retrieval.playlist_files",
+    "start": "run.start",
     "train": "run.api",
+    "write_playlist": "retrieval.playlist_files",
 }
 __all__ = sorted(_HOMES)
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ from music_map.rows import offsets_of
 from music_map.storage import ArrayFolder, ArrayWriter, check_rows
 
 _MOST_NAMED, _MOST_CHARACTERS = 10, 60
+# What the table of songs says of a song; each is a text, "" if unknown.
+SONG_FIELDS = ("title", "artist", "album", "genre")
 
 
 def index_of(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -65,12 +68,14 @@ class Ids:
     Attributes:
       numbers: uint32 [N], ascending: the ids of the Parquet logs.
       own: the ids in the original logs, [N]; None if these are the numbers.
-      names: names for people ("Artist - Title"), [N], "" if unknown; None if all are unknown.
+      names: names for people, [N], "" if unknown; None if all are unknown, or if `fields` has them.
+      fields: of songs: SONG_FIELDS by name, [N] each; without the fields that are unknown of every song.
     """
 
     numbers: np.ndarray
     own: Texts | None = None
     names: Texts | None = None
+    fields: Mapping[str, Texts] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -109,8 +114,29 @@ class Ids:
         return [self.own.at(position) for position in positions]
 
     def name(self, position: int) -> str | None:
-        """The name at a position; None if it is unknown."""
-        return (self.names.at(position) or None) if self.names is not None else None
+        """The name at a position, of a song "Artist - Title"; None if it is unknown."""
+        if self.names is not None:
+            return self.names.at(position) or None
+        title, artist = self.field("title", position), self.field("artist", position)
+        return f"{artist} - {title}" if title and artist else title
+
+    def field(self, field: str, position: int) -> str | None:
+        """One of SONG_FIELDS of the song at a position; None if it is unknown."""
+        return (self.fields[field].at(position) or None) if field in self.fields else None
+
+    @property
+    def named(self) -> bool:
+        """Whether any name is known."""
+        return self.names is not None or "title" in self.fields
+
+    def find(self, text: str) -> list[int]:
+        """The positions that have a name, ascending: those whose whole name it is, else those whose title it is.
+
+        Case, accents and the number of spaces do not count.
+        """
+        wanted = folded(text)
+        whole, titles = self._by_name
+        return whole.get(wanted) or titles.get(wanted) or []
 
     def unknown(self, kind: str, values: Sequence[Any]) -> str:
         """One line that names unknown ids, control characters escaped.
@@ -140,10 +166,24 @@ class Ids:
         data, ends = self.own.data.tobytes(), self.own.offsets.tolist()
         return {data[first:end]: at for at, (first, end) in enumerate(itertools.pairwise(ends))}
 
+    @functools.cached_property
+    def _by_name(self) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+        """Positions by folded name and by folded title. Made at the first use: about 5 us a song."""
+        whole: dict[str, list[int]] = {}
+        titles: dict[str, list[int]] = {}
+        for table, texts in (
+            (whole, (self.name(at) for at in range(len(self) if self.named else 0))),
+            (titles, (self.field("title", at) for at in range(len(self) if "title" in self.fields else 0))),
+        ):
+            for at, text in enumerate(texts):
+                if text:
+                    table.setdefault(folded(text), []).append(at)
+        return whole, titles
+
     def write(self, writer: ArrayWriter, kind: str) -> None:
-        """Writes the arrays KIND_ids and, for own ids or names, KIND_own_offsets, KIND_own_data, KIND_name_*."""
+        """Writes KIND_ids and, for own ids, names and fields, KIND_own_offsets, KIND_own_data, KIND_name_*, ..."""
         writer.write(f"{kind}_ids", self.numbers)
-        for part, texts in (("own", self.own), ("name", self.names)):
+        for part, texts in (("own", self.own), ("name", self.names), *self.fields.items()):
             if texts is not None:
                 writer.write(f"{kind}_{part}_offsets", texts.offsets)
                 writer.write(f"{kind}_{part}_data", texts.data)
@@ -167,7 +207,20 @@ class Ids:
                 f"{store.folder / kind}_ids.npy: needs a row of whole numbers; delete {store.folder} and run the "
                 "command again to rebuild it"
             )
-        return cls(numbers, texts("own"), texts("name"))
+        fields = {field: found for field in SONG_FIELDS if kind == "item" and (found := texts(field)) is not None}
+        return cls(numbers, texts("own"), texts("name"), fields)
+
+
+def folded(text: str) -> str:
+    """A text as names are compared: without case, accents and repeated spaces."""
+    if not text.isascii():
+        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+        text = text.translate(_DASHES)
+    return " ".join(text.casefold().split())
+
+
+# Players write dashes of any length between artist and title, and typographic apostrophes.
+_DASHES = str.maketrans({**dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"), "\u2019": "'"})
 
 
 def number_of(value: Any) -> int:

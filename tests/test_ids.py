@@ -103,3 +103,31 @@ def test_254_000_ids_take_a_moment() -> None:
     assert ids.index_of(own[200_000]) == 200_000
     assert ids.indices(own[:10_000]).tolist() == list(range(10_000))
     assert time.process_time() - start < 2
+
+
+SONGS = Ids(
+    np.arange(5, dtype=np.uint32),
+    fields={
+        "title": Texts.of(["Hello", "hello", "Déjà vu", "Hello, Goodbye", ""]),
+        "artist": Texts.of(["Adele", "Lionel  Richie", "", "The Beatles", "Nobody"]),
+        "genre": Texts.of(["pop", "", "", "", ""]),
+    },
+)
+
+
+def test_songs_are_found_by_name() -> None:
+    assert [SONGS.name(at) for at in range(5)] == [
+        "Adele - Hello", "Lionel  Richie - hello", "Déjà vu", "The Beatles - Hello, Goodbye", None,
+    ]  # fmt: skip
+    assert SONGS.find("adele \u2013 HELLO") == [0] and SONGS.find("Hello") == [0, 1] and SONGS.find("deja  vu") == [2]
+    assert SONGS.find("the beatles - hello, goodbye") == [3] and SONGS.find("") == SONGS.find("x") == []
+    assert NAMED.find("A - B") == [0] and NUMBERED.find("7") == [] and not NUMBERED.named and SONGS.named
+    assert SONGS.field("genre", 0) == "pop" and SONGS.field("genre", 1) is SONGS.field("album", 0) is None
+
+
+def test_fields_are_stored(tmp_path: Path) -> None:
+    writer = ArrayWriter(tmp_path)
+    SONGS.write(writer, "item")
+    writer.finish(fingerprint="", meta={})
+    read = Ids.load(ArrayFolder.open(tmp_path), "item")
+    assert read.name(3) == SONGS.name(3) and set(read.fields) == {"title", "artist", "genre"}

@@ -22,8 +22,8 @@ HOME = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2]
 FOLDER = HOME / "launch"
 # In the order in which a user needs them; all other jobs follow, sorted by name.
 _ORDER = (
-    "download", "generate", "preprocess", "build_graph", "train", "evaluate", "compare", "report", "recommend",
-    "build_index", "evaluate_retrieval", "serve", "export_map", "publish", "sweep",
+    "start", "import", "convert", "download", "generate", "preprocess", "build_graph", "train", "evaluate", "compare",
+    "report", "recommend", "build_index", "evaluate_retrieval", "serve", "export_map", "publish", "sweep",
 )  # fmt: skip
 
 

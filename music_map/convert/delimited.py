@@ -10,6 +10,7 @@ Blocks without trouble are parsed by Arrow, the others line by line.
 from __future__ import annotations
 
 import csv as python_csv
+import dataclasses
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,17 @@ def read_tsv(source: Source) -> Iterator[pa.RecordBatch]:
 def read_recbole(source: Source) -> Iterator[pa.RecordBatch]:
     """Reads RecBole's atomic files: a TSV whose header names types too, `user_id:token`."""
     return _read(source, source.delimiter or "\t", quoted=False, typed=True)
+
+
+def read_films(source: Source) -> Iterator[pa.RecordBatch]:
+    """Reads MovieLens' u.item: its last 19 columns are 1 where a film has the genre; they become one, "genres"."""
+    flags = source.header[5:]
+    columns = [(role, name) for role, name in source.columns if name != "genres"]
+    wanted = dataclasses.replace(source, columns=[*columns, *(("genre", name) for name in flags)])
+    for batch in _read(wanted, source.delimiter or "|", quoted=False):
+        marks = np.array([pc.equal(pc.fill_null(batch.column(name), ""), "1").to_pylist() for name in flags]).T
+        genres = ["|".join(name for name, on in zip(flags, row, strict=True) if on) for row in marks]
+        yield batch.append_column("genres", pa.array(genres, pa.string()))
 
 
 def _read(source: Source, delimiter: str, *, quoted: bool, typed: bool = False) -> Iterator[pa.RecordBatch]:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from music_map.convert.formats import FORMATS, format_of
 from music_map.convert.parquet import as_text, is_list
-from music_map.convert.settings import FEW, ROLES, SONG_ROLES, SONGS, ColumnMapping
+from music_map.convert.settings import ROLES, SONG_ROLES, SONGS, SPAN, ColumnMapping
 from music_map.convert.sources import ROW, Source
 from music_map.convert.times import Times, check_zone, judge
 from music_map.convert.values import KINDS, Judgement, literal, missing
@@ -30,6 +30,7 @@ from music_map.preprocess.present import far_times
 from music_map.raw.layout import ID_TABLES
 from music_map.raw.schema import EVENT_SCHEMAS, ITEM_SCHEMAS
 from music_map.reporter import Progress
+from music_map.sizes import LEAST, sizes_for
 
 MAPPINGS = ("artist", "album")
 MEMORY = "1GB"  # of the engine
@@ -52,7 +53,8 @@ class Summary:
       ignored: rows of a type that is to be ignored.
       tables: id tables written, by column ("user", "item", "artist", "album").
       numbered: the columns whose ids are no whole numbers.
-      rare_users, rare_items: users and songs with fewer than FEW events, which training leaves out by default.
+      few: the events that training needs of a user or a song, see `music_map.sizes`.
+      rare_users, rare_items: users and songs with fewer, which training leaves out by default.
       notes: remarks on the data.
     """
 
@@ -66,6 +68,7 @@ class Summary:
     ignored: int
     tables: dict[str, Path]
     numbered: list[str]
+    few: int
     rare_users: int
     rare_items: int
     notes: list[str]
@@ -216,6 +219,8 @@ class Log:
             raise UserError("no listens in the input: nothing to learn from; check --type, --types and --bad_rows")
         self._notes += self._far() + self._played_notes(most_played)
         con.execute("drop table rows")
+        if mapping.sittings is not None:
+            self._notes.append(self._cut_sittings(mapping.sittings))
         roles = ["user", *(role for role in ("item", *MAPPINGS) if role in mapping.columns())]
         counts = {role: self._number(role) for role in roles}
         numbered = [role for role, (_, whole) in counts.items() if not whole]
@@ -233,6 +238,7 @@ class Log:
         for role in (role for role, (count, _) in counts.items() if count):
             if path := self._write_table(role, numbered):
                 tables[role] = path
+        few = self._least()
         reasons = {f"{reason} (the first: {self._examples[reason]})": n for reason, n in self._reasons.most_common()}
         summary = Summary(
             events,
@@ -245,17 +251,50 @@ class Log:
             ignored,
             tables,
             numbered,
-            self._rare("user"),
-            self._rare("item"),
+            few,
+            self._rare("user", few),
+            self._rare("item", few),
             self._notes,
         )
         con.close()
         _empty(self._work)
         return summary
 
-    def _rare(self, role: str) -> int:
+    def _cut_sittings(self, minutes: float) -> str:
+        """Makes each sitting a user, whose times are places in it; returns a remark."""
+        listeners = self._con.execute('select count(distinct "user") from judged where good').fetchone()[0]
+        order = 'partition by "user", good order by seconds, place'
+        self._con.execute(
+            f"""create or replace table judged as
+            select * exclude (before, sitting, begins) replace (
+              case when good then "user" || ' ' || strftime(make_timestamp(begins * 1000000), '%Y-%m-%d %H:%M:%S')
+                else "user" end as "user",
+              case when good then {SPAN} * (row_number() over (partition by "user", sitting, good
+                order by seconds, place) - 1) // count(*) over (partition by "user", sitting, good)
+                else seconds end as seconds)
+            from (select *, min(seconds) over (partition by "user", good, sitting) as begins
+            from (select *, count_if(before is null or seconds - before > {60 * minutes}) over ({order}) as sitting
+            from (select *, lag(seconds) over ({order}) as before from judged)))"""
+        )
+        sittings = self._con.execute('select count(distinct "user") from judged where good').fetchone()[0]
+        return (
+            f"each of {sittings:,} sittings (a pause of {minutes:g} minutes ends one) of {listeners:,} "
+            f"listener{'s' if listeners > 1 else ''} counts as a user; its last songs are held out"
+        )
+
+    def _least(self) -> int:
+        """The interactions that training needs of users and songs."""
+        counts = ", ".join(f"count_if(fewer >= {least})" for least in LEAST)
+        of = {role: f"select raw, sum(n) over (partition by number) as n from ids_{role}" for role in ("user", "item")}
+        *kept, total = self._con.execute(
+            f"""select {counts}, count(*) from (select least(u.n, i.n) as fewer from judged
+              join ({of["user"]}) u on u.raw = "user" join ({of["item"]}) i on i.raw = item where good)"""
+        ).fetchone()
+        return sizes_for(kept, total).min_interactions
+
+    def _rare(self, role: str, few: int) -> int:
         events = f"select sum(n) as events from ids_{role} group by number"
-        return self._con.execute(f"select count_if(events < {FEW}) from ({events})").fetchone()[0]
+        return self._con.execute(f"select count_if(events < {few}) from ({events})").fetchone()[0]
 
     def _times(self) -> dict[Times, list[int]]:
         """The files by how their times are read."""
@@ -355,7 +394,9 @@ class Log:
     def _write_table(self, role: str, numbered: list[str]) -> Path | None:
         """Writes the table of numbers, ids and names, where there is anything to tell."""
         columns = self._mapping.columns()
-        names = {"item": {"title": "title", "artist_name": "artist", "album_name": "album"}}.get(role, {})
+        names = {"item": {"title": "title", "artist_name": "artist", "album_name": "album", "genre": "genre"}}.get(
+            role, {}
+        )
         names = names or ({f"{role}_name": "name"} if role in MAPPINGS else {})
         names = {given: name for given, name in names.items() if given in columns}
         if role not in numbered and not names:

@@ -49,8 +49,10 @@ for _name, _reader, *_suffixes in (
     ("tsv", "delimited:read_tsv", ".tsv", ".tab"),
     ("jsonl", "json_rows:read_json", ".jsonl", ".ndjson", ".json"),
     ("parquet", "parquet:read_parquet", *PARQUET),
+    ("pages", "json_rows:read_pages"),
     ("mpd", "json_rows:read_playlists"),
     ("recbole", "delimited:read_recbole", ".inter", ".item"),
+    ("u.item", "delimited:read_films"),
     ("lightgcn", "pairs:read_lightgcn"),
 ):
     FORMATS.register(_name, Format(f"music_map.convert.{_reader}", tuple(_suffixes)))

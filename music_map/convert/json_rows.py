@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from music_map.convert.settings import SPAN
 from music_map.convert.sources import Source, batches_of, open_bytes
 from music_map.errors import UserError
 
@@ -19,7 +20,7 @@ _CHUNK = 1 << 20
 _LONGEST = 64 << 20  # bytes of one element
 _NAMED_ROWS = 100  # whose fields an error lists
 
-Explode = Callable[[dict], Iterable[dict]]
+Explode = Callable[[Any], Iterable[dict]]
 
 
 def read_json(source: Source, *, within: str | None = None, explode: Explode | None = None) -> Iterator[pa.RecordBatch]:
@@ -28,7 +29,7 @@ def read_json(source: Source, *, within: str | None = None, explode: Explode | N
     Args:
       source: the file.
       within: the key whose array holds the objects, where the file is one object.
-      explode: turns an object into rows; None: it is one.
+      explode: turns an object (or an array within the array) into rows; None: an object is one.
     """
     with open_bytes(source) as stream:
         try:
@@ -47,7 +48,7 @@ def _rows(
     getters = [(name, name.split(".")) for name in source.names]
     row = 0
     for number, value in objects:
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) and not (explode and isinstance(value, list)):
             source.bad_row(number, "is no JSON object; write {...} a line, or an array of objects")
             continue
         for event in explode(value) if explode else (value,):
@@ -157,15 +158,25 @@ def _array(source: Source, stream: io.BufferedIOBase, within: str | None) -> Ite
         at, row = end, row + 1
 
 
+def read_pages(source: Source) -> Iterator[pa.RecordBatch]:
+    """Reads an array of objects, or of pages, arrays of objects."""
+    return read_json(source, explode=_of_page)
+
+
+def _of_page(page: dict | list) -> Iterator[dict]:
+    return (row for row in (page if isinstance(page, list) else [page]) if isinstance(row, dict))
+
+
 def read_playlists(source: Source) -> Iterator[pa.RecordBatch]:
     """Reads a slice of the Million Playlist Dataset: a row a song of a playlist."""
     return read_json(source, within="playlists", explode=_songs)
 
 
 def _songs(event: dict) -> Iterator[dict]:
-    """The songs of a playlist; one second a place keeps their order."""
-    start = event.get("modified_at")
-    start = int(start) if isinstance(start, str) and start.isdigit() else 0
-    for place, track in enumerate(event.get("tracks") or []):
+    """The songs of a playlist. Its time is the place, stretched so that all playlists last as long."""
+    if not isinstance(event, dict):
+        return
+    tracks = event.get("tracks") or []
+    for place, track in enumerate(tracks):
         if isinstance(track, dict):
-            yield {**track, "pid": event.get("pid"), "time": str(start + place)}
+            yield {**track, "pid": event.get("pid"), "time": str(SPAN * place // len(tracks))}

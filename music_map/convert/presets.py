@@ -1,13 +1,17 @@
 """Exports that people have, by name: which of their files to read, and what their columns mean.
 
-A preset is a function from the paths that were given to an `Import`, and an entry in PRESETS.
+A preset is a function from the paths that were given to an `Import`, and an entry in PRESETS with what tells it apart.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from music_map.convert.formats import files_of
@@ -54,9 +58,39 @@ def _head(path: Path) -> bytes:
         return stream.read(1 << 16)
 
 
+@contextlib.contextmanager
+def unpacked(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """The paths, with a folder in place of each ZIP archive; the folders go at the end.
+
+    Raises:
+      UserError: an archive is damaged, or needs a password.
+    """
+    with contextlib.ExitStack() as stack:
+        found = []
+        for path in paths:
+            if path.is_file() and path.suffix.lower() == ".zip":
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="music-map-"))) / path.stem
+                try:
+                    with zipfile.ZipFile(path) as archive:
+                        # Pictures and papers of an export stay inside. Names that leave the folder are mended.
+                        wanted = [name for name in archive.namelist() if name.lower().endswith(_PACKED)]
+                        archive.extractall(folder, wanted)
+                except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as e:
+                    raise UserError(f"{path}: cannot be unpacked ({e}); unpack it, and give the folder") from e
+                folder.mkdir(parents=True, exist_ok=True)
+                path = folder
+            found.append(path)
+        yield found
+
+
+_PACKED = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".dat", ".data", ".item", ".inter", ".listens", ".parquet")
+
+
 def spotify(paths: Sequence[Path]) -> Import:
     """The extended streaming history (endsong_*.json before 2023), or that of the account data (one year)."""
     files = _pick(paths, "*treaming_[Hh]istory_Audio*.json", "endsong*.json", "StreamingHistory*.json")
+    # Since 2024 the account data has files of their own for podcasts and audiobooks, with other columns.
+    files = [path for path in files if not re.match(r"StreamingHistory_(podcast|audiobook)", path.name)] or files
     years = [path for path in files if b'"endTime"' in _head(path)]
     full = [path for path in files if path not in years]
     if full:
@@ -88,8 +122,21 @@ _NAMED = {"item": "artist,title", "title": "title", "artist_name": "artist", "ba
 
 
 def lastfm(paths: Sequence[Path]) -> Import:
-    """A CSV of scrobbles: artist,album,track,date without a header (lastfm-to-csv), or with uts among its columns."""
-    files = _pick(paths, "*.csv")
+    """Scrobbles: a CSV of artist,album,track,date without a header (lastfm-to-csv), or with uts among its columns; or
+    JSON as the API has them, in pages (mainstream.ghan.nl) or not.
+    """
+    files = _pick(paths, "*.csv", "*.json")
+    if all(path.suffix.lower() == ".json" for path in files):
+        columns = {
+            "item": "artist.#text,name",
+            "title": "name",
+            "artist_name": "artist.#text",
+            "album_name": "album.#text",
+            "time": "date.uts",
+            "time_unit": "s",
+            "optional": ("album.#text", "date.uts"),
+        }
+        return Import({"listens": files}, _ALONE | columns, {"file_format": "pages"})
     headed = [b"uts" in _head(path).partition(b"\n")[0] for path in files]
     if any(headed) != all(headed):
         raise UserError(
@@ -118,7 +165,10 @@ def lastfm1k(paths: Sequence[Path]) -> Import:
 
 def listenbrainz(paths: Sequence[Path]) -> Import:
     """ListenBrainz's export: JSON lines (listens/YEAR/MONTH.jsonl) or an array."""
-    files = _pick(paths, "*.listens", "*.jsonl", "*.json")
+    files = _pick(paths, "*.listens", "listens*.jsonl", "listens/**/*.jsonl", "*.jsonl", "*.json")
+    # An export also has the profile, the loved songs and the pinned ones.
+    others = ("user.json", "feedback.jsonl", "pinned_recording.jsonl")
+    files = [path for path in files if path.name not in others] or files
     track = "track_metadata"
     columns = {
         "user": "user_name" if all(b'"user_name"' in _head(path) for path in files) else None,
@@ -150,7 +200,7 @@ def mpd(paths: Sequence[Path]) -> Import:
         "optional": ("duration_ms", "artist_uri", "album_uri", "album_name"),
         "bad_rows": "skip",
     }
-    notes = ["playlists have no times: a song's is its playlist's last change, plus one second a place"]
+    notes = ["playlists have no times: a song's is its place, and the last songs of each playlist are held out"]
     return Import({"listens": _pick(paths, "mpd.slice.*.json", "*.json")}, columns, {"file_format": "mpd"}, notes)
 
 
@@ -163,23 +213,37 @@ def movielens(paths: Sequence[Path]) -> Import:
         ".data": ({"delimiter": "\t"}, {"delimiter": "|"}, "u.item", _RATING),
     }
     ratings, movies, name, (user, item, rating, time, title) = layouts[files[0].suffix.lower()]
+    movies["file_format"] = "csv"
     if files[0].suffix.lower() != ".csv":
         ratings, movies = ratings | {"header": [user, item, rating, time]}, movies | {"header": [item, title, "genres"]}
         if name == "u.item":
-            movies["header"] = [item, title, *(f"column {n}" for n in range(22))]
+            movies |= {"header": [item, title, "day", "video", "url", *_GENRES], "file_format": "u.item"}
         movies["encoding"] = "latin-1"
     songs = [path for path in {file.with_name(name) for file in files} if path.is_file()]
     columns = {"user": user, "item": item, "time": time, "played": rating, "played_unit": "stars"}
-    source = {"listens": {"file_format": "csv"} | ratings, "songs": {"file_format": "csv"} | movies}
-    return Import({"listens": files, "songs": songs}, columns | ({"title": title} if songs else {}), source)
+    source = {"listens": {"file_format": "csv"} | ratings, "songs": movies}
+    named = {"title": title, "genre": "genres"} if songs else {}
+    return Import({"listens": files, "songs": songs}, columns | named, source)
+
+
+# The columns of u.item that are 1 where a film has the genre, in their order.
+_GENRES = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
 
 
 _RATING = ("user", "movie", "rating", "timestamp", "title")
-_TITLES = ("title", "name", "track_name", "movie_title", "song_name", "item_name", "title_name")
+_NAMES = {
+    "title": ("title", "name", "track_name", "movie_title", "song_name", "item_name", "title_name"),
+    "artist_name": ("artist", "artist_name", "artists", "artist_title"),
+    "album_name": ("album", "album_name", "album_title"),
+    "genre": ("genre", "genres", "class", "category"),
+}
 
 
 def recbole(paths: Sequence[Path]) -> Import:
-    """RecBole's atomic files: NAME.inter, and NAME.item for the titles."""
+    """RecBole's atomic files: NAME.inter, and NAME.item for the names."""
     files = _pick(paths, "*.inter")
     songs = [path for path in (file.with_suffix(".item") for file in files) if path.is_file()]
     columns: dict[str, Any] = {"user": "user_id", "item": "item_id", "time": "timestamp"}
@@ -187,11 +251,9 @@ def recbole(paths: Sequence[Path]) -> Import:
         fields = [
             name.partition(":")[0] for name in _head(songs[0]).partition(b"\n")[0].decode(errors="replace").split("\t")
         ]
-        title = next((name for name in _TITLES if name in fields), None)
-        if title is None:
-            songs = []
-        else:
-            columns["title"] = title
+        found = {role: next((name for name in names if name in fields), None) for role, names in _NAMES.items()}
+        columns |= {role: name for role, name in found.items() if name}
+        songs = songs if any(found.values()) else []
     return Import({"listens": files, "songs": songs}, columns, {"file_format": "recbole"})
 
 
@@ -217,3 +279,47 @@ def lightgcn(paths: Sequence[Path]) -> Import:
 PRESETS: Registry[Callable[[Sequence[Path]], Import]] = Registry("--preset")
 for _preset in (spotify, lastfm, lastfm1k, listenbrainz, mpd, movielens, recbole, lightgcn):
     PRESETS.register(_preset.__name__, _preset)
+
+# What tells an export: names of its files (patterns, in lower case), and what the start of one of them holds.
+_MARKS: dict[str, tuple[tuple[str, ...], tuple[bytes, ...]]] = {
+    "lastfm1k": (("userid-timestamp-artid-artname-traid-traname.tsv*",), ()),
+    "spotify": (
+        ("*streaming_history_audio*.json", "endsong*.json", "streaminghistory*.json"),
+        (b'"ms_played"', b'"msPlayed"'),
+    ),
+    "mpd": (("mpd.slice.*.json",), (b'"playlists"',)),
+    "movielens": (("ratings.csv", "ratings.dat", "u.data"), ()),
+    "recbole": (("*.inter",), ()),
+    "listenbrainz": (("*.listens",), (b'"track_metadata"',)),
+    "lastfm": ((), (b'"#text"', b"uts,utc_time", b"artist,album,", b'"uts"')),
+    "lightgcn": (("train.txt",), ()),
+}
+_SCROBBLE = re.compile(rb"""[^\n]*,"?\d\d? [A-Z][a-z]{2} \d{4},? \d\d:\d\d"?\r?\n""")
+_MOST_SNIFFED = 20
+
+
+def detect(paths: Sequence[Path]) -> str:
+    """The preset of an export, told by the names of its files, else by what they begin with.
+
+    Raises:
+      UserError: no preset is known by them.
+    """
+    files: list[Path] = []
+    for path in paths:
+        files += sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else files_of(path)
+    for preset, (patterns, _) in _MARKS.items():
+        if any(PurePosixPath(path.name.lower()).match(pattern) for path in files for pattern in patterns):
+            return preset
+    texts = [path for path in files if path.suffix.lower() in (".json", ".jsonl", ".csv", ".gz")]
+    for path in texts[:_MOST_SNIFFED]:
+        try:
+            head = _head(path)
+        except UserError:
+            continue
+        for preset, (_, marks) in _MARKS.items():
+            if any(mark in head for mark in marks) or (preset == "lastfm" and _SCROBBLE.match(head)):
+                return preset
+    raise UserError(
+        f"{', '.join(map(str, paths))}: is no export that is known; name its preset ({', '.join(_MARKS)}), or "
+        "convert it with launch/convert.py, whose flags name the columns"
+    )

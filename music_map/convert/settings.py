@@ -13,8 +13,10 @@ PLAYED_UNITS = ("percent", "fraction", "stars", "seconds", "milliseconds")
 DURATION_UNITS = ("seconds", "milliseconds")
 BAD_ROWS = ("stop", "skip")
 IGNORED = "ignore"
+# Seconds that a sitting or a playlist lasts in the logs, whatever its length: the place in it is what counts, and the
+# split by time holds the last part of each out. Shorter than the pause that ends a session.
+SPAN = 1000
 SONGS = "songs"  # files that describe songs, and hold no event
-FEW = 10  # events; data.min_interactions of the configurations
 
 # What a column of event types may hold without being told; every value is compared in lower case.
 EVENT_TYPES = {
@@ -31,10 +33,13 @@ EVENT_TYPES = {
 MISSING = ("NULL", "null", "\\N", "NaN", "nan", "None", "<NA>", "NaT", "#N/A")
 ROLES = (
     "user", "item", "time", "played", "duration", "organic", "type", "artist", "album", "title", "artist_name",
-    "album_name",
+    "album_name", "genre",
 )  # fmt: skip
 # Roles of files that hold one kind of event (likes, ...), and of files that describe songs.
-MARK_ROLES, SONG_ROLES = ("user", "item", "time"), ("item", "artist", "album", "title", "artist_name", "album_name")
+MARK_ROLES, SONG_ROLES = (
+    ("user", "item", "time"),
+    ("item", "artist", "album", "title", "artist_name", "album_name", "genre"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +64,15 @@ class ColumnMapping:
       types: values of that column to "listens", "likes", "dislikes", "unlikes", "undislikes" or "ignore".
       artist, album: columns of the song's artist and album, None: their names, where those are given, else unknown.
       title, artist_name, album_name: columns of the names, None: unknown.
+      genre: column of the song's genre, None: unknown.
       time_unit: unit of times that are numbers: "auto" (told by all values of the file), "s", "ms", "us", "ns", or
         "excel" (days since 30 December 1899).
       time_format: strptime format, None: numbers, or ISO 8601.
       time_zone: IANA name of the zone of times without one.
       missing: ids that mean that there is none.
       optional: columns that a file may lack.
+      sittings: minutes of pause that end a sitting; each sitting then counts as a user, and an event's time is its
+        place in the sitting. None: users are users, times are times.
       bad_rows: "stop" at the first row that cannot be read, or "skip" and count such rows.
     """
 
@@ -85,11 +93,13 @@ class ColumnMapping:
     title: str | None = None
     artist_name: str | None = None
     album_name: str | None = None
+    genre: str | None = None
     time_unit: str = "auto"
     time_format: str | None = None
     time_zone: str = "UTC"
     missing: tuple[str, ...] = MISSING
     optional: tuple[str, ...] = ()
+    sittings: float | None = None
     bad_rows: str = "stop"
 
     def __post_init__(self) -> None:
@@ -112,6 +122,8 @@ class ColumnMapping:
                 f"--played_unit={self.played_unit}: a share needs the songs' length; give --duration=COLUMN, or "
                 "--played_threshold=30, the seconds that count as a whole song"
             )
+        pause = self.sittings
+        require(pause is None or 0 < pause <= 1440, "--sittings", pause, "minutes, above 0 and at most 1440")
         for value, kind in self.types.items():
             if kind not in EVENTS and kind != IGNORED:
                 raise UserError(

@@ -12,7 +12,7 @@ import numpy as np
 from music_map.errors import require
 from music_map.map.agreement import agreement
 from music_map.map.clusters import colours_of, islands, num_clusters_for, renumber_like
-from music_map.map.metadata import named_by, read_metadata
+from music_map.map.metadata import joined, names_of_run, of_songs, read_metadata
 from music_map.map.page import read_previous, render, save_positions
 from music_map.map.payload import map_payload, pack, songs_of
 from music_map.map.projection import installed as installed
@@ -51,7 +51,7 @@ def make_map(
       recommender: the model.
       title: of the page.
       source: folder of the run, shown on the page.
-      metadata: file of names (item_id, title, artist, ...).
+      metadata: file of names (item_id, title, artist, ...), beside those that the run knows.
       previous: an older map to stay close to: its page or its positions.
       positions: Parquet file to write: item_id, x, y, cluster of every song.
       method: "umap" or "pca".
@@ -67,18 +67,19 @@ def make_map(
     export, vectors, heads, filters = recommender.export, recommender.vectors, recommender.heads, recommender.filters
     total = len(vectors)
     rows = np.arange(total)
+    names, before = names_of_run(recommender.ids.songs), None
+    if metadata is not None:
+        given = read_metadata(metadata, recommender.ids.songs)
+        reporter.say(f"metadata: {given.num_known} of {total} songs have names ({given.num_rows} rows)")
+        if not given.num_known:
+            reporter.warn(
+                f"{metadata}: none of its item_id is one of the model's, such as {recommender.ids.songs.label(0)}"
+            )
+        names = joined(given, names)
     if total > max_songs:
         rows = np.sort(np.argsort(-export.listeners.astype(np.int64), kind="stable")[:max_songs])
-        export, vectors = songs_of(export, rows), vectors[rows]
+        export, vectors, names = songs_of(export, rows), vectors[rows], of_songs(names, rows)
         reporter.say(f"the {len(rows)} most listened of {total} songs; --max_songs sets how many")
-    names = before = None
-    if metadata is not None:
-        names = read_metadata(metadata, export.item_ids)
-        reporter.say(f"metadata: {names.num_known} of {len(vectors)} songs have names ({names.num_rows} rows)")
-        if not names.num_known:
-            reporter.warn(f"{metadata}: none of its item_id is one of the model's, such as {export.item_ids[0]}")
-    elif recommender.ids.songs.names is not None:
-        names = named_by(recommender.ids.songs, rows)
     if previous is not None:
         before = read_previous(previous, export.item_ids)
         shared = int((before.clusters >= 0).sum())

@@ -1,7 +1,8 @@
-"""Names of songs from a file: CSV, Parquet, JSON or JSON lines with a column item_id and any others."""
+"""Names of songs: those that a run knows, and a file (CSV, Parquet, JSON, JSON lines) with item_id and others."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from music_map.errors import UserError
-from music_map.ids import Ids, index_of
+from music_map.ids import SONG_FIELDS, Ids
 from music_map.storage import strict_json
 
 SUFFIXES = (".csv", ".parquet", ".json", ".jsonl")
@@ -41,15 +42,40 @@ class Metadata(NamedTuple):
     num_known: int
 
 
-def read_metadata(path: Path, item_ids: np.ndarray) -> Metadata:
+def names_of_run(songs: Ids) -> Metadata:
+    """The names that a run knows."""
+    columns = []
+    for name in SONG_FIELDS:
+        if name in songs.fields:
+            columns.append(_column(name, [songs.field(name, at) or "" for at in range(len(songs))]))
+    if songs.names is not None:
+        columns.append(_column("title", [songs.name(at) or "" for at in range(len(songs))]))
+    titles = [column for column in columns if column.name == "title"]
+    return Metadata(columns, len(songs), int((titles[0].codes >= 0).sum()) if titles else 0)
+
+
+def joined(first: Metadata, others: Metadata) -> Metadata:
+    """The columns of both; of two with one name those of `first`."""
+    taken = {column.name.lower() for column in first.columns}
+    more = [column for column in others.columns if column.name.lower() not in taken]
+    return Metadata([*first.columns, *more], first.num_rows, first.num_known)
+
+
+def of_songs(metadata: Metadata, rows: np.ndarray) -> Metadata:
+    """The metadata of some of the songs, int [n]."""
+    return metadata._replace(columns=[column._replace(codes=column.codes[rows]) for column in metadata.columns])
+
+
+def read_metadata(path: Path, songs: Ids) -> Metadata:
     """Reads a file of songs' names.
 
     Args:
       path: with one of SUFFIXES; JSON is a list of objects.
-      item_ids: uint32 [I], ascending. Rows of other songs are skipped; of several rows of a song the first counts.
+      songs: ids of the logs. Rows of other songs are skipped; of several rows of a song the first counts.
 
     Raises:
-      UserError: no such file, another format, no column item_id, or an id that is no whole number.
+      UserError: no such file, another format, no column item_id, or an id that is no whole number where all of the
+        logs are.
     """
     table = _table(path)
     if twice := sorted({name for name in table.column_names if table.column_names.count(name) > 1}):
@@ -58,44 +84,32 @@ def read_metadata(path: Path, item_ids: np.ndarray) -> Metadata:
         raise UserError(f"{path}: has no column item_id; its columns are {', '.join(table.column_names) or 'none'}")
     if len(table.column_names) < 2:
         raise UserError(f"{path}: has no column besides item_id; give title, artist or others")
+    wanted = pa.int64() if songs.own is None else pa.string()
     try:
-        ids = pc.cast(table["item_id"], pa.int64()).to_numpy(zero_copy_only=False)
         if table["item_id"].null_count:
             raise ValueError("it has empty cells")
+        found = songs.indices(pc.cast(table["item_id"], wanted).to_pylist())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as e:
-        raise UserError(f"{path}: column item_id: whole numbers wanted ({str(e).splitlines()[0]})") from e
-    rows, first = np.unique(ids, return_index=True)
-    at = index_of(item_ids, rows)
+        kind = "whole numbers" if songs.own is None else "texts"
+        raise UserError(f"{path}: column item_id: {kind} wanted ({str(e).splitlines()[0]})") from e
+    at, first = np.unique(found, return_index=True)
     first, at = first[at >= 0], at[at >= 0]
     columns = []
     for name in table.column_names:
         if name == "item_id":
             continue
         texts = _texts(path, name, table[name])
-        values, codes = np.unique(np.array(["" if t is None else t for t in texts], object)[first], return_inverse=True)
-        placed = np.full(len(item_ids), -1, np.int32)
-        placed[at] = codes
-        if len(values) and values[0] == "":
-            placed -= (placed >= 0).astype(np.int32)
-            values = values[1:]
-        columns.append(Column(name, values.tolist(), placed))
+        column = _column(name, [texts[row] or "" for row in first])
+        placed = np.full(len(songs), -1, np.int32)
+        placed[at] = column.codes
+        columns.append(column._replace(codes=placed))
     return Metadata(columns, len(table), len(at))
 
 
-def named_by(songs: Ids, rows: np.ndarray) -> Metadata:
-    """Names as the logs have them, "Artist - Title", of some of the songs: one column, title."""
-    texts = [songs.name(row) or "" for row in rows.tolist()]
-    column = _column("title", texts)
-    return Metadata([column], len(rows), int((column.codes >= 0).sum()))
-
-
-def _column(name: str, texts: list[str]) -> Column:
-    """A column of texts, of which "" is none."""
-    values, codes = np.unique(np.array(texts, object), return_inverse=True)
-    codes = codes.astype(np.int32)
-    if len(values) and values[0] == "":
-        return Column(name, values[1:].tolist(), codes - 1)
-    return Column(name, values.tolist(), codes)
+def _column(name: str, texts: Sequence[str]) -> Column:
+    """A column of texts; an empty one is none."""
+    values, codes = np.unique(np.array(["", *texts], object), return_inverse=True)
+    return Column(name, values[1:].tolist(), (codes[1:] - 1).astype(np.int32))
 
 
 def _texts(path: Path, name: str, column: pa.ChunkedArray) -> list[str | None]:

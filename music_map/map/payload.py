@@ -83,13 +83,22 @@ def groups_of(export: Export, metadata: Metadata | None, name: str) -> Column | 
     """Songs by artist or by genre: the metadata's column of that name, else the model's first artist of each song."""
     for column in metadata.columns if metadata else ():
         if column.name.lower() in (name, f"{name}s", f"{name}_name"):
-            return column
+            return _first_parts(column) if name == "genre" else column
     if name != "artist" or not len(export.artist_ids):
         return None
     has = np.diff(export.artist_offsets) > 0
     codes = np.full(len(has), -1, np.int32)
     codes[has] = export.artists[export.artist_offsets[:-1][has]]
     return Column("artist", [f"artist {i}" for i in export.artist_ids.tolist()], codes)
+
+
+def _first_parts(column: Column) -> Column:
+    """The first of several genres: of "Drama|War" Drama."""
+    if not any("|" in value for value in column.values):
+        return column
+    first = [value.split("|")[0].strip() for value in column.values]
+    values, codes = np.unique(np.array(first, object), return_inverse=True)
+    return Column(column.name, values.tolist(), np.where(column.codes >= 0, codes[column.codes], -1).astype(np.int32))
 
 
 def names_of(clusters: np.ndarray, groups: Column | None, weight: np.ndarray, *, most: int = 2) -> dict[int, str]:

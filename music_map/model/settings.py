@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from music_map.registry import Registry
 from music_map.settings import Settings, setting
+from music_map.sizes import OPEN
 
 if TYPE_CHECKING:
     from music_map.model.encoder import Entry
@@ -27,7 +28,7 @@ class ModelSettings(Settings):
     section = "config.model"
     name: str = setting("lightgcnpp", 'the encoder: "lightgcnpp", "lightgcn" or "mf" (matrix factorisation)')
     num_layers: int = setting(3, "K, propagation steps", at_least=0, at_most=256)
-    embedding_dim: int = setting(64, "d, dimensions of the embeddings", at_least=1, at_most=65_536)
+    embedding_dim: int = setting(64, f"d, dimensions of the embeddings; {OPEN}", at_least=0, at_most=65_536)
     alpha: float = setting(0.6, "lightgcnpp: power of the receiver's degree", at_least=-10, at_most=10)
     beta: float = setting(-0.1, "lightgcnpp: power of the neighbour's degree", at_least=-10, at_most=10)
     gamma: float = setting(0.35, "lightgcnpp: share of e^(0) in the final embedding", at_least=0, at_most=1)

@@ -164,7 +164,7 @@ def finish_dataset(plan: DatasetPlan, writer: ArrayWriter, meta: Mapping[str, An
       meta: from preprocess_logs or preprocess_text.
     """
     write_json(writer.folder / "stats.json", meta["stats"])
-    own_ids = any("_own_" in name or "_name_" in name for name in writer.arrays)
+    own_ids = any(name.endswith("_data") for name in writer.arrays)
     schema = (
         SCHEMA | (HELD_OUT_SCHEMA if plan.settings.cold_item_fraction else {}) | (OWN_IDS_SCHEMA if own_ids else {})
     )

@@ -18,8 +18,9 @@ If songs are held out (see music_map.preprocess.cold), also:
 If the logs were converted from logs whose ids are texts, or with names (see music_map.ids), also:
 
     user_own_offsets, user_own_data        int64 [U + 1], uint8; likewise item_, artist_, album_: the ids of those logs
-    item_name_offsets, item_name_data      int64 [I + 1], uint8; likewise artist_, album_: "Artist - Title" of songs,
-                                           the name of artists and albums; empty if unknown
+    item_title_offsets, item_title_data    int64 [I + 1], uint8; likewise item_artist_, item_album_, item_genre_; empty
+                                           if unknown
+    artist_name_offsets, artist_name_data  int64 [A + 1], uint8; likewise album_; empty if unknown
 """
 
 from __future__ import annotations
@@ -134,7 +135,8 @@ HELD_OUT_SCHEMA: dict[str, str] = {
 OWN_IDS_SCHEMA: dict[str, str] = {
     "{user,item,artist,album}_own_offsets": "int64 [n + 1]: the id in the logs is data[offsets[i]:offsets[i + 1]]",
     "{user,item,artist,album}_own_data": "uint8: these ids in UTF-8, one after the other",
-    "{item,artist,album}_name_{offsets,data}": "likewise: what people call them, empty where unknown",
+    "{artist,album}_name_{offsets,data}": "likewise: what people call them, empty where unknown",
+    "item_{title,artist,album,genre}_{offsets,data}": "likewise: of the songs, empty where unknown",
 }
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from music_map.errors import UserError
-from music_map.ids import Ids, Texts
+from music_map.ids import SONG_FIELDS, Ids, Texts
 from music_map.preprocess.ids import IdIndex
 from music_map.raw.reader import BATCH_ROWS, open_parquet, record_batches, reject_nulls
 
@@ -20,8 +20,8 @@ def read_own_ids(path: Path, index: IdIndex) -> Ids:
     """The own ids of the kept numbers, and their names if there are any.
 
     Args:
-      path: a table with the columns number and id, and optionally title and artist (songs) or name (artists, albums).
-        If there is no such file, or each id equals its number, the numbers are the ids.
+      path: a table with the columns number and id, and optionally title, artist, album and genre (songs) or name
+        (artists, albums). If there is no such file, or each id equals its number, the numbers are the ids.
       index: the kept numbers.
     Raises:
       UserError: a column is missing or of another type, a null, a kept number or an id occurs twice, or a kept number
@@ -33,7 +33,7 @@ def read_own_ids(path: Path, index: IdIndex) -> Ids:
         found = file.schema_arrow.names
     if missing := [name for name in ("number", "id") if name not in found]:
         raise UserError(f"{path}: has no column {missing[0]}, only {', '.join(found)}; {_REMEDY}")
-    columns = [name for name in ("number", "id", "title", "artist", "name") if name in found]
+    columns = [name for name in ("number", "id", "name", *SONG_FIELDS) if name in found]
     places, kept, row = [np.empty(0, np.int32)], [], 0
     for batch in record_batches(path, columns, batch_rows=BATCH_ROWS):
         for name in ("number", "id"):
@@ -54,7 +54,10 @@ def read_own_ids(path: Path, index: IdIndex) -> Ids:
     if len(repeated := counted.filter(pc.greater(counted.field("counts"), 1))):
         raise UserError(f"{path}: column id: {repeated[0]['values'].as_py()!r} occurs twice; {_REMEDY}")
     are_numbers = own.equals(pc.cast(pa.array(index.ids), pa.large_string()))
-    return Ids(index.ids, None if are_numbers else _texts(own), _names(table, path))
+    texts = {name: _texts(pc.fill_null(_column(table, name, path), "")) for name in columns[2:]}
+    # A column that says nothing of any song is none.
+    known = {name: found for name, found in texts.items() if len(found.data)}
+    return Ids(index.ids, None if are_numbers else _texts(own), known.pop("name", None), known)
 
 
 def _numbers(column: pa.Array, path: Path) -> np.ndarray:
@@ -71,19 +74,6 @@ def _column(table: pa.Table, name: str, path: Path) -> pa.Array:
         return pc.cast(table[name], pa.large_string()).combine_chunks()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
         raise UserError(f"{path}: column {name}: {e}; it must hold texts; {_REMEDY}") from e
-
-
-def _names(table: pa.Table, path: Path) -> Texts | None:
-    """ "Artist - Title", the title alone if no artist is known, or the name; None if there is no such column."""
-    column = next((name for name in ("title", "name") if name in table.column_names), None)
-    if column is None:
-        return None
-    title = pc.fill_null(_column(table, column, path), "")
-    if column == "title" and "artist" in table.column_names:
-        artist = pc.fill_null(_column(table, "artist", path), "")
-        both = pc.binary_join_element_wise(artist, title, pa.scalar(" - ", pa.large_string()))
-        title = pc.if_else(pc.or_(pc.equal(artist, ""), pc.equal(title, "")), title, both)
-    return _texts(title)
 
 
 def _texts(column: pa.Array) -> Texts:

@@ -7,6 +7,7 @@ from typing import Any
 
 from music_map.errors import UserError, require
 from music_map.settings import Settings, setting
+from music_map.sizes import OPEN
 
 FORMATS = ("yambda", "text")
 FILTERS = ("once", "k_core")
@@ -25,7 +26,7 @@ class PreprocessSettings(Settings):
         "yambda", '"yambda": Parquet logs; "text": train.txt, valid.txt, test.txt in data.path', choices=FORMATS
     )
     size: str = setting("50m", "folder of the log below flat/")
-    min_interactions: int = setting(10, "users and songs with fewer interactions are dropped", at_least=1)
+    min_interactions: int = setting(10, f"users and songs with fewer interactions are dropped; {OPEN}", at_least=0)
     filter: str = setting(
         "once",
         '"once": users and songs are counted once, before any is dropped; "k_core": repeated until nothing changes',

@@ -101,20 +101,21 @@ def of_run(
                 ],
             }
         )
-    typical = examples[1]
+    typical, names = examples[1], recommender.ids.artists
     playlist = [song["item_id"] for song in typical["history"]]
     answers = recommender.recommend(playlist, k=_LISTED).recommendations
     return {
         "examples": examples,
         "playlist": {
             "user": typical["user"],
-            "songs": playlist,
+            "songs": typical["history"],
             "answers": [
                 {
                     "rank": r.rank,
                     "item_id": r.item_id,
                     "score": r.score,
-                    "artists": r.artist_ids[:3],
+                    "name": r.name,
+                    "artists": [names.name(at) or names.label(at) for at in names.indices(r.artist_ids[:3]).tolist()],
                     "why": _why(r.why),
                 }
                 for r in answers
@@ -141,9 +142,12 @@ def _reasons(
 def _song(recommender: Recommender, song: int) -> dict[str, Any]:
     export, ids = recommender.export, recommender.ids
     artists = export.artists[slice(*export.artist_offsets[song : song + 2])]
-    labels = ids.artists.labels(artists[:3].tolist())
+    labels = [ids.artists.name(at) or ids.artists.label(at) for at in artists[:3].tolist()]
     return {"item_id": ids.songs.label(song), "artists": labels, "name": ids.songs.name(song)}
 
 
 def _why(reasons: list) -> list[dict[str, Any]]:
-    return [{"item_id": r.item_id, "weight": r.weight, "similarity": r.similarity} for r in reasons[:_REASONS]]
+    return [
+        {"item_id": r.item_id, "name": r.name, "weight": r.weight, "similarity": r.similarity}
+        for r in reasons[:_REASONS]
+    ]

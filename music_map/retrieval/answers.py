@@ -40,11 +40,13 @@ class Reason:
       item_id: the query's song.
       weight: its attention weight in the query.
       similarity: cosine between it and the recommended song.
+      name: "Artist - Title" of the query's song; None if the logs have no names.
     """
 
     item_id: Id
     weight: float
     similarity: float
+    name: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,4 +129,6 @@ def _reasons(song: Recommendation) -> str:
     """The strongest reasons of a recommendation: two parts in words, or three songs."""
     if song.reasons:
         return "; ".join(shortened(reason.text, 60) for reason in song.reasons[:2])
-    return ", ".join(f"{shortened(str(x.item_id), 40)}: {x.weight:.2f} x {x.similarity:.2f}" for x in song.why[:3])
+    return ", ".join(
+        f"{shortened(x.name or str(x.item_id), 40)}: {x.weight:.2f} x {x.similarity:.2f}" for x in song.why[:3]
+    )

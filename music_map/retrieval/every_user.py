@@ -34,7 +34,8 @@ def write_every_user(
 
     Args:
       recommender: of the users, in the order of their ids.
-      output: the Parquet file: uid, rank, item_id, score; ids as the logs have them, numbers or texts.
+      output: the Parquet file: uid, rank, item_id, score, and name where songs have names; ids as the logs have them,
+        numbers or texts.
       k, filters: of all queries.
       should_stop: called between parts.
       progress: shows the users.
@@ -55,6 +56,7 @@ def write_every_user(
             "recency": recommender.user_scorer is not None,
             "embeddings": [float(export.user_embeddings.sum()), float(export.item_embeddings.sum())],
             "users": count,
+            "named": ids.songs.named,
         }
     )
     schema = pa.schema(
@@ -63,6 +65,7 @@ def write_every_user(
             ("rank", pa.int32()),
             ("item_id", pa.uint32() if ids.songs.own is None else pa.string()),
             ("score", pa.float32()),
+            *([("name", pa.string())] if ids.songs.named else []),
         ]
     )
     with disk_errors(output), writing_file(output):
@@ -113,5 +116,6 @@ def _table(recommender: Recommender, users: range, k: int, filters: Filters, sch
     rows = [r for recommendations in found for r in recommendations]
     uids = np.repeat(np.arange(len(labels)), [len(recommendations) for recommendations in found])
     columns = [[labels[at] for at in uids], [r.rank for r in rows], [r.item_id for r in rows], [r.score for r in rows]]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    columns.append([r.name for r in rows])
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=False)]
     return pa.Table.from_arrays(arrays, schema=schema)

@@ -39,7 +39,7 @@ def _checked(path: Path, ids: Ids) -> Ids:
     except UserError as e:
         raise UserError(f"{other} ({e})") from e
     if ids.own is None:
-        return Ids(ids.numbers, found.own, found.names)
+        return found
     if found.own is None or not all(map(np.array_equal, found.own, ids.own)):
         raise UserError(other)
     return ids

@@ -69,6 +69,15 @@ class GrownIds(Ids):
         at = position - len(self.numbers)
         return super().name(position) if at < 0 else self.added[at][1]
 
+    def field(self, field: str, position: int) -> str | None:
+        if position < len(self.numbers):
+            return super().field(field, position)
+        return self.name(position) if field == "title" else None
+
+    @property
+    def named(self) -> bool:
+        return super().named or any(name for _, name in self.added)
+
 
 class GrownIndex:
     """An index with more songs beside it, which are searched exactly.
@@ -256,5 +265,6 @@ def grown_index(index: Index, vectors: np.ndarray, count: int) -> Index:
 def grown_ids(ids: IdTables, new: NewSongs) -> IdTables:
     """The ids with those of the new songs."""
     before = ids.songs.added if isinstance(ids.songs, GrownIds) else ()
-    songs = GrownIds(ids.songs.numbers, ids.songs.own, ids.songs.names, (*before, *new.added))
-    return ids._replace(songs=songs)
+    songs = ids.songs
+    grown = GrownIds(songs.numbers, songs.own, songs.names, songs.fields, added=(*before, *new.added))
+    return ids._replace(songs=grown)

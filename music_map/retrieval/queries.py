@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,23 +41,31 @@ class WrittenQuery(NamedTuple):
 
 
 def parse_ids(text: str, ids: Ids) -> list[str]:
-    """The ids in a text, separated by commas.
+    """The ids or names of songs in a text, separated by commas.
 
-    An id may contain commas. From left to right, the longest stretch up to a comma that is a known id is taken: as
+    They may contain commas. From left to right, the longest stretch up to a comma that is a known id is taken: as
     written, without spaces around it, or as a quoted field of CSV ('"12"" mix"' is 12" mix). Else a quoted field is one
-    unknown id, and otherwise the piece up to the next comma is. Empty pieces are left out.
+    unknown id, and otherwise the piece up to the next comma is. Empty pieces are left out. Names count like ids where
+    the text is not made of known ids alone.
 
     Args:
       text: e.g. "1,2,3" or "Hello, Goodbye,song 030".
       ids: the known ids.
     """
+    found = _parsed(text, lambda form: ids.index_of(form) >= 0)
+    if ids.named and (ids.indices(found) < 0).any():
+        found = _parsed(text, lambda form: ids.index_of(form) >= 0 or (form == form.strip() and bool(ids.find(form))))
+    return found
+
+
+def _parsed(text: str, is_known: Callable[[str], bool]) -> list[str]:
     pieces, found, start = text.split(","), [], 0
     while start < len(pieces):
         ends = list(range(min(len(pieces), start + _MOST_COMMAS + 1), start, -1))
         if start == 0 and ends[0] != len(pieces):
             ends.insert(0, len(pieces))
         stretches = [(",".join(pieces[start:end]), end) for end in ends]
-        known = ((as_known(stretch, ids), end) for stretch, end in stretches)
+        known = ((_first(stretch, is_known), end) for stretch, end in stretches)
         quoted = ((_unquoted(stretch.strip()), end) for stretch, end in reversed(stretches))
         value, start = (
             next(((value, end) for value, end in known if value is not None), None)
@@ -70,9 +79,13 @@ def parse_ids(text: str, ids: Ids) -> list[str]:
 
 def as_known(text: str, ids: Ids) -> str | None:
     """The known id that a text is: as written, without spaces around it, or without quotes; None if there is none."""
+    return _first(text, lambda form: ids.index_of(form) >= 0)
+
+
+def _first(text: str, is_known: Callable[[str], bool]) -> str | None:
     stripped = text.strip()
     forms = (text, stripped, _unquoted(stripped))
-    return next((form for form in forms if form and ids.index_of(form) >= 0), None)
+    return next((form for form in forms if form and is_known(form)), None)
 
 
 def _unquoted(text: str) -> str | None:
@@ -101,11 +114,17 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 def read_id_file(path: Path, ids: Ids) -> list[str]:
     """The ids in a file, one a line; unknown ones stay as they are, without spaces around them.
 
+    A line may also be the name of songs: all of them are meant.
+
     Raises:
       UserError: the file cannot be read.
     """
-    found = ((as_known(line, ids), line.strip()) for _, line in read_lines(path))
-    return [line if known is None else known for known, line in found]
+    found = []
+    for _, line in read_lines(path):
+        known = as_known(line, ids)
+        named = ids.find(line) if known is None and ids.named else []
+        found += [str(ids.label(at)) for at in named] or [line.strip() if known is None else known]
+    return found
 
 
 def read_history(path: Path) -> tuple[Play, ...]:

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from music_map.errors import DamagedFileError, UserError
+from music_map.ids import Ids
 from music_map.model.content import Content
 from music_map.playlist.companions import Companions
 from music_map.playlist.heads import Heads, from_json, to_json, untrained
@@ -39,6 +40,7 @@ from music_map.retrieval.filters import Filters, allowed_songs, choose, filters_
 from music_map.retrieval.index import FOLDER, Index, build_index, choose_backend, installed, load_index
 from music_map.retrieval.listeners import Listener, guests_of, listener_of
 from music_map.retrieval.new_songs import grown_export, grown_fold_in, grown_ids, grown_index, new_songs_of
+from music_map.retrieval.playlist_files import Track, track_of
 from music_map.retrieval.playlist_query import BATCHES, MOST_DISLIKES, WIDTHS, Asked, PlaylistQuery
 from music_map.retrieval.plays import Play as Play
 from music_map.retrieval.plays import plays_of, resolve
@@ -49,10 +51,13 @@ from music_map.retrieval.settings import RetrievalSettings
 from music_map.runfiles import RunFiles
 from music_map.settings import from_stored
 from music_map.storage import fingerprint
+from music_map.text import shortened
 
 MAX_SONGS = WIDTHS[-1]
 # First number of candidates, in multiples of k, from which caps and orders choose a user's songs.
 _POOL = 20
+# Songs of one name that a message lists.
+_MOST_MATCHES = 5
 # Most songs of a playlist that a recommendation names as reasons.
 MOST_REASONS = 10
 
@@ -401,6 +406,34 @@ class Recommender:
             size = min(2 * size, most)
         return best
 
+    def find(self, songs: Sequence[Any], *, kind: str = "song") -> tuple[np.ndarray, list[str]]:
+        """The positions of songs, int64 [n], and a line for each kind of song that is not clear.
+
+        Args:
+          songs: ids, names ("Artist - Title", or the title alone) or Tracks of a playlist file.
+          kind: what the lines call them.
+        """
+        ids, values = self.ids.songs, list(songs)
+        at = ids.indices(values)
+        unknown, lines = [], []
+        for row in np.flatnonzero(at < 0).tolist():
+            matches = _named(values[row], ids)
+            if len(matches) == 1:
+                at[row] = matches[0]
+            elif matches:
+                shown = [f"{ids.label(match)} ({shortened(ids.name(match), 60)})" for match in matches[:_MOST_MATCHES]]
+                more = ", ..." if len(matches) > _MOST_MATCHES else ""
+                name = shortened(str(values[row]), 60)
+                lines.append(f"{name!r} is the name of {len(matches)} songs: {', '.join(shown)}{more}; give an id")
+            else:
+                unknown.append(str(values[row]) if isinstance(values[row], Track) else values[row])
+        return at[at >= 0], [ids.unknown(kind, unknown), *lines] if unknown else lines
+
+    def tracks(self, answer: Answer) -> list[Track]:
+        """The recommended songs for `music_map.write_playlist`."""
+        ids = self.ids.songs
+        return [track_of(ids, at) for at in ids.indices([song.item_id for song in answer.recommendations]).tolist()]
+
     def similar(self, song: Any, *, k: int = 10, filters: Filters | None = None) -> Answer:
         """The k songs nearest to one song; see `recommend`."""
         return self.recommend([song], k=k, filters=filters)
@@ -415,9 +448,10 @@ class Recommender:
         Raises:
           UserError: an unknown song, or nothing to start from.
         """
-        at = self.ids.songs.index_of(song)
-        if at < 0:
-            raise UserError(self.ids.songs.unknown("song", [song]))
+        found, lines = self.find([song])
+        if not len(found):
+            raise UserError("; ".join(lines))
+        at = int(found[0])
         query = self._resolve(Query(tuple(songs), user, history=tuple(history)), self.filters, np.zeros(0, np.int64))
         if isinstance(query, UserError):
             raise query
@@ -484,7 +518,8 @@ class Recommender:
             return new.warnings
 
     def warm(self, *, k: int = 10) -> None:
-        """Compiles the programs of single queries and small batches."""
+        """Compiles the programs of single queries and small batches, and makes the table of names."""
+        self.ids.songs.find("")
         for width in WIDTHS:
             songs = tuple(self.export.item_ids[: width // 2 + 1].tolist())
             for batch in BATCHES[:3]:
@@ -503,26 +538,23 @@ class Recommender:
                 self.recommend_batch([Query(history=plays)], k=k)
 
     def _resolve(self, query: Query, filters: Filters, excluded: np.ndarray) -> _Resolved | UserError:
-        songs, users, warnings = self.ids.songs, self.ids.users, []
+        users = self.ids.users
         if len(query.songs) > MAX_SONGS:
             return UserError(f"a playlist of {len(query.songs)} songs: at most {MAX_SONGS}; give the latest of them")
-        playlist, unknown = songs.resolve(query.songs)
+        playlist, warnings = self.find(query.songs)
         # A duplicate counts at its last place.
         playlist = np.array(list(dict.fromkeys(playlist[::-1].tolist()))[::-1], np.int64)
-        pushed, unknown_dislikes = songs.resolve(query.dislikes)
+        pushed, unclear = self.find(query.dislikes, kind="disliked song")
         user = -1 if query.user is None else users.index_of(query.user)
         try:
             listener, unknown_played = self._listener(query, user)
         except UserError as e:
             return e
-        for ids, kind, values in (
-            (songs, "song", unknown),
-            (users, "user", [query.user] if query.user is not None and user < 0 else []),
-            (songs, "disliked song", unknown_dislikes),
-            (songs, "played song", unknown_played),
-        ):
-            if values:
-                warnings.append(ids.unknown(kind, values))
+        if query.user is not None and user < 0:
+            warnings.append(users.unknown("user", [query.user]))
+        warnings += unclear
+        if unknown_played:
+            warnings.append(self.ids.songs.unknown("played song", unknown_played))
         if not len(playlist) and user < 0 and listener is None:
             if warnings:
                 return UserError("; ".join(warnings))
@@ -580,11 +612,14 @@ class Recommender:
         songs = self.ids.songs
         labels = zip(songs.labels(items.tolist()), scores.tolist(), strict=True)
         if not explain:
-            return [Recommendation(rank, label, score, [], [], []) for rank, (label, score) in enumerate(labels, 1)]
+            names = map(songs.name, items.tolist())
+            rows = enumerate(zip(labels, names, strict=True), 1)
+            return [Recommendation(rank, label, score, [], [], [], name) for rank, ((label, score), name) in rows]
         similarity = self.vectors[items] @ self.vectors[playlist].T
         parts = weights * (similarity + self._query.together(playlist, items))
         order = np.argsort(-parts, axis=1, kind="stable")[:, :most]
         query = songs.labels(playlist.tolist())
+        names = {p: songs.name(playlist[p]) for p in np.unique(order).tolist()} if songs.named else {}
         # Converting whole arrays to lists is several times faster than element by element.
         reasons = zip(
             order.tolist(),
@@ -595,7 +630,7 @@ class Recommender:
         found = []
         for item, (label, score), (at, weight, close) in zip(items.tolist(), labels, reasons, strict=True):
             artists, albums = self._metadata(item)
-            why = [Reason(query[place], *numbers) for place, *numbers in zip(at, weight, close, strict=True)]
+            why = [Reason(query[p], *numbers, names.get(p)) for p, *numbers in zip(at, weight, close, strict=True)]
             found.append(Recommendation(len(found) + 1, label, score, artists, albums, why, songs.name(item)))
         return found
 
@@ -624,6 +659,14 @@ class Recommender:
         artists = export.artists[slice(*export.artist_offsets[item : item + 2])]
         albums = export.albums[slice(*export.album_offsets[item : item + 2])]
         return ids.artists.labels(artists.tolist()), ids.albums.labels(albums.tolist())
+
+
+def _named(value: Any, songs: Ids) -> list[int]:
+    """The positions of the songs that have a name. A number is no name where ids are numbers."""
+    if isinstance(value, Track):
+        return value.find(songs)
+    is_name = isinstance(value, str) and songs.named and not (songs.own is None and value.strip().isdigit())
+    return songs.find(value) if is_name else []
 
 
 def in_space(export: Export, heads: Heads) -> tuple[np.ndarray, np.ndarray]:

@@ -24,9 +24,10 @@ from music_map.run.evaluate import Evaluation
 from music_map.run.evaluate import evaluate as evaluate_run
 from music_map.run.folder import claim
 from music_map.run.logs import Logs
-from music_map.run.options import configured, full_names, sizes_for
+from music_map.run.options import configured, full_names, resolved
 from music_map.run.run import Run, assemble, check, graph_of, open_run
-from music_map.run.training import train_run
+from music_map.run.training import Results, train_run
+from music_map.sizes import FIELDS
 
 
 def read_logs(
@@ -53,24 +54,23 @@ def prepare(
       settings: fields of the configuration by full names, {"model.alpha": 0.5}; see docs/configuration.md.
       reporter: gets the messages and progress of the stages; by default they are printed.
       **options: fields by plain names: epochs, loss, encoder, recency, and every field whose name is in one section
-        only, such as embedding_dim, num_layers, batch_size, learning_rate, seed, min_interactions, protocol. If batch
-        size and steps are not given, they follow from the data, see `music_map.run.options.sizes_for`.
+        only, such as embedding_dim, num_layers, batch_size, learning_rate, seed, min_interactions, protocol. Batch
+        size, epochs, dimensions and min_interactions that are not given follow from the data, see `music_map.sizes`.
 
     Raises:
       UserError: a name, a value or the logs are wrong.
     """
     reporter, workdir = reporter or PrintReporter(), Path(workdir).expanduser()
-    values = full_names(options, settings)
+    values = dict.fromkeys(FIELDS, 0) | full_names(options, settings)
     size = values.pop("data.size", None)
     configured(values)  # errors in settings are raised before slow work begins
     if not isinstance(logs, Logs):
         logs = read_logs(logs, workdir / "logs", size=size, reporter=reporter)
     places = {"raw_dir": str(logs.folder), "size": logs.size, "processed_dir": str(workdir / "processed")}
     values = {f"data.{name}": value for name, value in places.items()} | values
-    config = configured(values)
+    config = resolved(configured(values))
     check(config)
     dataset = stages.ensure_dataset(config, reporter=reporter)
-    config = configured(values | sizes_for(dataset.stats["train_size"], values))
     graph = graph_of(config, dataset, reporter=reporter)
     return assemble(config, dataset, *graph, workdir=workdir, reporter=reporter)
 
@@ -105,9 +105,14 @@ def train(
         raise UserError('train: workdir missing; give the folder of the run, workdir="checkpoints/own"')
     else:
         run = prepare(logs, workdir, settings=settings, reporter=reporter, **options)
-    claim(run.config, run.dataset.fingerprint, run.workdir)
-    train_run(run, should_stop=should_stop)
+    train_prepared(run, should_stop=should_stop)
     return run
+
+
+def train_prepared(run: Run, *, should_stop: Callable[[], bool] = lambda: False) -> Results:
+    """Trains a run of `prepare`, or continues; returns its results. Raises UserError if the folder is another run's."""
+    claim(run.config, run.dataset.fingerprint, run.workdir)
+    return train_run(run, should_stop=should_stop)
 
 
 def evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ class Evaluation(dict):
         self.metric = metric
 
     def __repr__(self) -> str:
-        return report_table(self, metric=self.metric)
+        return f"{evaluation.verdict(self, metric=self.metric)}\n{report_table(self, metric=self.metric)}"
 
     def _repr_html_(self) -> str:
         rows, spread = evaluation.rows_of(self), self["intervals"]
@@ -39,7 +40,8 @@ class Evaluation(dict):
             cells = [f"{row[column]:.4f}" if column in row else "" for column in shown]
             low, high = (spread.get(name) or spread["baselines"][name]).get(self.metric, (None, None))
             lines.append((name, *cells, "" if low is None else f"[{low:.4f}, {high:.4f}]"))
-        return html_table((head, *shown, f"95 % of {self.metric}"), lines)
+        told = html.escape(evaluation.verdict(self, metric=self.metric))
+        return f"<p>{told}</p>" + html_table((head, *shown, f"95 % of {self.metric}"), lines)
 
 
 def evaluate(

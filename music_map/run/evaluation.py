@@ -222,6 +222,22 @@ def tuned_baselines(run: Run, validation: RankingTask, path: Path, *, names: Seq
     return found
 
 
+def verdict(result: Mapping[str, Any], *, metric: str) -> str:
+    """One line: whether the model is ahead of the best baseline of `report`, and whether chance could be why."""
+    if not result["baselines"]:
+        return f"no baseline to compare with: model {metric} {result['model'][metric]:.4f}"
+    best = max(result["baselines"], key=lambda name: result["baselines"][name][metric])
+    ours, theirs = result["model"][metric], result["baselines"][best][metric]
+    low, high = result["intervals"]["model_minus"][best].get(metric, (None, None))
+    by = f"{result['split']} {metric} {ours:.4f} against {theirs:.4f} of {best}"
+    by += "" if low is None else f", difference [{low:+.4f}, {high:+.4f}]"
+    if low is not None and low > 0:
+        return f"the model is ahead of every baseline: {by}"
+    if high is not None and high < 0:
+        return f"NOT AHEAD: {best} is better than the model, beyond chance: {by}"
+    return f"NOT AHEAD beyond chance: the model and {best} cannot be told apart: {by}"
+
+
 def report_table(result: dict[str, Any], *, metric: str) -> str:
     """The result of `report` as text, with the intervals of one metric."""
     rows = rows_of(result)

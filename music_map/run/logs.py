@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from music_map.convert.build import Summary, convert_logs
+from music_map.convert.importing import import_logs
 from music_map.convert.settings import EVENT_TYPES, SONGS, ColumnMapping
 from music_map.errors import DamagedFileError, UserError
 from music_map.raw.layout import EVENTS, event_path
@@ -67,6 +68,7 @@ def read_logs(
     songs: Any = None,
     size: str | None = None,
     types: Mapping[str, str] | None = None,
+    preset: str | None = None,
     reporter: Reporter,
     **columns: Any,
 ) -> Logs:
@@ -81,20 +83,24 @@ def read_logs(
       songs: like `logs`, one row per song with its names, artist and album.
       size: name of the folder below flat/; by default the only one there, or "own".
       types: with type="COLUMN", the meaning of its values: {"heart": "likes", "skip": "ignore"}.
+      preset: `logs` is an export (a path or several): its name in `music_map.convert.presets`, or "auto". Then only
+        `folder`, `size` and `columns` count besides.
       reporter: gets the progress, and warnings of doubtful values.
       **columns: the other fields of `music_map.convert.settings.ColumnMapping`: played, title, artist, ...
 
     Raises:
       UserError: a column or a value is wrong; the message names file, column and row.
     """
+    known = {field.name for field in dataclasses.fields(ColumnMapping)}
+    if unknown := [name for name in columns if name not in known]:
+        raise UserError(f"read_logs({unknown[0]}=...): there is no such column; columns are {', '.join(sorted(known))}")
+    if preset is not None:
+        return _imported(preset, logs, Path(folder).expanduser(), size or _SIZE, columns, reporter)
     if isinstance(logs, str | Path) and Path(logs).expanduser().is_dir():
         return _in_layout(Path(logs).expanduser(), size)
     folder, size = Path(folder).expanduser(), size or _SIZE
     given = {EVENTS[0]: logs, "likes": likes, "dislikes": dislikes, "unlikes": unlikes, "undislikes": undislikes}
     given |= {SONGS: songs}
-    known = {field.name for field in dataclasses.fields(ColumnMapping)}
-    if unknown := [name for name in columns if name not in known]:
-        raise UserError(f"read_logs({unknown[0]}=...): there is no such column; columns are {', '.join(sorted(known))}")
     with tempfile.TemporaryDirectory() as scratch:
         inputs = {kind: _files(kind, value, Path(scratch)) for kind, value in given.items() if value is not None}
         try:
@@ -103,6 +109,19 @@ def read_logs(
         except UserError as e:
             raise _in_words_of_arguments(e, scratch) from e
     for note in summary.notes:
+        reporter.warn(note)
+    return Logs(folder, size, summary)
+
+
+def _imported(preset: str, logs: Any, folder: Path, size: str, columns: Mapping[str, Any], reporter: Reporter) -> Logs:
+    """The logs of an export."""
+    paths = [Path(path).expanduser() for path in ([logs] if isinstance(logs, str | Path) else logs)]
+    try:
+        options = {"size": size, "overwrite": True, "changes": columns}
+        found, summary = import_logs(preset, paths, folder, **options, reporter=reporter)
+    except UserError as e:
+        raise _in_words_of_arguments(e, "/dev/null") from e
+    for note in (*found.notes, *summary.notes):
         reporter.warn(note)
     return Logs(folder, size, summary)
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from music_map.errors import UserError
-from music_map.run.config import SECTIONS, Config, field_kinds, from_dict, to_dict
+from music_map.preprocess.text import TEXT_FILES
+from music_map.raw.layout import event_path
+from music_map.run.config import SECTIONS, Config, field_kinds, from_dict, get, to_dict, with_values
 from music_map.settings import rules
+from music_map.sizes import FIELDS, LEAST, sizes_for
 
 # Plain names that differ from the field's own name.
 ALIASES = {
@@ -19,9 +27,6 @@ ALIASES = {
     "recency": "recency.enabled",
     "parallel": "parallel",
 }
-# The number of steps per epoch that the batch size aims at, the bounds of the batch size, and the fewest steps of a
-# training: an encoder needs some hundred updates for any number of edges.
-_STEPS, _LEAST_BATCH, _MOST_BATCH, _LEAST_STEPS = 128, 64, 8192, 600
 
 
 @functools.cache
@@ -79,18 +84,43 @@ def configured(values: Mapping[str, Any]) -> Config:
     return from_dict(nested)
 
 
-def sizes_for(num_events: int, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The batch size and the fewest steps for a number of train events, unless they are given.
+def open_fields(config: Config) -> list[str]:
+    """The full names of the fields that follow from the size of the logs."""
+    found = [name for name in FIELDS if name != FIELDS.min_steps and get(config, name) == 0]
+    is_open = FIELDS.num_epochs in found and get(config, FIELDS.min_steps) == 0
+    return [*found, FIELDS.min_steps] if is_open else found
 
-    The batch size is the power of two that gives about 128 steps per epoch, in [64, 8192]. The training has at least
-    600 steps.
 
-    Args:
-      num_events: number of train events.
-      given: values by full names, which are kept; so is a given number of epochs.
+def resolved(config: Config) -> Config:
+    """The configuration with a size for each field that follows from the logs, see `music_map.sizes`.
+
+    Without logs the sizes are those of no event: what reads the logs then says that they are missing.
     """
-    size = 1 << max(0, (num_events // _STEPS).bit_length() - 1)
-    found = {"train.batch_size": min(max(size, _LEAST_BATCH), _MOST_BATCH)}
-    if "train.num_epochs" not in given:
-        found["train.min_steps"] = _LEAST_STEPS
-    return {name: value for name, value in found.items() if name not in given}
+    names = open_fields(config)
+    if not names:
+        return config
+    weakest = _weakest(config)
+    kept = [int((weakest >= least).sum()) for least in LEAST]
+    sizes = dict(zip(FIELDS, sizes_for(kept, len(weakest)), strict=True))
+    return with_values(config, {name: sizes[name] for name in names})
+
+
+def _weakest(config: Config) -> np.ndarray:
+    """For each event of the logs the interactions of its user or of its song, whichever has fewer: int64 [E].
+
+    Pairs of a text format are never left out.
+    """
+    data, columns = config.data, []
+    with contextlib.suppress(OSError, pa.ArrowException, UserError):
+        if data.format == "text":
+            texts = [path.read_bytes() for name in TEXT_FILES.values() if (path := data.source / name).is_file()]
+            return np.full(sum(len(text.split()) - text.count(b"\n") for text in texts), LEAST[0])
+        paths = (event_path(data.source, data.size, name) for name in ("listens", "likes", "dislikes"))
+        columns = [pq.read_table(path, columns=["uid", "item_id"]) for path in paths if path.is_file()]
+
+    def counts(name: str) -> np.ndarray:
+        ids = np.concatenate([np.zeros(0, np.int64), *(table[name].to_numpy() for table in columns)])
+        _, place, count = np.unique(ids, return_inverse=True, return_counts=True)
+        return count[place]
+
+    return np.minimum(counts("uid"), counts("item_id"))

@@ -168,7 +168,7 @@ def _songs(recommender: Recommender) -> pa.Table:
     """The songs in the order of the vectors: id, name if there are names, number of listeners."""
     songs = recommender.ids.songs
     columns: dict[str, Any] = {"item_id": songs.labels(range(len(songs)))}
-    if songs.names is not None:
+    if songs.named:
         columns["name"] = [songs.name(at) for at in range(len(songs))]
     return pa.table(columns | {"listeners": recommender.export.listeners})
 

@@ -36,6 +36,7 @@ from music_map.run import stages
 from music_map.run.config import Config, described
 from music_map.run.folder import files_of, read_record, run_of
 from music_map.run.memory import require_room
+from music_map.run.options import open_fields
 from music_map.stopwatch import Stages
 from music_map.storage import fingerprint
 from music_map.training.checkpoint import CheckpointStore
@@ -262,6 +263,8 @@ def open_graph(workdir: Path) -> tuple[Dataset, BipartiteGraph]:
 
 def check(config: Config) -> None:
     """Checks fields against the machine and each other before data is read. Raises UserError."""
+    for name in open_fields(config):
+        raise UserError(f"config.{name}=0: is open; music_map.run.options.resolved sets it from the logs")
     with about("config.eval.protocol"):
         check_protocol(config, config.eval.protocol)
     with about("config.eval.baselines"):

@@ -88,6 +88,7 @@ class AnswerBody(BaseModel):
             item_id: Id
             weight: float
             similarity: float
+            name: str | None
 
         class Part(BaseModel):
             """A part of a listener's score that speaks for the song, with its gain and in words."""

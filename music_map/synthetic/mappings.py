@@ -16,10 +16,24 @@ def _by_owner(owner_id: np.ndarray, item_id: np.ndarray) -> tuple[np.ndarray, np
     return (rows >> np.uint64(32)).astype(np.uint32), (rows & np.uint64(0xFFFFFFFF)).astype(np.uint32)
 
 
+def artist_numbers(catalogue: Catalogue, seed: int) -> np.ndarray:
+    """The id of each artist in the files, uint32 [A]."""
+    return _numbers(generator(seed, Stream.MAPPINGS, 0), catalogue.num_artists)
+
+
+def album_numbers(catalogue: Catalogue, seed: int) -> np.ndarray:
+    """The id of each album in the files, uint32."""
+    return _numbers(generator(seed, Stream.MAPPINGS, 1), int(catalogue.album[-1]) + 1)
+
+
+def _numbers(rng: np.random.Generator, count: int) -> np.ndarray:
+    return sparse_ids(rng, count, 8)[rng.permutation(count)]
+
+
 def artist_rows(catalogue: Catalogue, listed: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Distinct (artist_id, item_id) rows of the `listed` songs (bool [N]), both uint32, sorted by artist, then song."""
     rng = generator(seed, Stream.MAPPINGS, 0)
-    artist_id = sparse_ids(rng, catalogue.num_artists, 8)[rng.permutation(catalogue.num_artists)]
+    artist_id = _numbers(rng, catalogue.num_artists)
     artist = np.repeat(np.arange(catalogue.num_artists), np.diff(catalogue.artist_songs))
     named = np.flatnonzero(listed & (rng.random(len(artist)) >= _NO_ARTIST))
     guests = named[rng.random(len(named)) < _SECOND_ARTIST]
@@ -35,7 +49,7 @@ def album_rows(catalogue: Catalogue, listed: np.ndarray, seed: int) -> tuple[np.
     """Distinct (album_id, item_id) rows of the `listed` songs (bool [N]), both uint32, sorted by album, then song."""
     rng = generator(seed, Stream.MAPPINGS, 1)
     albums = int(catalogue.album[-1]) + 1
-    album_id = sparse_ids(rng, albums, 8)[rng.permutation(albums)]
+    album_id = _numbers(rng, albums)
     songs = np.flatnonzero(listed)
     compiled = songs[rng.random(len(songs)) < _COMPILED]
     album = np.concatenate([catalogue.album[songs], rng.integers(albums, size=len(compiled))])

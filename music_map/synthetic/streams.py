@@ -13,6 +13,7 @@ class Stream(enum.IntEnum):
     EVENTS = 2
     AUDIO = 3
     MAPPINGS = 4
+    NAMES = 5
 
 
 def generator(seed: int, stream: Stream, block: int = 0) -> np.random.Generator:

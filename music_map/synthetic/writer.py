@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from music_map.errors import DamagedFileError, UserError
 from music_map.lock import writing
-from music_map.raw.layout import event_path, item_path, link_item_files, pipeline_files
+from music_map.raw.layout import event_path, id_table_path, item_path, link_item_files, pipeline_files
 from music_map.raw.schema import EVENT_SCHEMAS, ITEM_SCHEMAS
 from music_map.reporter import Progress, silent
 from music_map.storage import new_folder, read_json, scratch_folder, write_json
@@ -24,6 +24,7 @@ from music_map.synthetic.audio import BLOCK_SONGS, MISSING_SHARE, audio_blocks
 from music_map.synthetic.blocks import BlockEvents, World, block_events, build_world
 from music_map.synthetic.mappings import album_rows, artist_rows
 from music_map.synthetic.marginals import Counter
+from music_map.synthetic.names import write_names
 from music_map.synthetic.settings import Settings
 from music_map.synthetic.streams import Stream, generator
 
@@ -39,6 +40,12 @@ def record_path(raw_dir: Path, size: str) -> Path:
     return raw_dir / "flat" / size / "generated.json"
 
 
+def generated_files(size: str) -> list[str]:
+    """The files of a generated log, relative to the raw folder: those that the pipeline reads, and tables of names."""
+    tables = (id_table_path(Path(), size, kind) for kind in ("item", "artist", "album"))
+    return [*pipeline_files(size), *map(str, tables)]
+
+
 def _identity(settings: Settings) -> dict[str, Any]:
     return {"format": FORMAT, "settings": dataclasses.asdict(settings)}
 
@@ -51,8 +58,9 @@ def read_record(raw_dir: Path, settings: Settings) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict) or {k: record.get(k) for k in ("format", "settings")} != _identity(settings):
         return None
-    # Earlier versions kept the item files at the hub's places, and their paths here.
+    # Earlier versions wrote no names, kept the item files at the hub's places, and their paths here.
     sizes, names = record.get("bytes"), pipeline_files(settings.size, raw_dir)
+    names += [name for name in generated_files(settings.size) if Path(name).stem.endswith("_ids")]
     found = {name: (raw_dir / name).stat().st_size for name in names if (raw_dir / name).is_file()}
     if sizes not in (found, {Path(name).name: size for name, size in found.items()}):
         return None
@@ -177,7 +185,7 @@ def write_events(folder: Path, world: World, *, row_group: int = ROW_GROUP, prog
 
 
 def write_items(folder: Path, world: World, seen: np.ndarray, *, progress: Progress = silent) -> None:
-    """Streams the audio embeddings and writes the two mappings below `folder`.
+    """Streams the audio embeddings and writes the two mappings and the names below `folder`.
 
     Args:
       folder: in place of the raw folder.
@@ -188,7 +196,7 @@ def write_items(folder: Path, world: World, seen: np.ndarray, *, progress: Progr
     """
     catalogue, seed = world.catalogue, world.settings.seed
     listed = seen | (generator(seed, Stream.MAPPINGS, 2).random(len(seen)) < _UNSEEN_LISTED)
-
+    write_names(folder, world.settings.size, catalogue, listed, seed)
     total = int(listed.sum())
 
     def lists(rows: np.ndarray) -> pa.Array:
@@ -234,7 +242,7 @@ def generate(raw_dir: Path, settings: Settings, *, overwrite: bool = False, prog
         write_items(work, world, counter.seen(), progress=progress)
         marginals = counter.marginals()
         with new_folder(record.parent) as folder:
-            for name in pipeline_files(settings.size):
+            for name in generated_files(settings.size):
                 os.replace(work / name, folder / Path(name).name)
             sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
             write_json(folder / record.name, {**_identity(settings), "bytes": sizes, "marginals": marginals})

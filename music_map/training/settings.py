@@ -6,6 +6,7 @@ import dataclasses
 
 from music_map.errors import require
 from music_map.settings import Settings, setting
+from music_map.sizes import OPEN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +25,13 @@ class TrainSettings(Settings):
         at_least=1,
         at_most=65_536,
     )
-    num_epochs: int = setting(20, "an epoch draws as many pairs as there are edges", at_least=1)
-    min_steps: int = setting(0, "least number of steps: num_epochs is raised if it gives fewer", at_least=0)
-    batch_size: int = setting(8192, "pairs of a step, all devices together", at_least=1, at_most=2**24)
+    num_epochs: int = setting(20, f"an epoch draws as many pairs as there are edges; {OPEN}", at_least=0)
+    min_steps: int = setting(
+        0,
+        "least number of steps: num_epochs is raised if it gives fewer; 0 with num_epochs=0: follows from the logs",
+        at_least=0,
+    )
+    batch_size: int = setting(8192, f"pairs of a step, all devices together; {OPEN}", at_least=0, at_most=2**24)
     # JAX's keys use 32 bits of the seed: a larger seed would give the same numbers as a smaller one.
     seed: int = setting(0, "of parameters, batches and dropout", at_least=0, at_most=2**31 - 1)
     optimizer: str = setting("adam", "the optimizer", choices=("adam", "adamw"))

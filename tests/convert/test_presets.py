@@ -1,12 +1,14 @@
 """Each preset on a small file in that export's layout."""
 
 import json
+import zipfile
 
 import pyarrow.parquet as pq
 import pytest
 
 from music_map.convert.build import convert_logs
-from music_map.convert.presets import PRESETS
+from music_map.convert.importing import import_logs
+from music_map.convert.presets import PRESETS, detect
 from music_map.convert.settings import ColumnMapping
 from music_map.errors import UserError
 
@@ -156,9 +158,9 @@ def test_million_playlists(tmp_path):
     write(tmp_path / "data/mpd.slice.0-999.json", slice_)
     _, rows, songs, notes = imported(tmp_path, "mpd", tmp_path / "data")
     assert rows == [
-        (0, "spotify:track:A", 1_493_424_000, 100),
-        (0, "spotify:track:B", 1_493_424_001, 100),
-        (5, "spotify:track:B", 1_506_556_800, 100),
+        (0, "spotify:track:A", 0, 100),
+        (0, "spotify:track:B", 500, 100),
+        (5, "spotify:track:B", 0, 100),
     ]
     assert songs["spotify:track:A"]["title"] == "A" and "no times" in notes[0]
     listens = pq.read_table(tmp_path / "raw/flat/own/listens.parquet")
@@ -172,23 +174,31 @@ def test_movielens(tmp_path, layout):
         "csv": ("ratings.csv", "userId,movieId,rating,timestamp\n1,73,4.5,964982703\n", "movies.csv",
                 f'movieId,title,genres\n73,"{title}",Drama|War\n9,Never rated,Action\n'),
         "dat": ("ratings.dat", "1::73::4::964982703\n", "movies.dat", f"73::{title}::Drama|War\n"),
-        "data": ("u.data", "1\t73\t4\t964982703\n", "u.item", f"73|{title}|01-Jan-1995||url|{'|'.join('0' * 19)}\n"),
+            "data": (
+                "u.data", "1\t73\t4\t964982703\n", "u.item",
+                f"73|{title}|01-Jan-1995||url|{'|'.join('0000000010000000010')}\n",
+            ),
     }  # fmt: skip
     ratings, text, movies, items = texts[layout]
     write(tmp_path / ratings, text)
     (tmp_path / movies).write_bytes(items.encode("utf-8" if layout == "csv" else "latin-1"))
     summary, rows, songs, _ = imported(tmp_path, "movielens", tmp_path)
     assert rows == [(1, "73", 964_982_703, 90 if layout == "csv" else 80)] and summary.num_items == 1
-    assert songs == {"73": {"number": 73, "id": "73", "title": title}}
+    assert songs == {"73": {"number": 73, "id": "73", "title": title, "genre": "Drama|War"}}
 
 
 def test_recbole(tmp_path):
     write(
         tmp_path / "lfm/lfm.inter", "user_id:token\titem_id:token\trating:float\ttimestamp:float\n7\ta\t3\t881250949\n"
     )
-    write(tmp_path / "lfm/lfm.item", "item_id:token\tname:token_seq\tyear:float\na\tThe Song\t1999\n")
+    write(
+        tmp_path / "lfm/lfm.item",
+        "item_id:token\tname:token_seq\tgenre:token\ta\tyear:float\na\tThe Song\tpop\t\t1999\n",
+    )
     _, rows, songs, _ = imported(tmp_path, "recbole", tmp_path / "lfm")
-    assert rows == [(7, "a", 881_250_949, 100)] and songs["a"]["title"] == "The Song"
+    assert rows == [(7, "a", 881_250_949, 100)] and songs["a"] | {"number": 0} == {
+        "number": 0, "id": "a", "title": "The Song", "genre": "pop",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("valid", [True, False])
@@ -209,3 +219,100 @@ def test_a_folder_without_the_export_is_told(tmp_path):
     for preset in PRESETS.all():
         with pytest.raises(UserError, match=r"holds none of|: no such file"):
             imported(tmp_path / preset, preset, tmp_path)
+
+
+def test_lastfm_as_json_in_pages(tmp_path):
+    def play(name, at):
+        return {"artist": {"mbid": "", "#text": "Björk"}, "album": {"#text": "Post"}, "name": name, "streamable": "0",
+                "date": {"uts": str(at), "#text": "01 Jan 2024, 00:01"}}  # fmt: skip
+
+    now = {key: value for key, value in play("Now", 0).items() if key != "date"} | {"@attr": {"nowplaying": "true"}}
+    write(
+        tmp_path / "scrobbles-me.json", [[now, play("Hyperballad", 1_704_067_260)], [play("Army of Me", 1_704_000_000)]]
+    )
+    assert detect([tmp_path]) == "lastfm"
+    summary, rows, songs, _ = imported(tmp_path, "lastfm", tmp_path)
+    assert rows == [
+        ("me", "Björk - Army of Me", 1_704_000_000, 100), ("me", "Björk - Hyperballad", 1_704_067_260, 100),
+    ]  # fmt: skip
+    assert songs["Björk - Army of Me"]["album"] == "Post" and summary.skipped == 1
+
+
+def test_spotify_account_data_with_podcasts_in_a_zip(tmp_path):
+    play = {"endTime": "2024-01-05 10:30", "artistName": "Band", "trackName": "Song", "msPlayed": 1000}
+    pod = {"endTime": "2024-01-05 10:30", "podcastName": "Pod", "episodeName": "E1", "msPlayed": 1000}
+    with zipfile.ZipFile(tmp_path / "my_spotify_data.zip", "w") as archive:
+        plays = json.dumps([play, play | {"msPlayed": 40000}])
+        archive.writestr("Spotify Account Data/StreamingHistory_music_0.json", plays)
+        archive.writestr("Spotify Account Data/StreamingHistory_podcast_0.json", json.dumps([pod]))
+        archive.writestr("Spotify Account Data/Playlist1.json", json.dumps({"playlists": []}))
+        archive.writestr("Spotify Account Data/../../../out.json", "[]")
+    found, summary = import_logs("auto", [tmp_path / "my_spotify_data.zip"], tmp_path / "raw")
+    assert [path.name for path in found.inputs["listens"]] == ["StreamingHistory_music_0.json"]
+    assert summary.events == {"listens": 2} and not (tmp_path.parent / "out.json").exists()
+    listens = pq.read_table(tmp_path / "raw/flat/own/listens.parquet")
+    assert sorted(listens["played_ratio_pct"].to_pylist()) == [0, 100]
+    (tmp_path / "bad.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"bad.zip: cannot be unpacked .*; unpack it, and give the folder"):
+        import_logs("auto", [tmp_path / "bad.zip"], tmp_path / "raw2")
+
+
+def test_listenbrainz_leaves_feedback_and_profile_out(tmp_path):
+    event = {"listened_at": 1_600_000_000, "track_metadata": {"track_name": "Song", "artist_name": "Band"}}
+    folder = tmp_path / "listenbrainz_me"
+    write(folder / "listens/2020/9.jsonl", json.dumps(event) + "\n")
+    write(folder / "feedback.jsonl", json.dumps({"recording_msid": "x", "score": 1}) + "\n")
+    write(folder / "user.json", {"user_id": 1, "username": "me"})
+    assert detect([folder]) == "listenbrainz"
+    summary, rows, _, _ = imported(tmp_path, "listenbrainz", folder)
+    assert rows == [("me", "Band - Song", 1_600_000_000, 100)] and not summary.skipped
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "text"),
+    [
+        ("spotify", "a.json", '[{"ts": "2023-03-01T10:00:05Z", "ms_played": 1}]'),
+        ("spotify", "Streaming_History_Audio_2023_1.json", "[]"),
+        ("lastfm", "recenttracks-me.csv", "uts,utc_time,artist\n"),
+        ("lastfm", "me.csv", "Radiohead,OK Computer,Airbag,31 Dec 2023 10:30\n"),
+        ("lastfm1k", "userid-timestamp-artid-artname-traid-traname.tsv", "x"),
+        ("listenbrainz", "x.jsonl", '{"listened_at": 1, "track_metadata": {}}'),
+        ("mpd", "slice.json", '{"info": {}, "playlists": []}'),
+        ("movielens", "ml-100k/u.data", "1\t2\t3\t4\n"),
+        ("recbole", "lfm/lfm.inter", "user_id:token"),
+        ("lightgcn", "train.txt", "0 1"),
+    ],
+)
+def test_exports_are_told_by_their_files(tmp_path, preset, name, text):
+    path = write(tmp_path / name, text)
+    assert detect([tmp_path]) == detect([path]) == preset
+
+
+def test_what_is_no_export(tmp_path):
+    write(tmp_path / "plays.csv", "user,song,at\n1,2,3\n")
+    with pytest.raises(UserError, match=r"plays.csv: is no export that is known; name its preset .*launch/convert.py"):
+        detect([tmp_path / "plays.csv"])
+    with pytest.raises(UserError, match="preset"):
+        import_logs("tidal", [tmp_path / "plays.csv"], tmp_path / "raw")
+
+
+def test_sittings_of_one_listener_count_as_users(tmp_path):
+    plays = [(0, "a"), (60, "b"), (1860, "c"), (3661, "d"), (3661, "e"), (9000, "a")]
+    rows = [
+        {"ts": f"2023-03-01T{9 + at // 3600:02}:{at // 60 % 60:02}:{at % 60:02}Z", "ms_played": 40000,
+         "master_metadata_track_name": name, "master_metadata_album_artist_name": "X", "spotify_track_uri": name}
+        for at, name in plays
+    ]  # fmt: skip
+    rows.append({"ts": "2023-03-01T09:00:10Z", "ms_played": 5, "spotify_track_uri": None})
+    path = write(tmp_path / "endsong_0.json", rows)
+    _, summary = import_logs("spotify", [path], tmp_path / "raw", changes={"sittings": 30})
+    listens = pq.read_table(tmp_path / "raw/flat/own/listens.parquet").to_pylist()
+    users = [row["id"] for row in pq.read_table(tmp_path / "raw/flat/own/user_ids.parquet").to_pylist()]
+    assert users == ["me 2023-03-01 09:00:00", "me 2023-03-01 10:01:01", "me 2023-03-01 11:30:00"]
+    assert [(row["uid"], row["timestamp"], row["item_id"]) for row in listens] == [
+        (0, 0, 0), (0, 333, 1), (0, 666, 2), (1, 0, 3), (1, 500, 4), (2, 0, 0),
+    ]  # fmt: skip
+    assert summary.num_users == 3 and summary.skipped == 1 and summary.last > 1_600_000_000
+    assert "each of 3 sittings (a pause of 30 minutes ends one) of 1 listener counts" in summary.notes[0]
+    with pytest.raises(UserError, match=r"--sittings=0.*must be minutes"):
+        import_logs("spotify", [path], tmp_path / "raw2", changes={"sittings": 0.0})

@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from music_map.errors import UserError
-from music_map.map.metadata import read_metadata
+from music_map.ids import Ids, Texts
+from music_map.map.metadata import joined, names_of_run, of_songs, read_metadata
 
-IDS = np.array([3, 7, 9, 4_294_967_295], np.uint32)
+IDS = Ids(np.array([3, 7, 9, 4_294_967_295], np.uint32))
 ROWS = [
     {"item_id": 9, "title": "Nine", "artist": "B"},
     {"item_id": 3, "title": "Trois, fois", "artist": "A"},
@@ -48,6 +49,22 @@ def test_numbers_and_lists_become_texts(tmp_path):
     year, tags = read_metadata(tmp_path / "songs.parquet", IDS).columns
     assert year.values == ["1999"] and year.codes.tolist() == [0, -1, -1, -1]
     assert tags.values == ["a, b"]
+
+
+def test_the_names_of_a_run(tmp_path):
+    own, title, genre = (
+        Texts.of(texts) for texts in (["a", "b", "c", "d"], ["A", "", "C", "A"], ["x|y", "z", "x", ""])
+    )
+    songs = Ids(np.arange(4, dtype=np.uint32), own, fields={"title": title, "genre": genre})
+    found = names_of_run(songs)
+    cells = {c.name: [c.values[v] if v >= 0 else None for v in c.codes] for c in found.columns}
+    assert cells["title"] == ["A", None, "C", "A"]
+    assert found.num_known == 3 and cells["genre"] == ["x|y", "z", "x", None]
+    (tmp_path / "more.csv").write_text("item_id,Title,year\nc,Sea,1999\n")
+    both = joined(read_metadata(tmp_path / "more.csv", songs), found)
+    assert [c.name for c in both.columns] == ["Title", "year", "genre"]
+    assert of_songs(both, np.array([2])).columns[0].codes.tolist() == [0]
+    assert names_of_run(IDS) == ([], 4, 0)
 
 
 @pytest.mark.parametrize(

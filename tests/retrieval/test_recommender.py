@@ -1,15 +1,20 @@
 """Recommendations against brute force; filters, explanations, unknown ids; the exported arrays."""
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 
 from music_map.errors import DamagedFileError, UserError
+from music_map.ids import Texts
 from music_map.playlist.attention import POSITIONS, Head
 from music_map.playlist.heads import Heads
 from music_map.playlist.space import Space
 from music_map.preprocess.dataset import ItemFeatures
 from music_map.retrieval.export import UserSongs, load_export, load_user_songs, make_export, save_export
 from music_map.retrieval.filters import Filters
+from music_map.retrieval.playlist_files import Track
 from music_map.retrieval.playlist_query import _queries
 from music_map.retrieval.recommender import MAX_SONGS, Query, Recommender
 
@@ -323,3 +328,24 @@ def test_embeddings_that_are_not_finite_are_refused(export):
 def test_loading_what_is_not_trained_says_so(tmp_path):
     with pytest.raises(UserError, match="no export of this version"):
         Recommender.load(tmp_path)
+
+
+def test_songs_by_name_and_by_playlist_file(recommender):
+    count = len(recommender.export.item_ids)
+    titles = ["Hello" if at in (3, 5) else f"Title {at}" for at in range(count)]
+    fields = {"title": Texts.of(titles), "artist": Texts.of([f"Artist {at}" for at in range(count)])}
+    songs = dataclasses.replace(recommender.ids.songs, fields=fields)
+    named = copy.copy(recommender)
+    named.ids = recommender.ids._replace(songs=songs)
+    label = songs.label
+    by_id = named.recommend([label(2), label(4)], k=2)
+    by_name = named.recommend(["artist 2 - title 2", Track("Title 4", "Artist 4")], k=2)
+    assert by_name == by_id and by_name.recommendations[0].name.startswith("Artist ")
+    assert by_id.recommendations[0].why[0].name in ("Artist 2 - Title 2", "Artist 4 - Title 4")
+    assert "Artist 2 - Title 2: " in str(by_id) or "Artist 4 - Title 4: " in str(by_id)
+    with pytest.raises(UserError, match=f"'Hello' is the name of 2 songs: {label(3)} .Artist 3 - Hello., {label(5)} "):
+        named.recommend(["Hello"])
+    mixed = named.recommend(["Hello", "Artist 2 - Title 2", Track("None", "Nobody")], k=2).warnings
+    assert "unknown song 'Nobody - None'" in mixed[0] and "is the name of 2 songs" in mixed[1]
+    assert named.explain("Title 1", songs=[label(2)]).item_id == label(1)
+    assert [track.title for track in named.tracks(by_id)] == [r.name.split(" - ")[1] for r in by_id.recommendations]

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from raw_logs import write_logs
 
 import music_map as mm
 from music_map.reporter import SILENT
-from music_map.run.options import configured, full_names, plain_names, sizes_for
+from music_map.run.config import get
+from music_map.run.options import configured, full_names, open_fields, plain_names, resolved
+from music_map.sizes import FIELDS, sizes_for
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = re.search(r"```python\n(import music_map as mm\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
@@ -126,12 +129,52 @@ def test_plain_names_are_fields():
     assert "name" not in plain_names() and plain_names()["loss"] == "loss.name"
 
 
-@pytest.mark.parametrize(("events", "batch"), [(0, 64), (9_600, 64), (320_000, 2048), (36_705_560, 8192)])
-def test_sizes_follow_the_data(events, batch):
-    assert sizes_for(events, {}) == {"train.batch_size": batch, "train.min_steps": 600}
-    assert sizes_for(events, {"train.num_epochs": 1, "train.batch_size": 5}) == {}
+def test_sizes_follow_the_logs(tmp_path):
+    """Users 0..9 play songs 0..9 sixteen times each; user 10 plays 40 songs of its own three times."""
+    own = np.repeat(np.arange(100, 140), 3)
+    uid = np.concatenate([np.repeat(np.arange(10), 160), np.full(len(own), 10)])
+    item = np.concatenate([np.tile(np.arange(10), 160), own])
+    write_logs(tmp_path, listens=[(u, 5, i, 1, 100, 200) for u, i in zip(uid.tolist(), item.tolist(), strict=True)])
+    places = {"data.raw_dir": str(tmp_path), "data.size": "50m"}
+    config = resolved(configured(dict.fromkeys(FIELDS, 0) | places))
+    assert [get(config, name) for name in FIELDS] == [*sizes_for([1600, 1600, 1720, 1720], 1720)] and not open_fields(
+        config
+    )
+    assert config.data.min_interactions == 10
+    # What is given stays, and with a number of epochs the number of steps.
+    given = {"train.num_epochs": 1, "train.batch_size": 5, "data.min_interactions": 2}
+    config = resolved(configured(dict.fromkeys(FIELDS, 0) | places | given))
+    assert all(get(config, name) == value for name, value in given.items()) and config.train.min_steps == 0
+    assert resolved(configured(places)) == configured(places)
+    gone = resolved(configured(dict.fromkeys(FIELDS, 0) | {"data.raw_dir": str(tmp_path / "none")}))
+    assert gone.train.batch_size == 64
+
+
+@pytest.mark.parametrize(
+    ("kept", "events", "least", "batch"),
+    [
+        ([0, 0, 0, 0], 0, 10, 64),
+        ([88, 91, 95, 99], 100, 5, 64),
+        ([0, 10, 20, 60], 100, 2, 64),
+        ([400_000, 400_000, 400_000, 400_000], 400_000, 10, 2048),
+        ([45_881_950, 46_000_000, 47_000_000, 47_400_000], 47_456_444, 10, 8192),
+    ],
+)
+def test_sizes(kept, events, least, batch):
+    assert sizes_for(kept, events)[0::2][:2] == (least, batch)
 
 
 def test_training_needs_a_folder_and_a_run_has_its_own(folder):
     with pytest.raises(mm.UserError, match="workdir missing"):
         mm.train("logs")
+
+
+def test_an_export_by_name(folder):
+    text = "Radiohead,OK Computer,Airbag,31 Dec 2023 10:30\nRadiohead,,Lucky,31 Dec 2023 10:35\n"
+    Path("me.csv").write_text(text)
+    logs = mm.read_logs("me.csv", "raw", preset="auto", sittings=30.0, reporter=SILENT)
+    assert logs.summary.num_users == 1 and logs.summary.num_items == 2
+    with pytest.raises(mm.UserError, match="there is no such column"):
+        mm.read_logs("me.csv", "raw", preset="lastfm", moods=1, reporter=SILENT)
+    with pytest.raises(mm.UserError, match="preset"):
+        mm.read_logs("me.csv", "raw", preset="x", reporter=SILENT)

@@ -10,8 +10,9 @@ from scipy.sparse.linalg import svds
 
 from music_map.errors import UserError
 from music_map.raw.schema import EVENT_SCHEMAS, ITEM_SCHEMAS, event_path, item_path, pipeline_files
-from music_map.synthetic import writer
+from music_map.synthetic import names, writer
 from music_map.synthetic.blocks import block_events, build_world
+from music_map.synthetic.mappings import artist_rows
 from music_map.synthetic.settings import DURATION, settings_for
 from music_map.synthetic.users import draw_tastes
 from music_map.synthetic.writer import generate, read_record, record_path, write_events
@@ -299,3 +300,18 @@ def test_the_record_tells_settings_and_damage(tmp_path):
     path = event_path(tmp_path, "tiny", "likes")
     path.write_bytes(path.read_bytes()[:-1])
     assert read_record(tmp_path, settings) is None
+
+
+def test_songs_have_invented_names_of_a_stream_of_their_own(tmp_path, world):
+    listed = np.ones(world.catalogue.num_songs, bool)
+    for seed in (0, 0, 1):
+        names.write_names(tmp_path / str(seed), "tiny", world.catalogue, listed, seed)
+    tables = [pq.read_table(tmp_path / str(seed) / "flat/tiny/song_ids.parquet") for seed in (0, 1)]
+    songs = tables[0].to_pylist()
+    assert {row["number"] for row in songs} == set(world.catalogue.item_id.tolist())
+    assert all(row["id"] == str(row["number"]) and row["title"] and row["artist"] and row["album"] for row in songs)
+    assert len({(row["artist"], row["title"]) for row in songs}) > 0.95 * len(songs)
+    assert tables[0]["title"] != tables[1]["title"]
+    assert 5 < len({row["genre"] for row in songs}) <= len(world.catalogue.niche_vector)
+    known = pq.read_table(tmp_path / "0/flat/tiny/artist_ids.parquet")["number"].to_pylist()
+    assert set(artist_rows(world.catalogue, listed, 0)[0].tolist()) <= set(known)

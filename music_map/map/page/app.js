@@ -356,7 +356,8 @@ async function start() {
     }));
     if (!answer.songs.length) byId("recommended").append(make("li", { className: "more", textContent: "No song is left to recommend." }));
     const quoted = (text) => (/^[\w:,.@%+/-]*$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
-    const ids = (list) => quoted(list.map(idOf).join(","));
+    const field = (text) => (/[,"]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+    const ids = (list) => quoted(list.map((i) => field(String(idOf(i)))).join(","));
     const most = number("max-per-artist", 0, 100), diversity = byId("diversity").value;
     byId("command").textContent = ["python launch/recommend.py", `--workdir=${quoted(facts.workdir)}`, `--songs=${ids(playlist)}`,
       state.dislikes.length ? `--dislikes=${ids(state.dislikes)}` : "", `--k=${number("k", 1, 200)}`, state.ordered ? "" : "--ordered=false",
