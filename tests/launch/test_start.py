@@ -17,7 +17,7 @@ def spotify_export(folder, sittings=40):
     for day in range(sittings):
         first = rng.randrange(3) * 10
         for place in range(12):
-            uri, title, artist = SONGS[first + rng.randrange(10)]
+            uri, title, artist = SONGS[first + (day + place) % 10]
             plays.append({
                 "ts": f"2023-{1 + day // 28:02}-{1 + day % 28:02}T10:{4 * place:02}:05Z", "ms_played": 40_000,
                 "spotify_track_uri": uri, "master_metadata_track_name": title,
