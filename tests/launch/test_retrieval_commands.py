@@ -68,7 +68,7 @@ def test_every_user_goes_to_parquet_and_on_after_a_stop(work, tmp_path):
     launch(*command)
     users = Recommender.load(work).export.user_ids
     table = pq.read_table(output)
-    assert table.column_names == ["uid", "rank", "item_id", "score"]
+    assert table.column_names == ["uid", "rank", "item_id", "score", "name"]
     assert sorted(set(table["uid"].to_pylist())) == users.tolist() and len(table) == 3 * len(users)
     assert not output.with_name("all.parquet.parts").exists()
     parts = output.with_name("all.parquet.parts")

@@ -16,7 +16,7 @@ def spotify_export(folder, sittings=40):
     rng, plays = random.Random(0), []
     for day in range(sittings):
         first = rng.randrange(3) * 10
-        for place in range(12):
+        for place in range(9):
             uri, title, artist = SONGS[first + (day + place) % 10]
             plays.append({
                 "ts": f"2023-{1 + day // 28:02}-{1 + day % 28:02}T10:{4 * place:02}:05Z", "ms_played": 40_000,
@@ -31,7 +31,7 @@ def spotify_export(folder, sittings=40):
 def test_an_export_is_imported_by_name(tmp_path):
     spotify_export(tmp_path, sittings=2)
     said = launch("import", "auto", str(tmp_path), f"--output={tmp_path}/own").stdout
-    assert "preset spotify: told by the files" in said and "24 listens" in said and "1 rows skipped" in said
+    assert "preset spotify: told by the files" in said and "18 listens" in said and "1 rows skipped" in said
     assert "--config=configs/own.py" in said and (tmp_path / "own/flat/own/song_ids.parquet").exists()
     said = launch("import", "spotify", str(tmp_path), f"--output={tmp_path}/new", "--dry_run", "--sittings=30").stdout
     assert "2 users" in said and not (tmp_path / "new").exists()
@@ -46,13 +46,10 @@ def test_one_command_from_an_export_to_its_map(tmp_path):
     assert (
         "each of 40 sittings" in done.stderr and "the model" in done.stdout and f"map: {work}/map.html" in done.stdout
     )
-    assert "Song, 3" not in (work / "map.html").read_text()[:200] and (work / "map.html").stat().st_size > 100_000
+    assert (work / "map.html").stat().st_size > 100_000
     sizes = json.loads((work / "config.json").read_text())["config"]
-    assert (sizes["train"]["batch_size"], sizes["train"]["num_epochs"], sizes["data"]["min_interactions"]) == (
-        64,
-        1,
-        10,
-    )
+    train = sizes["train"]
+    assert (train["batch_size"], train["num_epochs"], sizes["data"]["min_interactions"]) == (64, 1, 5)
     query = [f"--workdir={work}", "--k=3"]
     by_name = launch("recommend", *query, "--songs=artist 0 - song, 3,Song, 4", "--format=json").stdout
     answer = json.loads(by_name)
