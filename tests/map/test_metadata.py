@@ -112,5 +112,5 @@ def test_bad_files(tmp_path, name, content, says):
 )
 def test_a_byte_order_mark_and_a_line_separator_are_text(tmp_path, name, content):
     (tmp_path / name).write_text(content)
-    (title,) = read_metadata(tmp_path / name, np.arange(5, dtype=np.uint32)).columns
+    (title,) = read_metadata(tmp_path / name, Ids(np.arange(5, dtype=np.uint32))).columns
     assert title.values == ["a\u2028b"]
