@@ -146,7 +146,7 @@ class Ids:
           values: the ids, as given; at least one.
         """
         named = ", ".join(map(self._shown, values[:_MOST_NAMED])) + (", ..." if len(values) > _MOST_NAMED else "")
-        example = f"; ids are like {self._shown(self.label(0))}" if len(self) else ""
+        example = f"; the ids look like {self._shown(self.label(0))}" if len(self) else ""
         plural = "s" if len(values) > 1 else ""
         return f"unknown {kind}{plural} {named}: not in the logs, or with too few interactions{example}"
 

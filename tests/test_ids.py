@@ -63,10 +63,10 @@ def test_odd_values_are_unknown_and_named_in_one_line(ids: Ids) -> None:
 
 def test_the_warning_names_ten_and_an_example() -> None:
     assert NUMBERED.unknown("song", ["9", 8]) == (
-        "unknown songs 9, 8: not in the logs, or with too few interactions; ids are like 3"
+        "unknown songs 9, 8: not in the logs, or with too few interactions; the ids look like 3"
     )
     assert NAMED.unknown("user", ["x\n\x1b[2J\u2028"]) == (
-        "unknown user 'x\\n\\x1b[2J\\u2028': not in the logs, or with too few interactions; ids are like '007'"
+        "unknown user 'x\\n\\x1b[2J\\u2028': not in the logs, or with too few interactions; the ids look like '007'"
     )
     assert ", 9, ...: not" in NUMBERED.unknown("song", list(range(100)))
     assert Ids(np.zeros(0, np.uint32)).unknown("song", [1]).endswith("too few interactions")

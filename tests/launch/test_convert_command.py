@@ -76,7 +76,7 @@ def test_a_csv_of_names_trains_and_recommends_by_name(raw, own, tmp_path):
     user = f"u{before['uid'][0]:09}"
     table = launch("recommend", *query[:1], f"--user={user}", "--k=3", f"--id_tables={tables}").stdout.splitlines()
     assert len(table) == 4 and table[1].split()[1].startswith("s0")
-    fails("recommend", *query[:1], "--songs=nobody", says=["unknown song 'nobody'", "ids are like 's0"])
+    fails("recommend", *query[:1], "--songs=nobody", says=["unknown song 'nobody'", "the ids look like 's0"])
     (tmp_path / "q").write_text(f"s{song:09},nobody\nnobody\n")
     launch("recommend", *query[:1], f"--batch={tmp_path}/q", f"--output={tmp_path}/a", "--k=3")
     one, other = map(json.loads, (tmp_path / "a").read_text().splitlines())
