@@ -96,7 +96,7 @@ RULES = [
     Rule(r"^/usr/bin/time ", needs=MINUTES),
     Rule(
         r"--num_processes=|--distributed",
-        by="parallel/test_processes.py::test_the_others_end_when_a_process_is_killed_and_the_run_goes_on",
+        by="parallel/test_processes.py::test_the_others_end_when_a_process_is_killed",
     ),
     Rule(r"=checkpoints/yambda-50m|=checkpoints/bpr|configs/yambda_5", needs="Yambda: network, disk, hours or a GPU"),
     Rule(r"=hinge|=appnp|max_listeners|to_the_end|rbp@20", by="test_extending.py::test_the_commands_find_all"),
