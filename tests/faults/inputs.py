@@ -44,6 +44,7 @@ def drawn(strategy, count, rng):
         found.append(value)
 
     draw()
+    rng.shuffle(found)  # Hypothesis draws neighbours one after the other
     return found
 
 
