@@ -5,10 +5,11 @@
     python benchmarks/lightgcnpp.py --config=configs/lightgcnpp.py:default --config.data.path=DIR --final \
       --folder=checkpoints/gowalla-seeds --output=gowalla-final.json
 
-Trains once a seed and prints a Markdown table: mean and standard deviation over seeds, a row a
-seed below. "seconds to it" are those of training and of its validations up to the chosen epoch, compilation left out.
-With --final each seed is trained again on train and validation, as the literature on Gowalla does, for as many epochs
-as validation chose. FOLDER keeps the runs: the same command goes on.
+Trains once a seed and prints a Markdown table: mean and deviation over seeds, a row a seed below. The encoder's
+own figures stand beside those of its mix with the graph filter. "seconds to it" are those of training and of its
+validations up to the chosen epoch, compilation left out, and of choosing the filter. With --final each seed is trained
+again on train and validation, as the literature on Gowalla does, for as many epochs and with the filter that validation
+chose. FOLDER keeps the runs: the same command goes on.
 """
 
 import json
@@ -22,6 +23,7 @@ from absl import flags
 from variants import trained_in
 
 from music_map.run.config import Config, with_values
+from music_map.run.graph_filter import FOLDER as FILTERS
 from music_map.storage import read_json, write_json
 
 _CONFIG = options.define_config()
@@ -41,12 +43,24 @@ def trained(workdir: Path, config: Config, changes: Mapping[str, Any]) -> dict:
     # The last line of the step: a run that went on may have written one before.
     chosen = [line for line in lines if line["step"] == results["step"] and "epoch" in line][-1]
     found = {metric: results["model"][metric] for metric in METRICS}
+    alone = results.get("model_without_filter", results["model"])
+    found |= {f"encoder_{metric}": alone[metric] for metric in METRICS}
     found |= {"epoch": round(chosen["epoch"]), "train_seconds": results["train_seconds"]}
     if f"val/{METRICS[-1]}" in chosen:  # a run on train and validation has none
-        found["seconds_to_it"] = chosen["seconds/train"] + chosen["seconds/eval"]
+        filtering = results["stages"].get("graph filter", 0.0)
+        found["seconds_to_it"] = chosen["seconds/train"] + chosen["seconds/eval"] + filtering
+        found["filter_seconds"] = filtering
+        found |= filter_of(workdir, config)
         found["validation"] = chosen[f"val/{METRICS[-1]}"]
         found["seconds_per_epoch"] = chosen["seconds/train"] / chosen["epoch"]
     return found
+
+
+def filter_of(workdir: Path, config: Config) -> dict:
+    """Kind, exponent and share of the filter that validation chose; a share of 0 is the encoder alone."""
+    path = workdir / FILTERS / f"{config.eval.protocol}.json"
+    stored = read_json(path) if path.exists() else {"kind": config.graph_filter.kinds[0], "exponent": 0.0, "share": 0.0}
+    return {name: stored[name] for name in ("kind", "exponent", "share")}
 
 
 def table(rows: list[dict]) -> str:
@@ -55,13 +69,16 @@ def table(rows: list[dict]) -> str:
     lines = [f"| | {' | '.join(name.replace('_', ' ') for name in names)} |", "|---|" + "---|" * len(names)]
     digits = {name: 0 if name == "epoch" else 4 if "seconds" not in name else 2 for name in names}
 
-    def text(name: str, value: float) -> str:
-        return f"{value:.{digits[name]}f}"
+    def text(name: str, value: float | str) -> str:
+        return value if isinstance(value, str) else f"{value:.{digits[name]}f}"
 
-    spread = [
-        f"{text(name, np.mean([r[name] for r in rows]))} ± {text(name, np.std([r[name] for r in rows]))}"
-        for name in names
-    ]
+    def spread_of(name: str) -> str:
+        values = [row[name] for row in rows]
+        if isinstance(values[0], str):
+            return ", ".join(sorted(set(values)))
+        return f"{text(name, np.mean(values))} ± {text(name, np.std(values))}"
+
+    spread = [spread_of(name) for name in names]
     lines.append(f"| {len(rows)} seeds | {' | '.join(spread)} |")
     lines += [
         f"| seed {seed} | {' | '.join(text(name, row[name]) for name in names)} |" for seed, row in enumerate(rows)
@@ -77,6 +94,8 @@ def main() -> int:
         row = trained(folder / f"seed-{number}", config, changes)
         if _FINAL.value:
             changes |= {"data.train_on_val": True, "train.num_epochs": row["epoch"], "train.min_steps": 0}
+            changes |= {"graph_filter.kinds": (row["kind"],), "graph_filter.exponent": row["exponent"]}
+            changes |= {"graph_filter.share": row["share"]}
             row = trained(folder / f"final-{number}", config, changes)
         rows.append(row)
         options.say(f"seed {number}: {row}")

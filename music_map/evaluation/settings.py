@@ -22,7 +22,7 @@ class EvalSettings(Settings):
     baselines: tuple[str, ...] = setting(
         ("most_pop", "decay_pop", "item_knn"),
         "shown beside the model; besides these, which take longer on large logs (sasrec the longest, 18 minutes for "
-        "Yambda-50M's size on two cores): random, item_knn_decay, ials, bpr_mf, sasrec",
+        "Yambda-50M's size on two cores): random, own_plays, item_knn_decay, ials, bpr_mf, sasrec",
         free=True,
     )
     min_played_pct: int = setting(

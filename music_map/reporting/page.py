@@ -15,7 +15,11 @@ from music_map.reporting import charts, curves
 
 # Of the table of results; those that the protocol has not are left out.
 _COLUMNS = ("recall@20", "hit_rate@20", "coverage@20", "recall@100", "ndcg@100")
-_SPOKEN = {"model": "model", "model_without_recency": "model without recency"}
+_SPOKEN = {
+    "model": "model",
+    "model_without_recency": "model without recency",
+    "model_without_filter": "model without graph filter",
+}
 
 
 def render(findings: Mapping[str, Any]) -> str:
@@ -80,7 +84,7 @@ def _rows(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for number, run in enumerate(runs):
         report = run["report"]
-        for form in ("model", "model_without_recency"):
+        for form in _SPOKEN:
             if form not in report:
                 continue
             name = _SPOKEN[form] if len(runs) == 1 else f"{run['name']}: {_SPOKEN[form]}"

@@ -19,6 +19,7 @@ import numpy as np
 from music_map.errors import DamagedFileError, UserError
 from music_map.graph.settings import GraphSettings
 from music_map.graph.weights import chunk_edges
+from music_map.graph_filter.kept import KeptFilter
 from music_map.ids import Ids
 from music_map.model.content import Content
 from music_map.model.fold_in import FoldIn
@@ -186,7 +187,7 @@ def write_export(
     step: int,
     user_songs: UserSongs,
     ids: IdTables | None = None,
-    head: Head | None = None,
+    head: Head | KeptFilter | None = None,
     placing: Placing | None = None,
     content: Content | None = None,
     companions: Companions | None = None,
@@ -199,7 +200,7 @@ def write_export(
       fingerprint: names the checkpoint and data that it comes from.
       step: of the checkpoint.
       ids: the logs' own ids; None where those are the numbers.
-      head: the recency head as of the present; None where the run has none.
+      head: the recency head as of the present, or else the graph filter; None where the run has neither.
       placing: of new listeners; None: `placing_by_mean`.
       content: what places new songs; None: none can be added.
       companions: songs listened to together; None where the run does not use them.
@@ -211,12 +212,12 @@ def write_export(
     for name, array in (*export._asdict().items(), *user_songs._asdict().items()):
         if name.removesuffix("_ids") not in _KINDS:
             writer.write(name, array)
-    recency = {} if head is None else head.save(writer)
+    beside = {} if head is None else head.save(writer)
     placed = (placing_by_mean(export) if placing is None else placing).save(writer)
     numbers = {} if content is None else _save_content(content, writer)
     if companions is not None:
         companions.save(writer)
-    meta = {"step": step, "version": FORMAT_VERSION, **recency, **placed, **numbers}
+    meta = {"step": step, "version": FORMAT_VERSION, **beside, **placed, **numbers}
     writer.finish(fingerprint=fingerprint, meta=meta)
 
 
@@ -332,6 +333,12 @@ def load_companions(folder: Path) -> Companions | None:
     """Songs listened to together; None if the run does not use them. Raises DamagedFileError."""
     store = ArrayFolder.open(folder)
     return Companions.load(store, num_items=store.length_of("item_embeddings"))
+
+
+def load_filter(folder: Path, export: Export) -> KeptFilter | None:
+    """The graph filter; None if the run has none. Raises DamagedFileError."""
+    sizes = {"num_users": len(export.user_embeddings), "num_items": len(export.item_embeddings)}
+    return KeptFilter.load(ArrayFolder.open(folder), **sizes)
 
 
 def step_of(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""The recency head in use: what users will play now, at the present of the logs.
+"""The scorers of users alone in use: the recency head at the present of the logs, and the graph filter.
 
 Arrays of an export: moment/* (all songs as of the present), histories/* (the events of all users); its meta has the
 weights of both heads and the length of the attention.
@@ -6,6 +6,7 @@ weights of both heads and the length of the attention.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,10 +16,17 @@ import numpy as np
 
 from music_map.errors import DamagedFileError
 from music_map.evaluation.pairs import Pairs
-from music_map.recency.guests import Guests
+from music_map.graph.settings import GraphSettings
+from music_map.graph.weights import chunk_edges
+from music_map.graph_filter.kept import KeptFilter
+from music_map.graph_filter.operator import UserRows
+from music_map.graph_filter.scores import MixedScorer
+from music_map.preprocess.dataset import Withdrawals
+from music_map.recency.guests import Guests, no_events
 from music_map.recency.history import Histories
 from music_map.recency.moment import Moment
 from music_map.recency.scores import FEATURES, Embeddings, RecencyScorer, Weights
+from music_map.rows import offsets_of, row_of_each, select
 from music_map.storage import ArrayFolder, ArrayWriter, check_form
 
 # Batches are padded to one of these numbers of users, so that few programs are compiled.
@@ -111,21 +119,7 @@ class PresentScorer:
         self, users: np.ndarray, k: int, *, allowed: np.ndarray, out: Sequence[np.ndarray], heard: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `recommender.UserScorer`."""
-        scorer = self._scorers[heard]
-        most = min(scorer.block_size, _SIZES[-1])
-        k = min(k, scorer.num_items)
-        # A program for each power of two, not for each k.
-        width = min(max(1 << (k - 1).bit_length(), _LEAST_K), scorer.num_items)
-        items, scores = np.full((len(users), k), -1, np.int32), np.zeros((len(users), k), np.float32)
-        for start in range(0, len(users), most):
-            block, without = users[start : start + most], out[start : start + most]
-            size = min(next(size for size in _SIZES if size >= len(block)), most)
-            filled = np.concatenate([block, np.repeat(block[:1], size - len(block))])
-            rows = np.repeat(np.arange(len(without)), [len(songs) for songs in without])
-            withheld = Pairs.of(rows, np.concatenate(without), num_rows=size, num_items=scorer.num_items)
-            found, score = scorer.rank(filled, width, allowed=allowed, out=withheld)
-            items[start : start + most], scores[start : start + most] = found[: len(block), :k], score[: len(block), :k]
-        return items, scores
+        return _rank_in_blocks(self._scorers[heard], users, k, allowed=allowed, out=out)
 
     def grown(self, export: Any) -> PresentScorer:
         """The scorer with more songs, of an Export whose first songs are its own."""
@@ -138,10 +132,90 @@ class PresentScorer:
         }
         return grown
 
-    def recency(self, *, heard: bool) -> RecencyScorer:
+    def scorer(self, *, heard: bool) -> RecencyScorer:
         """The scorer with the weights for use with, or without, heard songs."""
         return self._scorers[heard]
 
     def contributions(self, user: int, songs: np.ndarray, *, heard: bool) -> dict[str, np.ndarray]:
         """The contribution of each part of the head to the scores of songs: float32 [n] each."""
         return self._scorers[heard].contributions(user, songs)
+
+
+class FilterScorer:
+    """Ranks all songs for users by the mix of encoder and graph filter; a `recommender.UserScorer`.
+
+    Args:
+      kept: the filter with the graph's edges.
+      user_embeddings, item_embeddings: of the encoder, float32 [U, d] and [I, d].
+      graph: how events of guests become edges.
+    """
+
+    def __init__(
+        self, kept: KeptFilter, user_embeddings: np.ndarray, item_embeddings: np.ndarray, graph: GraphSettings
+    ):
+        self._kept, self._graph, self._users = kept, graph, user_embeddings
+        self._scorer = kept.scorer(user_embeddings, item_embeddings)
+
+    @property
+    def now(self) -> int:
+        """The present, seconds; the filter knows no times."""
+        return 0
+
+    def events_of(self, user: int) -> Histories:
+        """No events: the filter knows edges alone."""
+        del user
+        return no_events(1)
+
+    def hosting(self, guests: Guests, now: int) -> FilterScorer:
+        """The scorer of guests, users 0..B - 1, with the edges of their events added to those of known users."""
+        count, num_items = len(guests.known), self._scorer.num_items
+        nothing = Withdrawals(*(column[:0] for column in guests.fresh.events()[:4]))
+        fresh = chunk_edges(guests.fresh.events(), nothing, self._graph, now=now, num_items=num_items)[0]
+        rows, old = self._kept.rows, np.flatnonzero(guests.known >= 0)
+        offsets, at = select(rows.offsets, guests.known[old])
+        user = np.concatenate([old[row_of_each(offsets)], fresh.user])
+        order = np.argsort(user, kind="stable")
+        items, weights = (
+            np.concatenate(pair)[order] for pair in ((rows.items[at], fresh.item), (rows.weights[at], fresh.weight))
+        )
+        ends = offsets_of(np.bincount(user, minlength=count))
+        hosted = copy.copy(self)
+        hosted._scorer = dataclasses.replace(
+            self._scorer, users=guests.embeddings, rows=UserRows(ends, items, weights.astype(np.float32))
+        )
+        return hosted
+
+    def grown(self, export: Any) -> FilterScorer:
+        """The scorer with more songs, of an Export whose first songs are its own; they have no edges."""
+        return FilterScorer(self._kept, self._users, export.item_embeddings, self._graph)
+
+    def scorer(self, *, heard: bool) -> MixedScorer:
+        """The mix, which is the same with and without heard songs."""
+        del heard
+        return self._scorer
+
+    def rank(
+        self, users: np.ndarray, k: int, *, allowed: np.ndarray, out: Sequence[np.ndarray], heard: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `recommender.UserScorer`; the mix is the same with and without heard songs."""
+        del heard
+        return _rank_in_blocks(self._scorer, users, k, allowed=allowed, out=out)
+
+
+def _rank_in_blocks(
+    scorer: RecencyScorer | MixedScorer, users: np.ndarray, k: int, *, allowed: np.ndarray, out: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    most = min(scorer.block_size, _SIZES[-1])
+    k = min(k, scorer.num_items)
+    # A program for each power of two, not for each k.
+    width = min(max(1 << (k - 1).bit_length(), _LEAST_K), scorer.num_items)
+    items, scores = np.full((len(users), k), -1, np.int32), np.zeros((len(users), k), np.float32)
+    for start in range(0, len(users), most):
+        block, without = users[start : start + most], out[start : start + most]
+        size = min(next(size for size in _SIZES if size >= len(block)), most)
+        filled = np.concatenate([block, np.repeat(block[:1], size - len(block))])
+        rows = np.repeat(np.arange(len(without)), [len(songs) for songs in without])
+        withheld = Pairs.of(rows, np.concatenate(without), num_rows=size, num_items=scorer.num_items)
+        found, score = scorer.rank(filled, width, allowed=allowed, out=withheld)
+        items[start : start + most], scores[start : start + most] = found[: len(block), :k], score[: len(block), :k]
+    return items, scores

@@ -4,8 +4,8 @@
     recommender.recommend(songs=[123, 456], k=10)
 
 Queries with songs, with or without a user, use the playlist query. For a user alone, the recency head (if the run has
-one) ranks all songs by what fits now. Somebody whom the model has never seen is a history of plays, and a known user's
-plays of this minute are added to those of the logs:
+one) ranks all songs by what fits now, or else the graph filter beside the encoder. Somebody whom the model has never
+seen is a history of plays, and a known user's plays of this minute are added to those of the logs:
 
     recommender.recommend(history=[Play(123, time=1_700_000_000, played=0.9), Play(456, kind="like")])
     recommender.recommend(user=7, history=[(123, 1_700_000_000)])
@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from music_map.errors import DamagedFileError, UserError
+from music_map.graph_filter.scores import MixedScorer
 from music_map.ids import Ids
 from music_map.model.content import Content
 from music_map.playlist.companions import Companions
@@ -44,7 +45,7 @@ from music_map.retrieval.playlist_files import Track, track_of
 from music_map.retrieval.playlist_query import BATCHES, MOST_DISLIKES, WIDTHS, Asked, PlaylistQuery
 from music_map.retrieval.plays import Play as Play
 from music_map.retrieval.plays import plays_of, resolve
-from music_map.retrieval.present import PresentScorer
+from music_map.retrieval.present import FilterScorer, PresentScorer
 from music_map.retrieval.reasons import Explainer
 from music_map.retrieval.search import rank_songs, search_filtered
 from music_map.retrieval.settings import RetrievalSettings
@@ -113,8 +114,8 @@ class UserScorer(Protocol):
     def grown(self, export: Export) -> UserScorer:
         """The scorer with more songs."""
 
-    def recency(self, *, heard: bool) -> RecencyScorer:
-        """The head behind it, for reasons."""
+    def scorer(self, *, heard: bool) -> RecencyScorer | MixedScorer:
+        """The scorer of all songs behind it, for ranks and reasons."""
 
 
 class Recommender:
@@ -232,7 +233,6 @@ class Recommender:
                 found = saved
         if isinstance(found, str):
             found = build_index(in_space(export, heads)[0], backend=found, recall_target=settings.recall_target)
-        head = exports.load_head(folder)
         return cls(
             export,
             index=found,
@@ -246,7 +246,7 @@ class Recommender:
             step=exports.step_of(folder),
             placing=exports.load_placing(folder),
             content=functools.partial(exports.load_content, folder),
-            user_scorer=head and PresentScorer(head, export.user_embeddings, export.item_embeddings, now=now),
+            user_scorer=_user_scorer(folder, export, now),
         )
 
     def recommend(
@@ -443,7 +443,7 @@ class Recommender:
     ) -> Recommendation:
         """Why a query would recommend a song, with all its reasons; the rank is among the other songs.
 
-        As in `recommend`, a listener without songs is scored by the recency head, if there is one.
+        As in `recommend`, a listener without songs is scored by the recency head or the graph filter, if there is one.
 
         Raises:
           UserError: an unknown song, or nothing to start from.
@@ -455,17 +455,17 @@ class Recommender:
         query = self._resolve(Query(tuple(songs), user, history=tuple(history)), self.filters, np.zeros(0, np.int64))
         if isinstance(query, UserError):
             raise query
-        head, row = self._head_of(query, self.filters)
+        scorer, row = self._scorer_of(query, self.filters)
         others = np.arange(len(self.vectors)) < len(self.ids.songs)
         others[query.songs] = False
         others[at] = True
         weights, told = np.zeros(0, np.float32), []
-        if head is None or len(query.songs):
+        if scorer is None or len(query.songs):
             (wanted,), (weights,) = self._query(self._asked([query], 0.3))
             items, scores = rank_songs(self.vectors, wanted, allowed=others)
         else:
             items = np.flatnonzero(others)
-            scores = np.asarray(head(np.array([row], np.int32)))[0, items]
+            scores = np.asarray(scorer(np.array([row], np.int32)))[0, items]
         place = int(np.flatnonzero(items == at)[0])
         item, score = np.array([at]), scores[place : place + 1]
         if not len(query.songs):
@@ -638,20 +638,20 @@ class Recommender:
         self, query: _Resolved, items: np.ndarray, scores: np.ndarray, filters: Filters, most: int
     ) -> list[list[Part]]:
         """The reasons of the songs recommended to a listener without a playlist."""
-        if self.user_scorer is None:
-            of, row = (self._user_songs, query.user) if query.listener is None else (query.listener.songs, 0)
-            return self._explainer.by_similarity(self.vectors, scores, of.heard_by(row), items, self.ids, most=most)
-        head, row = self._head_of(query, filters)
-        return self._explainer.by_head(head, row, items, self.ids, most=most)
+        scorer, row = self._scorer_of(query, filters)
+        if isinstance(scorer, RecencyScorer):
+            return self._explainer.by_head(scorer, row, items, self.ids, most=most)
+        of, row = (self._user_songs, query.user) if query.listener is None else (query.listener.songs, 0)
+        return self._explainer.by_similarity(self.vectors, scores, of.heard_by(row), items, self.ids, most=most)
 
-    def _head_of(self, query: _Resolved, filters: Filters) -> tuple[RecencyScorer | None, int]:
-        """The head that scores a listener, and the listener's row in it; None where there is no head."""
+    def _scorer_of(self, query: _Resolved, filters: Filters) -> tuple[RecencyScorer | MixedScorer | None, int]:
+        """The scorer of all songs for a listener, and the listener's row in it; None where the index alone answers."""
         if self.user_scorer is None or (query.user < 0 and query.listener is None):
             return None, -1
         if query.listener is None:
-            return self.user_scorer.recency(heard=filters.heard), query.user
+            return self.user_scorer.scorer(heard=filters.heard), query.user
         hosted = self.user_scorer.hosting(guests_of([query.listener]), query.listener.now)
-        return hosted.recency(heard=filters.heard), 0
+        return hosted.scorer(heard=filters.heard), 0
 
     def _metadata(self, item: int) -> tuple[list[Id], list[Id]]:
         """The ids of a song's artists and albums."""
@@ -667,6 +667,15 @@ def _named(value: Any, songs: Ids) -> list[int]:
         return value.find(songs)
     is_name = isinstance(value, str) and songs.named and not (songs.own is None and value.strip().isdigit())
     return songs.find(value) if is_name else []
+
+
+def _user_scorer(folder: Path, export: Export, now: int | None) -> UserScorer | None:
+    """The stored scorer of users alone: the recency head, or else the graph filter."""
+    embeddings = export.user_embeddings, export.item_embeddings
+    if (head := exports.load_head(folder)) is not None:
+        return PresentScorer(head, *embeddings, now=now)
+    kept = exports.load_filter(folder, export)
+    return None if kept is None else FilterScorer(kept, *embeddings, exports.load_placing(folder).graph)
 
 
 def in_space(export: Export, heads: Heads) -> tuple[np.ndarray, np.ndarray]:

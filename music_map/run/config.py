@@ -12,6 +12,7 @@ from music_map import settings
 from music_map.errors import UserError, require
 from music_map.evaluation.settings import EvalSettings
 from music_map.graph.settings import GraphSettings
+from music_map.graph_filter.settings import GraphFilterSettings
 from music_map.losses import LossSettings
 from music_map.model.settings import ModelSettings
 from music_map.preprocess.settings import PreprocessSettings
@@ -76,6 +77,7 @@ class Config:
     loss: LossSettings = dataclasses.field(default_factory=LossSettings)
     train: TrainSettings = dataclasses.field(default_factory=TrainSettings)
     eval: EvalSettings = dataclasses.field(default_factory=EvalSettings)
+    graph_filter: GraphFilterSettings = dataclasses.field(default_factory=GraphFilterSettings)
     recency: RecencySettings = dataclasses.field(default_factory=RecencySettings)
     retrieval: RetrievalSettings = dataclasses.field(default_factory=RetrievalSettings)
     parallel: str = "none"

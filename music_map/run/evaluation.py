@@ -29,9 +29,12 @@ from music_map.evaluation.evaluate import Evaluation, evaluate_scores, summary
 from music_map.evaluation.metrics import ranking_metrics
 from music_map.evaluation.protocols import Protocol, RankingTask, find_protocol
 from music_map.evaluation.ranking import ScoreBlock
+from music_map.graph_filter.choose import Choice
 from music_map.model.encoder import Params
+from music_map.recency.scores import Weights
 from music_map.run.config import Config
 from music_map.run.folder import files_of
+from music_map.run.graph_filter import filter_for, mixed_scores
 from music_map.run.lists import KeptLists
 from music_map.run.recency import Past, scores_for, weights_for
 from music_map.run.run import Run
@@ -49,12 +52,21 @@ def encoder_metrics(run: Run, task: RankingTask, params: Params) -> dict[str, fl
 def models_of(past: Past, task: RankingTask) -> dict[str, Callable[[], ScoreBlock]]:
     """Functions that make the scorer of each form of a run's model.
 
-    "model" is the form that recommends; with recency there is "model_without_recency" too.
+    "model" is the form that recommends; with recency there is "model_without_recency" too, with a graph filter
+    "model_without_filter".
     """
-    weights, alone = weights_for(past, task.protocol.name), past.run.encoder_scores
-    if weights is None:
+    run, found, alone = past.run, part_beside(past, task.protocol.name), past.run.encoder_scores
+    if found is None:
         return {"model": alone}
-    return {"model": lambda: scores_for(past, weights), "model_without_recency": alone}
+    if isinstance(found, Choice):
+        return {"model": lambda: mixed_scores(run, found), "model_without_filter": alone}
+    return {"model": lambda: scores_for(past, found), "model_without_recency": alone}
+
+
+def part_beside(past: Past, protocol: str) -> Weights | Choice | None:
+    """The part of a run's model beside its encoder: weights of the recency head, or else a graph filter, or None."""
+    weights = weights_for(past, protocol)
+    return filter_for(past.run, protocol, should_stop=past.should_stop) if weights is None else weights
 
 
 def report(
@@ -91,8 +103,7 @@ def report(
         return Evaluation(metrics, topk)
 
     with run.clock("test"):
-        weights = weights_for(past, task.protocol.name)
-        of_model = [_digest(run.embeddings), weights]
+        of_model = [_digest(run.embeddings), part_beside(past, task.protocol.name)]
         models = {name: evaluated(name, of_model, scorer) for name, scorer in models_of(past, task).items()}
     with run.clock("baselines"):
         history = functools.cache(lambda: history_of(run, task.protocol))
@@ -260,7 +271,7 @@ def report_table(result: dict[str, Any], *, metric: str) -> str:
 
 def rows_of(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """The metrics of the model's forms and of the baselines, by name, from the result of `report`."""
-    models = ("model", "model_without_recency")
+    models = ("model", "model_without_recency", "model_without_filter")
     return {name: result[name] for name in models if name in result} | result["baselines"]
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from music_map import processes
 from music_map.errors import DamagedFileError
 from music_map.graph.bipartite import listeners_of
+from music_map.graph_filter.choose import Choice
+from music_map.graph_filter.kept import KeptFilter
 from music_map.model.content import Content
 from music_map.model.fold_in import FoldIn
 from music_map.playlist.companions import FORMAT_VERSION as COMPANIONS_VERSION
@@ -25,6 +27,7 @@ from music_map.recency.scores import Weights
 from music_map.reporter import SILENT, Reporter
 from music_map.retrieval.export import FOLDER, IdTables, Placing, is_current, make_export, user_songs_of, write_export
 from music_map.retrieval.present import Head
+from music_map.run.evaluation import part_beside
 from music_map.run.fold_in import fold_in_of
 from music_map.run.folder import files_of, read_record
 from music_map.run.playlist import companions_for, heads_for
@@ -35,7 +38,7 @@ from music_map.storage import ArrayFolder, fingerprint
 
 def export_model(past: Past) -> None:
     """Encodes everything and writes WORKDIR/embeddings, unless the same is there and whole."""
-    run, heads = past.run, heads_for_use(past)
+    run, heads, choice = past.run, heads_for_use(past), filter_for_use(past)
     playlist = heads_for(past)
     users, items = map(np.asarray, run.embeddings)
     identity = fingerprint(
@@ -45,13 +48,14 @@ def export_model(past: Past) -> None:
             "embeddings": [hashlib.sha256(array).hexdigest() for array in (users, items)],
             "heads": heads,
             "recency": dataclasses.asdict(run.config.recency),
+            **({} if choice is None else {"graph_filter": [choice, run.config.graph_filter.rank]}),
         }
         | ({"companions": COMPANIONS_VERSION} if playlist.mixture.together > 0 else {})
     )
     if processes.from_first(processes.first() and _is_there(run.workdir / FOLDER, identity)):
         return
     fold_in, content = fold_in_of(run)
-    processes.once(lambda: _write(past, heads, playlist, fold_in, content, identity))
+    processes.once(lambda: _write(past, heads, choice, playlist, fold_in, content, identity))
 
 
 def _is_there(folder: Path, identity: str) -> bool:
@@ -65,8 +69,20 @@ def _is_there(folder: Path, identity: str) -> bool:
     return False
 
 
+def filter_for_use(past: Past) -> Choice | None:
+    """The graph filter that recommends for users alone: that of config.eval.protocol; None beside a recency head."""
+    found = part_beside(past, past.run.config.eval.protocol)
+    return found if isinstance(found, Choice) else None
+
+
 def _write(
-    past: Past, heads: dict[str, Weights] | None, playlist: Heads, fold_in: FoldIn, content: Content, identity: str
+    past: Past,
+    heads: dict[str, Weights] | None,
+    choice: Choice | None,
+    playlist: Heads,
+    fold_in: FoldIn,
+    content: Content,
+    identity: str,
 ) -> None:
     run, dataset = past.run, past.run.dataset
     users, items = run.embeddings
@@ -84,6 +100,8 @@ def _write(
         user_songs = user_songs_of(dataset)
         advance(1)
         head = None if heads is None else _head_of(past, heads)
+        if head is None and choice is not None:
+            head = KeptFilter.of(run.filtered_graph, choice)
         advance(1)
         with files_of(run.workdir).new_folder(FOLDER) as folder:
             rest = {"step": run.trained.step, "user_songs": user_songs, "ids": ids, "head": head}

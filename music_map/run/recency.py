@@ -47,12 +47,13 @@ class Past:
 
     Attributes:
       run: the run.
+      should_stop: whether the work should stop.
       reporter: shows slow stages; its bars raise `music_map.reporter.Stopped` if the work should stop.
       windows: the latest first; none if recency is off, times are unknown or train is too short.
     """
 
     def __init__(self, run: Run, *, should_stop: Callable[[], bool] = lambda: False):
-        self.run = run
+        self.run, self.should_stop = run, should_stop
         # With several processes none may stop alone, because the others would wait for it.
         self.reporter = Stoppable(run.reporter, should_stop) if processes.count() == 1 else run.reporter
         self.windows = windows_of(run)

@@ -22,6 +22,7 @@ from music_map.evaluation.protocols import RankingTask, build_task, find_protoco
 from music_map.evaluation.ranking import ScoreBlock, embedding_scores
 from music_map.graph.bipartite import BipartiteGraph
 from music_map.graph.build import build_graph
+from music_map.graph_filter.operator import FilteredGraph, UserRows, matrix_of
 from music_map.model import cold, fusion
 from music_map.model.encoder import EncoderInputs, Params
 from music_map.model.propagation import adjacency, choose_backend
@@ -182,6 +183,16 @@ class Run:
         if self.mesh is not None:
             return CutEmbeddingScores(*embeddings, self.mesh)
         return embedding_scores(*embeddings, devices=self.devices)
+
+    @functools.cached_property
+    def filtered_graph(self) -> FilteredGraph:
+        """The graph as its filters read it; they share the encoder's matrix where that is on the default device."""
+        graph, config, backend = self.graph, self.config, self.settings.model.backend
+        rows = UserRows(graph.user_offsets, graph.item, graph.weight)
+        here = config.parallel == "none" and config.train.mode == "full"
+        matrix = self.inputs.adjacency.users_from_items if here else matrix_of(rows, graph.num_items, backend=backend)
+        sizes = {"num_items": graph.num_items, "rank": config.graph_filter.rank, "seed": config.train.seed}
+        return FilteredGraph(rows, matrix, **sizes, backend=backend, progress=self.reporter.bar)
 
     def as_of(self, now: int) -> Run:
         """The run with data and graph up to and including the second `now`; it has no folder."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from music_map import processes
 from music_map.errors import DamagedFileError, require_packages
 from music_map.reporter import SILENT, Reporter, Stopped
-from music_map.run.evaluation import encoder_metrics, report
+from music_map.run.evaluation import encoder_metrics, part_beside, report
 from music_map.run.export import export_model
 from music_map.run.folder import files_of
 from music_map.run.playlist import heads_for
@@ -90,8 +90,8 @@ def train_run(
 ) -> Results:
     """Trains a run to its results, or goes on where an earlier call stopped.
 
-    Writes checkpoints/, metrics.jsonl, recency/, playlist.json, embeddings/, lists/ and results.json into the run's
-    folder; what an earlier call has finished of these is taken as it is.
+    Writes checkpoints/, metrics.jsonl, recency/, graph_filter/, playlist.json, embeddings/, lists/ and results.json in
+    the run's folder; what an earlier call has finished of these is taken as it is.
 
     Args:
       run: its folder is claimed already, see `music_map.run.folder.claim`.
@@ -115,6 +115,8 @@ def _train_run(run: Run, should_stop: Callable[[], bool], profile: StepProfile |
             if not train_past(past, should_stop=should_stop):
                 return Results(fitted)
             heads_for_use(past)
+        with run.clock("graph filter"):
+            part_beside(past, run.config.eval.protocol)
         for stage, finish in (("playlist", heads_for), ("export", export_model)):
             if processes.any_says(should_stop()):
                 return Results(fitted)

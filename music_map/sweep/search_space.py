@@ -23,7 +23,7 @@ Value = str | float | int | bool
 # These sections define the measurement, so trials with different values could not be compared.
 _MEASURE = ("data", "eval")
 # These have no effect on training, by which a trial is measured.
-_LATER = ("recency", "retrieval")
+_LATER = ("recency", "graph_filter", "retrieval")
 
 
 class Trial(Protocol):

@@ -8,7 +8,7 @@ from music_map.errors import UserError
 from music_map.evaluation.baselines import BASELINES, fit_baselines, settings_from_json, settings_to_json
 from music_map.evaluation.baselines import item_knn as item_knn_module
 from music_map.evaluation.baselines.item_knn import item_knn, item_knn_decay, item_similarity, recent_pairs
-from music_map.evaluation.baselines.popularity import decayed_popularity, most_popular, random_scores
+from music_map.evaluation.baselines.popularity import decayed_popularity, most_popular, own_plays, random_scores
 from music_map.evaluation.baselines.settings import (
     SETTINGS,
     DecayPopSettings,
@@ -53,6 +53,16 @@ def test_decayed_popularity_worked_example():
     played = history([0, 0, 0, 0], items, times, num_users=1, num_items=4, train_end=10 * DAY)
     scores = decayed_popularity(played, half_life_days=2.0)(np.array([0]))
     assert scores.tolist() == [[0.75, 1.0, 0.125, 0.0]] and scores.dtype == np.float32
+
+
+def test_own_plays_worked_example():
+    # Half-life 2 days, now = day 10. Song 3, which user 0 never played, is more popular than song 1.
+    users, items = [0, 0, 0, 1, 1, 2], [0, 0, 2, 1, 3, 3]
+    played = history(users, items, np.array([6, 8, 10, 1, 1, 1]) * DAY, num_users=3, num_items=5, train_end=10 * DAY)
+    scores = own_plays(played, half_life_days=2.0)(np.array([0]))
+    np.testing.assert_allclose(scores, [[0.75, -1 / 2, 1.0, -1 / 3, -1.0]])
+    # A play that has decayed to nothing is still one.
+    assert own_plays(played, half_life_days=1e-3)(np.array([1]))[0].argmax() in (1, 3)
 
 
 def test_similarity_worked_example():

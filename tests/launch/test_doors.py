@@ -1,5 +1,6 @@
 """Python, recommend.py (one query, a batch, every user) and HTTP give the same songs for the same question."""
 
+import dataclasses
 import json
 import shutil
 
@@ -10,7 +11,11 @@ from commands import launch
 from stored_run import extract_run
 
 import music_map as mm
+from music_map.evaluation.evaluate import evaluate_scores
+from music_map.graph_filter.choose import Choice
 from music_map.retrieval.index import installed
+from music_map.run.config import with_values
+from music_map.run.graph_filter import filter_for, mixed_scores
 
 testclient = pytest.importorskip("fastapi.testclient")
 
@@ -47,6 +52,17 @@ def door(request, exported, tmp_path_factory):
     assert recommender.index.backend == request.param and recommender.user_scorer is not None
     with testclient.TestClient(create_app(recommender), base_url="http://localhost") as client:
         yield workdir, recommender, client
+
+
+@pytest.fixture(scope="module")
+def filtered(tmp_path_factory):
+    """The run without recency, with a graph filter beside its encoder."""
+    workdir = extract_run(tmp_path_factory.mktemp("filtered"))
+    stored = json.loads((workdir / "config.json").read_text())
+    stored["config"]["recency"]["enabled"] = False
+    stored["config"]["graph_filter"] = {"enabled": True, "kinds": ["chebyshev"], "share": 0.3, "rank": 8}
+    (workdir / "config.json").write_text(json.dumps(stored))
+    return workdir
 
 
 def labels(ids):
@@ -178,3 +194,53 @@ def test_every_user_and_single_queries(door, given, tmp_path):
     query = {"history": [(first, 25_000_000), (second, None, None, "like")]}
     done = launch(*command, f"--history={tmp_path}/plays.csv", "--format=json")
     assert_same(by_python(recommender, query, filters), told(json.loads(done.stdout)), query)
+
+
+def test_every_door_asks_the_graph_filter(filtered, tmp_path):
+    recommender = mm.Recommender.load(filtered)
+    run = mm.open_run(filtered)
+    choice = filter_for(run, "temporal")
+    assert choice == ("chebyshev", 0.4, 0.3)
+    users = labels(recommender.ids.users)[:12]
+    answers = [by_python(recommender, {"user": user}, mm.Filters()) for user in users]
+    # What is measured is what is served.
+    scores = np.array(mixed_scores(run, choice)(np.arange(12)))
+    scores[:, ~recommender.export.recommendable] = -np.inf
+    for user, answer in enumerate(answers):
+        scores[user, recommender._user_songs.disliked_by(user)] = -np.inf
+        best = np.argsort(-scores[user], kind="stable")[:K]
+        assert answer[0] == recommender.ids.songs.labels(best.tolist())
+        assert recommender.explain(answer[0][0], user=users[user]).score == pytest.approx(answer[1][0], abs=1e-4)
+        np.testing.assert_allclose(answer[1], scores[user, best], atol=1e-4)
+    queries = [{"user": user} for user in users] + random_queries(recommender, 20, np.random.default_rng(0))
+    answers += [by_python(recommender, query, mm.Filters()) for query in queries[12:]]
+    with testclient.TestClient(create_app(recommender), base_url="http://localhost") as client:
+        for query, answer in zip(queries, answers, strict=True):
+            assert_same(answer, by_http(client, query, {}), query)
+    command = ["recommend", f"--workdir={filtered}", f"--k={K}"]
+    launch(*command, "--all_users", f"--output={tmp_path}/all.parquet")
+    table = pq.read_table(tmp_path / "all.parquet").to_pydict()
+    (tmp_path / "queries").write_text("\n".join(map(json.dumps, queries)))
+    launch(*command, f"--batch={tmp_path}/queries", f"--output={tmp_path}/answers")
+    lines = [json.loads(line) for line in (tmp_path / "answers").read_text().splitlines()]
+    for query, answer, line in zip(queries, answers, lines, strict=True):
+        assert_same(answer, told(line.get("error", line)), query)
+    for user, answer in zip(users, answers, strict=False):
+        assert [song for uid, song in zip(table["uid"], table["item_id"], strict=True) if uid == user] == answer[0]
+
+
+def test_the_filter_is_chosen_on_validation_and_kept(filtered, tmp_path):
+    run = mm.open_run(filtered)
+    changed = {"graph_filter.share": None, "graph_filter.kinds": ("linear",)}
+    run = dataclasses.replace(run, config=with_values(run.config, changed))
+    choice = filter_for(run, "temporal")
+    stored = json.loads((filtered / "graph_filter/temporal.json").read_text())
+    values = {trial["share"]: trial["value"] for trial in stored["trials"] if trial["exponent"] == 0.2}
+    assert choice is None or values[choice.share] > values[0.0]
+    measured = evaluate_scores(mixed_scores(run, Choice("linear", 0.2, 0.3)), run.task("temporal", "val"), ks=(20,))
+    assert values[0.3] == pytest.approx(measured.metrics["ndcg@20"])
+    before = (filtered / "graph_filter/temporal.json").stat().st_mtime_ns
+    assert filter_for(run, "temporal") == choice
+    assert (filtered / "graph_filter/temporal.json").stat().st_mtime_ns == before
+    # A run older than the filter has none; nor has a protocol over held-out songs.
+    assert filter_for(run, "cold_start") is None and not mm.open_run(extract_run(tmp_path)).config.graph_filter.enabled

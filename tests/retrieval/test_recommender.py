@@ -107,7 +107,7 @@ class Fixed:
             items[row, : len(best)], found[row, : len(best)] = best, self.scores[best]
         return items, found
 
-    def recency(self, *, heard):
+    def scorer(self, *, heard):
         return None  # no head to take reasons from
 
 

@@ -10,7 +10,7 @@ from music_map.evaluation.baselines.content import artist_popularity, audio_knn
 from music_map.evaluation.baselines.history import History
 from music_map.evaluation.baselines.item_knn import item_knn, item_knn_decay
 from music_map.evaluation.baselines.matrix_factorization import bpr_mf, ials, require_implicit
-from music_map.evaluation.baselines.popularity import decayed_popularity, most_popular, random_scores
+from music_map.evaluation.baselines.popularity import decayed_popularity, most_popular, own_plays, random_scores
 from music_map.evaluation.baselines.sasrec import sasrec
 from music_map.evaluation.baselines.settings import SETTINGS, Settings
 from music_map.evaluation.protocols import MIN_PLAYED_PCT, Protocol
@@ -18,7 +18,7 @@ from music_map.evaluation.ranking import ScoreBlock
 from music_map.preprocess.dataset import Events, ItemFeatures
 from music_map.reporter import Progress, silent
 
-BASELINES = ("random", "most_pop", "decay_pop", "item_knn", "item_knn_decay", "ials", "bpr_mf", "sasrec")
+BASELINES = ("random", "most_pop", "decay_pop", "own_plays", "item_knn", "item_knn_decay", "ials", "bpr_mf", "sasrec")
 
 # Baselines that can rank songs without a train event.
 COLD_START = ("random", "artist_pop", "audio_knn")
@@ -97,6 +97,8 @@ def fit(
         return most_popular(history)
     if name == "decay_pop":
         return decayed_popularity(history, half_life_days=settings.half_life_days)
+    if name == "own_plays":
+        return own_plays(history, half_life_days=settings.half_life_days)
     if name == "item_knn":
         return item_knn(history, settings, progress=progress)
     if name == "item_knn_decay":

@@ -27,6 +27,14 @@ class DecayPopSettings(settings.Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class OwnPlaysSettings(settings.Settings):
+    """The plays of the user, which age."""
+
+    section = "own_plays"
+    half_life_days: float = setting(30.0, "age at which a play counts half", **_HALF_LIFE)
+
+
+@dataclasses.dataclass(frozen=True)
 class ItemKnnSettings(settings.Settings):
     """Neighbours by common users."""
 
@@ -123,6 +131,7 @@ class SasRecSettings(settings.Settings):
 
 Settings = (
     DecayPopSettings
+    | OwnPlaysSettings
     | ItemKnnSettings
     | ItemKnnDecaySettings
     | AudioKnnSettings
@@ -134,6 +143,7 @@ Settings = (
 # Baselines that can be tuned.
 SETTINGS: dict[str, type[Settings]] = {
     "decay_pop": DecayPopSettings,
+    "own_plays": OwnPlaysSettings,
     "item_knn": ItemKnnSettings,
     "item_knn_decay": ItemKnnDecaySettings,
     "audio_knn": AudioKnnSettings,

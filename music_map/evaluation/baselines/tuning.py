@@ -21,6 +21,7 @@ from music_map.reporter import Progress, silent
 # from seconds, which suit a stream of listens (Yambda's grid: 0.001 to 24 h x 6.58), to popularity that hardly ages.
 GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
     "decay_pop": {"half_life_days": (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)},
+    "own_plays": {"half_life_days": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)},
     "item_knn": {
         "power": (0.0, 0.25, 0.4, 0.5),
         "shrinkage": (0.0, 3.0, 10.0, 30.0, 100.0),
