@@ -95,7 +95,7 @@ def _write(
         features=run.features,
     )
     ids = IdTables(dataset.users, dataset.songs, dataset.artists, dataset.albums)
-    companions = companions_for(run, playlist)
+    companions = companions_for(run, playlist, progress=past.reporter.bar)
     with past.reporter.bar("export", 3, "part") as advance:
         user_songs = user_songs_of(dataset)
         advance(1)

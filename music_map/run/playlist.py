@@ -21,7 +21,7 @@ from music_map.playlist.heads import Heads, from_json, to_json, untrained
 from music_map.playlist.mixture import fit_mixture
 from music_map.recency.history import before
 from music_map.recency.windows import Window
-from music_map.reporter import silent
+from music_map.reporter import Progress, silent
 from music_map.retrieval.export import FOLDER, HEADS_FILE, is_current, load_companions, popularity_of
 from music_map.run.folder import files_of
 from music_map.run.recency import Past
@@ -61,11 +61,10 @@ def heads_for(past: Past) -> Heads:
     if found:
         examples, seed = [of_window for _, of_window in found], run.config.train.seed
         heads, strengths = fit_heads(examples, seed=seed, mesh=run.mesh, progress=past.reporter.bar)
-        with past.reporter.bar("companions", len(found), "window") as advance:
-            known = []
-            for window, of_window in found:
-                known.append((of_window, _companions(run, now=window.now) if retrieval.companions else None))
-                advance(1)
+        known = [
+            (of_window, _companions(run, past.reporter.bar, now=window.now) if retrieval.companions else None)
+            for window, of_window in found
+        ]
         heads = heads._replace(mixture=fit_mixture(heads, known, mixed_share=retrieval.mixed_share, seed=seed))
         count = sum(len(e.songs) for e in examples)
         how = {name: "the plain mean" if np.isinf(x) else f"weights, strength {x:g}" for name, x in strengths.items()}
@@ -87,20 +86,20 @@ def _kept_heads(run: Run, identity: str) -> dict | None:
     return stored["heads"] if stored and stored["fingerprint"] == identity else None
 
 
-def companions_for(run: Run, heads: Heads) -> Companions | None:
+def companions_for(run: Run, heads: Heads, *, progress: Progress = silent) -> Companions | None:
     """Songs listened to together in train, from the export if it has them; None if the heads do not use them."""
     if heads.mixture.together <= 0:
         return None
     with contextlib.suppress(DamagedFileError):
         if is_current(run.workdir / FOLDER) and (stored := load_companions(run.workdir / FOLDER)) is not None:
             return stored
-    return _companions(run)
+    return _companions(run, progress)
 
 
-def _companions(run: Run, *, now: int | None = None) -> Companions:
+def _companions(run: Run, progress: Progress, *, now: int | None = None) -> Companions:
     train = run.events("train")
     sessions = sessions_of(train if now is None else before(train, now), min_played_pct=run.config.eval.min_played_pct)
-    return companions_of(sessions, run.dataset.num_items, progress=run.reporter.bar if now is None else silent)
+    return companions_of(sessions, run.dataset.num_items, progress=progress)
 
 
 def _examples_of(past: Past) -> list[tuple[Window, Examples]]:

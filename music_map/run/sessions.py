@@ -124,7 +124,7 @@ def scores_of(run: Run, heads: Heads) -> Callable[[PlaylistTask, Mixture], Score
     """`model_scores` of any task and mixture, with one set of companions."""
     items, listeners = np.asarray(run.embeddings.item), listeners_of(run.graph)
     placed = np.asarray(embed(items, moments_of(items, listeners > 0), heads.space))
-    popularity, companions = popularity_of(listeners), companions_for(run, heads)
+    popularity, companions = popularity_of(listeners), companions_for(run, heads, progress=run.reporter.bar)
 
     def scores(task: PlaylistTask, mixture: Mixture) -> ScoreBlock:
         query = PlaylistQuery(placed, popularity, heads._replace(mixture=mixture), companions=companions)
