@@ -47,8 +47,7 @@ def fit_mixture(
         placed = np.asarray(embed(jnp.asarray(examples.items), examples.moments, heads.space))
         rows = placed[examples.songs]
         queries, weights = map(
-            np.asarray,
-            attend(rows, examples.where, jnp.asarray(examples.popularity)[examples.songs], heads.ordered),
+            np.asarray, _attend(rows, examples.where, examples.popularity[examples.songs], heads.ordered)
         )
         if companions is not None:
             found.append(_ndcg(examples, placed, queries, weights, companions))
@@ -66,18 +65,24 @@ def _ndcg(
     examples: Examples, placed: np.ndarray, queries: np.ndarray, weights: np.ndarray, companions: Companions
 ) -> np.ndarray:
     """NDCG@20 of each example with each of WEIGHTS: float64 [N, W]."""
-    matrix = companions.matrix[:, examples.candidates]
-    found = []
+    matrix, found = companions.matrix[:, examples.candidates], []
+    candidates = placed[examples.candidates].T
     for start in range(0, len(queries), _BLOCK):
-        rows = slice(start, start + _BLOCK)
+        # The last block begins earlier where it would be shorter: one shape, one program.
+        first = max(min(start, len(queries) - _BLOCK), 0)
+        rows = slice(first, first + _BLOCK)
         songs, own = examples.songs[rows], examples.where[rows]
         ends = np.concatenate([[0], np.cumsum(own.sum(axis=1))])
         attention = sparse.csr_array((weights[rows][own], songs[own], ends), (len(songs), matrix.shape[0]))
-        score = jnp.where(examples.own[rows], -jnp.inf, queries[rows] @ placed[examples.candidates].T)
-        plus = jnp.asarray((attention @ matrix).toarray())
+        score = np.where(examples.own[rows], -np.inf, queries[rows] @ candidates)
+        plus = (attention @ matrix).toarray()
         part = examples._replace(targets=examples.targets[rows], target_weight=examples.target_weight[rows])
-        found.append(np.stack([ndcg_of(part, *_best(score, plus, weight, part.targets)) for weight in WEIGHTS], axis=1))
+        values = [ndcg_of(part, *_best(score, plus, np.float32(weight), part.targets)) for weight in WEIGHTS]
+        found.append(np.stack(values, axis=1)[start - first :])
     return np.concatenate(found)
+
+
+_attend = jax.jit(attend)
 
 
 @jax.jit
