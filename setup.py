@@ -28,9 +28,13 @@ SERVE = [
     "httptools",  # what uvicorn parses HTTP with, several times as fast as in Python
     "orjson",  # answers as JSON, straight from dataclasses
     "prometheus-client",  # its metrics
+    "sqlalchemy>=2",  # the store of events, in SQLite or PostgreSQL
     "uvicorn>=0.35",  # its ASGI server
     "uvloop; sys_platform != 'win32'",  # the event loop that uvicorn takes where it is there
 ]
+
+# The store of events in PostgreSQL. Wheels: CPython up to 3.14.
+POSTGRES = ["psycopg[binary]; python_version < '3.15'"]
 
 DOCS = [
     "furo",  # theme
@@ -104,6 +108,7 @@ setup(
             "playwright; platform_machine in 'x86_64 AMD64 aarch64 arm64'",
             *DOCS,
             *MAP,
+            *POSTGRES,
             *SERVE,
             *SWEEP,
             *PUBLISH,
@@ -113,6 +118,7 @@ setup(
         "dask": ["distributed"],  # launch/preprocess_dask.py: preprocessing on several machines
         "docs": DOCS,
         "map": MAP,
+        "postgres": POSTGRES,
         "publish": PUBLISH,
         "serve": SERVE,
         "sweep": SWEEP,

@@ -348,6 +348,14 @@ def command(script: str, *arguments: str) -> str:
     return shlex.join(["python", f"launch/{script}", *arguments])
 
 
+def events_of(given: str | None, workdir: Path) -> str:
+    """--events, or the file beside the run's folder: a run is replaced by the next, its listeners' events are not."""
+    if given == "":
+        raise UserError("--events is empty; give a file, or postgresql://user@host/name")
+    folder = workdir if workdir.name else workdir.absolute()
+    return given or f"{folder}.events.sqlite"
+
+
 def train_command(raw_dir: Path, size: str) -> str:
     """The command that trains on converted logs, with settings that fit them."""
     places = {"raw_dir": raw_dir, "size": size, "processed_dir": raw_dir / "processed"}

@@ -90,7 +90,9 @@ RULES = [
     Rule(r"^make (bench|faults)$", needs=MINUTES),
     Rule(r"^git clone ", needs="the repository's address"),
     Rule(r"^pip install ", needs="network"),
+    Rule(r"^music-map export-events", by="launch/test_export_events.py::test_the_loop_closes"),
     Rule(r"^music-map ", by="launch/test_jobs.py::test_a_job_is_its_launcher"),
+    Rule(r"^curl .*(/events|/users|/songs|/reload)", by="launch/test_export_events.py::test_the_loop_closes"),
     Rule(r"^curl ", by="launch/test_serve.py::test_the_process_serves_and_ends_at_a_signal_with_status_0"),
     Rule(r"benchmarks/\w+\.py", needs=MINUTES),
     Rule(r"^/usr/bin/time ", needs=MINUTES),
@@ -109,6 +111,7 @@ RULES = [
     Rule(r"launch/convert\.py", by="launch/test_convert_command.py::test_a_csv_of_names_trains_and_recommends_by_name"),
     Rule(r"launch/preprocess\.py", by="launch/test_preprocess.py::test_parts_then_merge"),
     Rule(r"launch/preprocess_dask\.py", by="launch/test_preprocess.py::test_parts_under_dask"),
+    Rule(r"launch/train\.py .*data/next", by="launch/test_export_events.py::test_the_loop_closes"),
     Rule(
         r"launch/train\.py .*(data|configs)/own",
         by="launch/test_convert_command.py::test_a_csv_of_names_trains_and_rec",

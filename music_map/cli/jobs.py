@@ -23,7 +23,8 @@ FOLDER = HOME / "launch"
 # In the order in which a user needs them; all other jobs follow, sorted by name.
 _ORDER = (
     "start", "import", "convert", "download", "generate", "preprocess", "build_graph", "train", "evaluate", "compare",
-    "report", "recommend", "build_index", "evaluate_retrieval", "serve", "export_map", "publish", "sweep",
+    "report", "recommend", "build_index", "evaluate_retrieval", "serve", "export_events", "export_map", "publish",
+    "sweep",
 )  # fmt: skip
 
 

@@ -191,6 +191,7 @@ def write_export(
     placing: Placing | None = None,
     content: Content | None = None,
     companions: Companions | None = None,
+    present: int | None = None,
 ) -> None:
     """Writes an export.
 
@@ -204,6 +205,7 @@ def write_export(
       placing: of new listeners; None: `placing_by_mean`.
       content: what places new songs; None: none can be added.
       companions: songs listened to together; None where the run does not use them.
+      present: the last second of the logs; None: not known.
     """
     tables = id_tables(export) if ids is None else ids
     writer = ArrayWriter(folder)
@@ -217,7 +219,7 @@ def write_export(
     numbers = {} if content is None else _save_content(content, writer)
     if companions is not None:
         companions.save(writer)
-    meta = {"step": step, "version": FORMAT_VERSION, **beside, **placed, **numbers}
+    meta = {"step": step, "version": FORMAT_VERSION, "present": present, **beside, **placed, **numbers}
     writer.finish(fingerprint=fingerprint, meta=meta)
 
 
@@ -344,6 +346,15 @@ def load_filter(folder: Path, export: Export) -> KeptFilter | None:
 def step_of(folder: Path) -> int:
     """The step of the exported checkpoint."""
     return int(ArrayFolder.open(folder).meta["step"])
+
+
+def present_of(folder: Path) -> int | None:
+    """The last second of the logs; None where the export does not say it. Raises DamagedFileError."""
+    store = ArrayFolder.open(folder)
+    found = store.meta.get("present")
+    check_form(found, (None, int), folder / MANIFEST, at="present", remedy=_REMEDY)
+    # Not yet written with the first exports of this version; the recency head's moment is the same second.
+    return int(store.load("moment/now")[0]) if found is None and "moment/now" in store.arrays else found
 
 
 def load_ids(folder: Path) -> IdTables:

@@ -134,6 +134,7 @@ class Recommender:
       user_scorer: ranks for users without songs; None: by the similarity to their embedding.
       placing: places listeners whom the model has never seen; None: at the mean of their songs.
       content: reads what places new songs, at the first of them; None: none can be added.
+      present: the last second of the logs; None: not known.
       identity: fingerprint of what an index is built from.
       step: of the checkpoint.
     """
@@ -153,6 +154,7 @@ class Recommender:
         user_scorer: UserScorer | None = None,
         placing: Placing | None = None,
         content: Callable[[], Content | None] | None = None,
+        present: int | None = None,
         identity: str = "",
         step: int = 0,
     ):
@@ -164,7 +166,7 @@ class Recommender:
         self.ids = exports.id_tables(export) if ids is None else ids
         self.user_scorer = user_scorer
         self.placing = exports.placing_by_mean(export) if placing is None else placing
-        self.identity, self.step = identity, step
+        self.present, self.identity, self.step = present, identity, step
         self.dislike_push = dislike_push
         self.filters = filters or Filters()
         self.heads = heads = heads or untrained(attention_temperature)
@@ -246,6 +248,7 @@ class Recommender:
             step=exports.step_of(folder),
             placing=exports.load_placing(folder),
             content=functools.partial(exports.load_content, folder),
+            present=exports.present_of(folder),
             user_scorer=_user_scorer(folder, export, now),
         )
 
@@ -521,10 +524,13 @@ class Recommender:
         """Compiles the programs of single queries and small batches, and makes the table of names."""
         self.ids.songs.find("")
         for width in WIDTHS:
-            songs = tuple(self.export.item_ids[: width // 2 + 1].tolist())
+            songs = tuple(self.ids.songs.labels(range(min(width // 2 + 1, len(self.ids.songs)))))
             for batch in BATCHES[:3]:
                 self.recommend_batch([Query(songs, dislikes=songs[:1])] * batch, k=k)
         self.recommend_batch([Query(songs[:1])] * 2, k=k)
+        for size in BATCHES[:3]:
+            for user in (None, *self.ids.users.labels(range(min(len(self.ids.users), 1)))):
+                self.recommend_batch([Query(user=user, history=((songs[0],), (songs[-1],)))] * size, k=k)
         if self.user_scorer is not None:
             # Programs differ by the lengths of histories: short, middling and long ones are tried.
             order = np.argsort(np.diff(self._user_songs.heard_offsets), kind="stable")

@@ -106,6 +106,7 @@ def _write(
         with files_of(run.workdir).new_folder(FOLDER) as folder:
             rest = {"step": run.trained.step, "user_songs": user_songs, "ids": ids, "head": head}
             rest |= {"placing": Placing(fold_in, run.config.graph), "content": content, "companions": companions}
+            rest["present"] = dataset.present
             write_export(export, folder, fingerprint=identity, **rest)
         advance(1)
 

@@ -1,0 +1,1 @@
+"""What listeners did since the training: events in a database that several services share."""
