@@ -78,7 +78,7 @@ def main() -> int:
     options.say(f"{jax.devices()[0].device_kind}, {_DIMS.value} dimensions")
     recommender = recommender_of(dataset, rng)
     now, users = recommender.user_scorer.now, recommender.ids.users
-    events = recommender.user_scorer.recency(heard=True).histories
+    events = recommender.user_scorer.scorer(heard=True).histories
 
     def known() -> int:
         return int(users.label(int(rng.integers(0, len(users)))))

@@ -3,7 +3,8 @@
 A tenth of the users, drawn by a hash of their ids, is taken out of all data, and what a run trains is trained again
 without them: the encoder for as many epochs as the run's best checkpoint, the encoder of the past, the head, the
 playlist query. Then they come, each alone: what they played in train is given, what they play in the split asked for.
-The state of the songs, trends and walks over users, is that of the logs, as it is for a listener who comes alone.
+The state of the songs, trends and walks over users, is that of the logs, as it is for a listener who comes alone. The
+graph filter, which trains nothing, is left out on both sides: a run without a recency head is measured by its encoder.
 
 WORKDIR/fold_in/    the run without these users
 """
@@ -46,6 +47,7 @@ from music_map.rows import offsets_of_sorted
 from music_map.run.evaluation import history_of
 from music_map.run.evaluation import report_table as table_of_rows
 from music_map.run.fold_in import fold_in_of
+from music_map.run.folder import claim
 from music_map.run.playlist import heads_for
 from music_map.run.recency import UNHEARD, Past, scores_for, train_past, weights_for
 from music_map.run.run import Run, checkpoint_store, loop_settings
@@ -86,11 +88,12 @@ def without_users(past: Past, users: np.ndarray) -> Past:
             f"config.parallel={run.config.parallel!r} and {processes.count()} processes: use a run without"
         )
     apart = run.without(users, run.workdir / "fold_in")
+    claim(run.config, apart.dataset.fingerprint, apart.workdir)
     epochs = max(1, math.ceil(run.trained.step / run.steps_per_epoch - 1e-6))
     settings = dataclasses.replace(loop_settings(run.config), num_epochs=epochs, min_steps=0)
     with (
         processes.writing(apart.workdir, "evaluate"),
-        checkpoint_store(apart.workdir, read_only=False, reporter=run.reporter) as store,
+        checkpoint_store(apart.workdir, apart.workdir, read_only=False, reporter=run.reporter) as store,
     ):
         train(
             runner=apart.runner,
