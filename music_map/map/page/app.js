@@ -55,7 +55,7 @@ async function start() {
 
   const may = (i) => Boolean(flags[i] & ALLOWED);
   const source = meta.service
-    ? serviceSource({ ask: askService, idOf, rowOf: (id) => names.rowOf.get(String(id)), position: arrays.position })
+    ? serviceSource({ ask: askService, idOf, rowOf: names.rowOf, position: arrays.position })
     : offlineSource({
       songs: songVectors(arrays.codes, shapes.codes[1]), popularity: Float64Array.from(listeners, (l) => Math.log1p(l)),
       heads: meta.heads, push: meta.dislike_push, may, position: arrays.position,
@@ -402,7 +402,7 @@ async function start() {
     sharing = setTimeout(share, 300);
   }
   async function restore(hash) {
-    const wanted = viewOf(hash), rows = (ids) => ids.map((id) => names.rowOf.get(id)).filter((i) => i !== undefined);
+    const wanted = viewOf(hash), rows = (ids) => ids.map(names.rowOf).filter((i) => i !== undefined);
     if (!wanted) return;
     state.dislikes = rows(wanted.dislikes);
     await setPlaylist(rows(wanted.songs), { ordered: wanted.ordered });

@@ -18,9 +18,11 @@ function makeNames({ arrays, meta }) {
   const cell = (column, i) => (column && column.codes[i] >= 0 ? column.values[column.codes[i]] : null);
   const columnOf = (name) => columns.find((c) => c.name.toLowerCase() === name);
   const titles = columnOf("title") || columnOf("name") || columnOf("track"), artistNames = columns[meta.artist_column];
-  const rowOf = new Map();
+  const rows = new Map();
   const idOf = meta.ids ? (i) => meta.ids[i] : (i) => ids[i];
-  for (let i = 0; i < ids.length; i++) rowOf.set(String(idOf(i)), i);
+  for (let i = 0; i < ids.length; i++) rows.set(idOf(i), i);
+  // The song with an id, given as a text or as a number.
+  const rowOf = (id) => rows.get(meta.ids ? String(id) : /^\d+$/.test(id) ? Number(id) : null);
 
   const named = (i) => cell(titles, i), title = (i) => named(i) || `Song ${idOf(i)}`;
   const artistIdsOf = (i) => Array.from(artists.subarray(offsets[i], offsets[i + 1]), (a) => artistIds[a]);
@@ -43,7 +45,7 @@ function makeNames({ arrays, meta }) {
   function search(text) {
     const words = folded(text.trim()).split(/\s+/).filter(Boolean);
     if (!words.length) return { songs: [], artists: [], total: 0 };
-    const exact = rowOf.get(text.trim());
+    const exact = rowOf(text.trim());
     let songs = [];
     index().forEach((line, i) => {
       if (columns.length || meta.ids ? words.every((w) => line.includes(w)) : words.every((w) => line.startsWith(w))) songs.push(i);
@@ -62,9 +64,9 @@ function makeNames({ arrays, meta }) {
   // Ids in a list such as "12, 15 18", or null where the text is none: texts as ids are a list where two are known.
   function idsIn(text) {
     const wanted = text.trim().split(/\s*[,;\n]\s*|\s+/).filter(Boolean);
-    const known = wanted.filter((id) => rowOf.has(id));
+    const known = wanted.filter((id) => rowOf(id) !== undefined);
     if (wanted.length < 2 || (meta.ids ? known.length < 2 : !wanted.every((id) => /^\d+$/.test(id)))) return null;
-    return { songs: known.map((id) => rowOf.get(id)), missing: wanted.filter((id) => !rowOf.has(id)) };
+    return { songs: known.map(rowOf), missing: wanted.filter((id) => rowOf(id) === undefined) };
   }
 
   return { columns, cell, idOf, titles, title, named, artist, artistCode, artistName, artistCount, artistIdsOf, search, idsIn, rowOf };

@@ -62,25 +62,27 @@ function makePlot({ arrays, meta }, names, { canvas, ground, marks, covering, th
   const redraw = () => {
     if (pending) return;
     pending = true;
-    requestAnimationFrame(() => { pending = false; drawGround(); drawMarks(); });
+    requestAnimationFrame(() => { pending = false; moveGround(); drawMarks(); });
   };
   const at = (i) => [xScale(x[i]), yScale(y[i])];
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   let inks = null;  // colours of the theme, and widths of texts, which take long to ask for
   const widths = new Map();
 
+  let groundAt = null, settling, lastMove = 0;  // the view that the contours were drawn for: scale, place of the map's origin
+
   // Points by category. `group`: category of each song. `colours`, `opacity`: of each category, and a last one for songs
   // that are dimmed.
   let drawing = Promise.resolve(), drawn = false;
   function paint(group, colours, opacity) {
-    inks = null;
+    inks = groundAt = null;
     drawing = drawing.then(async () => {
       plot.set({ pointColor: colours, opacity, pointColorActive: css("--accent"), pointColorHover: css("--mark"),
         lassoColor: css("--accent"), backgroundColor: css("--ground") });
       const options = { zDataType: "categorical", wDataType: "continuous" };
       if (drawn) options.spatialIndex = plot.get("spatialIndex");
       await plot.draw({ x, y, z: group, w }, options);
-      if (!drawn) plot.set({ pointOrder: Array.from(byPopularity) });
+      if (!drawn) { plot.set({ pointOrder: Array.from(byPopularity) }); setTimeout(findContours, 50); }
       drawn = true;
       redraw();
     });
@@ -100,22 +102,43 @@ function makePlot({ arrays, meta }, names, { canvas, ground, marks, covering, th
     return { pen, ratio, width, height };
   }
 
-  // Contours in the map's units; the canvas moves them, which costs the page nothing.
-  const contours = contoursOf(x, y).map((rings) => {
-    const path = new Path2D();
-    for (const ring of rings) {
-      path.moveTo(ring[0], ring[1]);
-      for (let k = 2; k < ring.length; k += 2) path.lineTo(ring[k], ring[k + 1]);
-      path.closePath();
-    }
-    return path;
-  });
+  // Contours in the map's units.
+  let contours = [];
+  function findContours() {
+    contours = contoursOf(x, y).map((rings) => {
+      const path = new Path2D();
+      for (const ring of rings) {
+        path.moveTo(ring[0], ring[1]);
+        for (let k = 2; k < ring.length; k += 2) path.lineTo(ring[k], ring[k + 1]);
+        path.closePath();
+      }
+      return path;
+    });
+    drawGround();
+  }
 
+  const viewNow = () => [xScale(1) - xScale(0), xScale(0), yScale(0)];
   function drawGround() {
-    const { pen, ratio } = penOf(ground), scale = xScale(1) - xScale(0);
-    pen.setTransform(ratio * scale, 0, 0, ratio * (yScale(1) - yScale(0)), ratio * xScale(0), ratio * yScale(0));
+    clearTimeout(settling);
+    const { pen, ratio } = penOf(ground), [scale, left, top] = groundAt = viewNow();
+    ground.style.transform = "";
+    pen.setTransform(ratio * scale, 0, 0, -ratio * scale, ratio * left, ratio * top);
     pen.fillStyle = inks.land; pen.strokeStyle = inks.shore; pen.lineWidth = 1 / scale;
     for (const path of contours) { pen.fill(path); pen.stroke(path); }
+  }
+
+  // While the map moves the picture of the contours is moved; they are drawn anew when it stands, since drawing them
+  // takes as long as everything else of a frame.
+  function moveGround() {
+    if (!groundAt || !inks || ground.width !== Math.round(canvas.clientWidth * (window.devicePixelRatio || 1))) { drawGround(); return; }
+    const now = viewNow(), factor = now[0] / groundAt[0];
+    if (now.every((v, n) => v === groundAt[n])) return;
+    ground.style.transform = `matrix(${factor}, 0, 0, ${factor}, ${now[1] - factor * groundAt[1]}, ${now[2] - factor * groundAt[2]})`;
+    clearTimeout(settling);
+    // Where a frame takes long, the next one is not the end of the movement.
+    const gap = performance.now() - lastMove;
+    settling = setTimeout(drawGround, Math.max(150, gap < 2_000 ? 3 * gap : 0));
+    lastMove = performance.now();
   }
 
   function measured(pen, text) {
@@ -130,7 +153,7 @@ function makePlot({ arrays, meta }, names, { canvas, ground, marks, covering, th
 
   // A text as near to (px, py) as it fits: inside the canvas, beside what covers it, on no other text or mark. Returns
   // whether there was room.
-  function write(pen, taken, text, px, py, size, weight, colour) {
+  function write(pen, taken, text, px, py, size, weight, colour, places = PLACES) {
     const width = canvas.clientWidth, height = canvas.clientHeight;
     if (px < 0 || px > width || py < 0 || py > height) return false;
     pen.font = `${weight} ${size}px system-ui, sans-serif`;
@@ -138,7 +161,7 @@ function makePlot({ arrays, meta }, names, { canvas, ground, marks, covering, th
     while (text.length > 4 && measured(pen, text) > most) text = `${text.slice(0, Math.max(3, Math.floor(text.length * 0.9) - 1)).trimEnd()}…`;
     const wide = measured(pen, text) / 2 + 4, tall = size * 0.75;
     const hit = (box, list) => list.find((b) => b[0] < box[2] && b[2] > box[0] && b[1] < box[3] && b[3] > box[1]);
-    for (const [dx, dy] of PLACES) {
+    for (const [dx, dy] of places) {
       let cx = Math.min(width - wide - EDGE, Math.max(wide + EDGE, px + dx * wide));
       const cy = Math.min(height - tall - EDGE, Math.max(tall + EDGE, py + dy * tall));
       let box = [cx - wide, cy - tall, cx + wide, cy + tall];
@@ -226,7 +249,7 @@ function makePlot({ arrays, meta }, names, { canvas, ground, marks, covering, th
       const seen = plot.get("pointsInView");
       if (seen.length < 3000) {
         seen.sort((a, b) => listeners[b] - listeners[a]).slice(0, 24)
-          .forEach((i) => write(pen, taken, names.title(i), xScale(x[i]), yScale(y[i]) - 13, 11.5, 500, inks.soft));
+          .forEach((i) => write(pen, taken, names.title(i), xScale(x[i]), yScale(y[i]) - 13, 11.5, 500, inks.soft, PLACES.slice(0, 1)));
       }
     }
   }
