@@ -5,7 +5,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from music_map.ids import Ids, Texts
+from music_map.retrieval.playlist_files import read_playlist
 
 PAGE = Path(__file__).resolve().parents[2] / "music_map/map/page"
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="no Node.js on this machine")
@@ -54,6 +58,22 @@ def test_a_playlist_as_m3u8_and_as_jspf():
         {"title": "Étude\n1", "creator": "Ada", "album": "Works", "identifier": ["urn:music-map:song:381"]},
         {"identifier": ["spotify:track:x"]},
     ]
+
+
+def test_a_saved_playlist_is_read_back_by_the_recommender(tmp_path):
+    songs = (
+        '[{ id: "#1 50%/2", title: "Étude - 1", artist: "Ada", album: "Works", uri: null }, { id: 381, title: null, '
+        'artist: null, album: null, uri: null }, { id: "x", title: "B", artist: "C", album: null, '
+        'uri: "spotify:track:4uLU6hMCjMI75M1A2tKUQC" }]'
+    )
+    for suffix, name in (("m3u8", "m3u8Of"), ("jspf", "jspfOf")):
+        path = tmp_path / f"mine.{suffix}"
+        path.write_text(run("save.js", f'm.{name}("Mine", {songs})'), encoding="utf-8")
+        found = read_playlist(path)
+        assert [track.name for track in found] == ["Ada - Étude - 1", "381", "C - B"]
+        # Each id is found in a log that has it.
+        for track, song in zip(found, ("#1 50%/2", "381", "4uLU6hMCjMI75M1A2tKUQC"), strict=True):
+            assert track.find(Ids(np.arange(2, dtype=np.uint32), Texts.of(["another", song]))) == [1]
 
 
 def test_a_view_as_a_link_and_back():
