@@ -181,6 +181,7 @@ def test_fit_uses_the_events_that_the_protocol_counts():
         "global_temporal_like": [1, 0, 0, 0],
         "lightgcn": [2, 1, 0, 1],
         "playlist": [2, 1, 0, 0],
+        "fold_in": [2, 1, 0, 0],
     }
 
 

@@ -120,8 +120,8 @@ def test_event_weight_of_each_kind() -> None:
     ("change", "message"),
     [
         ({"edges": "all"}, r"config.graph.edges='all': must be one of sum, events"),
-        ({"half_life_days": -1.0}, r"config.graph.half_life_days=-1.0: must be above 0"),
-        ({"half_life_days": 0.0}, r"config.graph.half_life_days=0.0: must be above 0"),
+        ({"half_life_days": -1.0}, r"config.graph.half_life_days=-1.0: must be at least 0.001"),
+        ({"half_life_days": 0.0}, r"config.graph.half_life_days=0.0: must be at least 0.001"),
         ({"half_life_days": float("nan")}, r"config.graph.half_life_days=nan"),
         ({"organic_factor": -0.5}, r"config.graph.organic_factor=-0.5: must be at least 0"),
         ({"like_weight": float("inf")}, r"config.graph.like_weight=inf"),

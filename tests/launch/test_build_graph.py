@@ -73,7 +73,7 @@ def test_a_wrong_weight_is_one_line_and_status_2(tmp_path: Path) -> None:
     write_logs(tmp_path, listens=random_log()["listens"])
     result = launch(tmp_path, "--config.graph.half_life_days=-1")
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].startswith("error: config.graph.half_life_days=-1.0: must be above 0")
+    assert result.stderr.splitlines()[-1].startswith("error: config.graph.half_life_days=-1.0: must be at least 0.001")
 
 
 def test_published_notes_say_what_differs() -> None:

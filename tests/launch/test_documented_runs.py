@@ -1,5 +1,6 @@
 """Commands and Python of the READMEs and docs, run as they stand, on a small run in place of the demo's."""
 
+import json
 import re
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def test_python_of_the_pages(trained):
     subprocess.run([sys.executable, "-W", "error::FutureWarning", "-c", code], cwd=ROOT, env=ENV, check=True)
 
 
-def test_recommending_for_a_user(trained, raw):
+def test_recommending_for_a_user(trained, raw, tmp_path):
     base, _ = trained
     songs, table = heard(raw)
     user = max(set(table["uid"]), key=table["uid"].count)
@@ -36,7 +37,10 @@ def test_recommending_for_a_user(trained, raw):
         for args in re.findall(r"python launch/recommend\.py (.*--user.*)", (ROOT / page).read_text()):
             found.add(re.sub(r"--workdir=\S+", f"--workdir={base}/work", args))
     assert found
+    plays = tmp_path / "plays.jsonl"
+    plays.write_text(json.dumps({"song": songs[2]}) + "\n")
     for args in sorted(found):
+        args = args.replace("plays.jsonl", str(plays))
         args = args.replace("--user=ID", f"--user={user}")
         for song in songs[:2]:
             args = args.replace("ID", str(song), 1)

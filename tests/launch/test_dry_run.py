@@ -34,7 +34,7 @@ def test_generate_to_train(tmp_path):
     config = train[:-1]
     listens = (raw / "flat/tiny/listens.parquet").stat().st_size
     said = dry("train", *train)
-    assert f"preprocess: to do: 8 files of {raw}" in said and "not hashed yet" in said
+    assert f"preprocess: to do: 11 files of {raw}" in said and "not hashed yet" in said
     assert f"{size_text(listens):>10}  {raw}/flat/tiny/listens.parquet" in said
     assert "build_graph: to do, after preprocess" in said and f"train: to do in {tmp_path}/work: 3 epochs" in said
 
