@@ -126,9 +126,9 @@ def report(
 
     Returns:
       See `evaluate.summary`. "model" is the folded-in user, "model_without_recency" the embedding alone. Among the
-      baselines are "trained" and "trained_without_recency", the same users in the run itself; "all_at_once", the model
-      where the songs' state lacks the plays of the whole tenth; and "playlist_query", the playlist query over their
-      latest 100 songs. "of_trained" has by form of the model its share of the trained user's metrics,
+      baselines are "trained" and, for a run with recency, "trained_without_recency", the same users in the run itself;
+      "all_at_once", the model where the songs' state lacks the plays of the whole tenth; and "playlist_query", the
+      playlist query over their latest 100 songs. "of_trained" has by form of the model its share of the trained user's metrics,
       {metric: {"share", "interval", "difference", "p_value"}}; the last is of a paired randomization test.
     """
     run = past.run
@@ -138,10 +138,9 @@ def report(
     if not len(task.users):
         raise UserError(f"protocol 'fold_in': none of the users drawn has a target in the {split} split; use more data")
     chosen = {name: kind() for name, kind in SETTINGS.items()} | dict(settings or {})
-    models = {
-        "trained": scorer_of(past),
-        "trained_without_recency": run.encoder_scores(),
-    }
+    models = {"trained": scorer_of(past)}
+    if weights_for(past, UNHEARD) is not None:
+        models["trained_without_recency"] = run.encoder_scores()
     apart = without_users(past, users)
     models |= _folded_in(apart, past, users)
     models["playlist_query"] = _playlist_scores(apart, run, task)

@@ -16,7 +16,7 @@ def test_folded_in_users_beside_trained_ones(trained, tmp_path):
     command = ["evaluate", f"--workdir={work}", "--protocol=fold_in", f"--output={tmp_path}/first.json"]
     done = launch(*command)
     found = json.loads((tmp_path / "first.json").read_text())
-    assert {"trained", "trained_without_recency", "playlist_query", "most_pop", "item_knn"} <= set(found["baselines"])
+    assert {"trained", "playlist_query", "most_pop", "item_knn"} <= set(found["baselines"])
     share = found["of_trained"]["model"]["ndcg@20"]
     assert share["share"] == pytest.approx(found["model"]["ndcg@20"] / found["baselines"]["trained"]["ndcg@20"])
     assert share["interval"][0] <= share["share"] <= share["interval"][1] and 0 <= share["p_value"] <= 1
