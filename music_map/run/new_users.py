@@ -128,8 +128,8 @@ def report(
       See `evaluate.summary`. "model" is the folded-in user, "model_without_recency" the embedding alone. Among the
       baselines are "trained" and, for a run with recency, "trained_without_recency", the same users in the run itself;
       "all_at_once", the model where the songs' state lacks the plays of the whole tenth; and "playlist_query", the
-      playlist query over their latest 100 songs. "of_trained" has by form of the model its share of the trained user's metrics,
-      {metric: {"share", "interval", "difference", "p_value"}}; the last is of a paired randomization test.
+      playlist query over their latest 100 songs. "of_trained" has by form of the model its share of the trained user's
+      metrics, {metric: {"share", "interval", "difference", "p_value"}}; the last is of a paired randomization test.
     """
     run = past.run
     users = new_users(run.dataset.user_ids, fraction=SHARE)
