@@ -69,14 +69,15 @@ def try_shares(
     """Measures the shares of one filter on a task; the scorer's own share is not used."""
     k = int(metric.partition("@")[2])
     allowed, size = jnp.asarray(task.candidates), min(scorer.block_size, max(len(task.users), 1))
-    lists = np.empty((len(shares), len(task.users), k), np.int32)
+    length = min(k, scorer.num_items)
+    lists = np.full((len(shares), len(task.users), k), -1, np.int32)
     with progress("graph filter", len(task.users), "user") as advance:
         for start in range(0, len(task.users), size):
             block = task.users[start : start + size]
             filled = np.append(block, np.full(size - len(block), block[0]))
             withheld = mask_indices(task.masked, start, len(block), out_of_range=size)
-            best = scorer.ranked_by_share(scorer.prepare(filled), np.array(shares), allowed, *withheld, k=k)
-            lists[:, start : start + len(block)] = np.asarray(best)[:, : len(block)]
+            best = scorer.ranked_by_share(scorer.prepare(filled), np.array(shares), allowed, *withheld, k=length)
+            lists[:, start : start + len(block), :length] = np.asarray(best)[:, : len(block)]
             advance(len(block))
     columns = [of_metric(topk, task.targets, metric) for topk in lists]
     numerators = np.stack([numerator for numerator, _ in columns])

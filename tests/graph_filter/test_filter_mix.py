@@ -77,6 +77,8 @@ def test_shares_are_measured_as_the_scorer_of_each_share_is():
     for choice, row in zip(tried.choices, tried.numerators, strict=True):
         found = evaluate_scores(mixed(choice.share), task, ks=(5,)).metrics["ndcg@5"]
         assert row.sum() / tried.denominators.sum() == pytest.approx(found)
+    # Lists that are longer than the catalogue.
+    assert try_shares(mixed(0.0), "linear", 0.2, task, metric="recall@20").numerators[0].mean() == 1.0
     assert len(sample_of(task, 6, seed=0).users) == 6 and sample_of(task, 99, seed=0) is task
 
 
