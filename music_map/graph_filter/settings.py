@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
+from music_map.errors import require
 from music_map.registry import Registry
 from music_map.settings import Settings, setting
 
@@ -45,7 +46,11 @@ class GraphFilterSettings(Settings):
         None, "share of the filter in the score; none: chosen on validation", at_least=0, at_most=1, free=True
     )
     exponent: float | None = setting(
-        None, "b = q, powers of the songs' degrees before and after; none: chosen on validation", free=True
+        None,
+        "b = q, powers of the songs' degrees before and after; none: that of the kind",
+        at_least=-2,
+        at_most=2,
+        free=True,
     )
     rank: int = setting(
         512,
@@ -56,5 +61,6 @@ class GraphFilterSettings(Settings):
     num_users: int = setting(10_000, "most users of validation to choose on", at_least=1, free=True)
 
     def check(self) -> None:
+        require(bool(self.kinds), "config.graph_filter.kinds", self.kinds, f"names of {', '.join(KINDS.all())}")
         for kind in self.kinds:
             KINDS.find(kind)

@@ -56,7 +56,7 @@ def filter_for(run: Run, protocol: str, *, should_stop: Callable[[], bool] = lam
     )
     name = f"{FOLDER}/{protocol}.json"
     stored = processes.from_first(_kept(run, name, identity))
-    choice = stored if stored is not None else _chosen(run, protocol, name, identity, should_stop)
+    choice = _chosen(run, protocol, name, identity, should_stop) if stored is None else Choice(*stored)
     return choice if choice.share > 0 else None
 
 

@@ -108,3 +108,5 @@ def test_responses():
 def test_settings_name_unknown_kinds():
     with pytest.raises(UserError, match=r"config.graph_filter.kinds='chebishev'.*did you mean 'chebyshev'"):
         GraphFilterSettings(kinds=("linear", "chebishev"))
+    with pytest.raises(UserError, match=r"config.graph_filter.kinds=\(\): must be names of linear, chebyshev, ridge"):
+        GraphFilterSettings(kinds=())
