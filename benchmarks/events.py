@@ -28,7 +28,7 @@ from workdir import make_workdir
 
 from music_map.events.event import Event
 from music_map.events.store import EventStore
-from music_map.retrieval.recommender import Recommender
+from music_map.run.recommender import Recommender
 from music_map.storage import write_json
 
 TABLES = ("accepted", "kills", "mixed", "reload")
@@ -80,10 +80,9 @@ def accepted(workdir: Path, url: str, songs: list[Any]) -> dict[str, Any]:
 def kills(workdir: Path, url: str, songs: list[Any], count: int) -> dict[str, Any]:
     """Events that the service had answered with 200 and that are not in the database after SIGKILL."""
     told: list[str] = []
-    lost, port = 0, None
+    lost = 0
     for _ in range(count):
-        service = Service(workdir, f"--events={url}", port=port)
-        port = service.port
+        service = Service(workdir, f"--events={url}")
         asyncio.run(_post_until_killed(service, songs, told))
         service.process.wait()
         store = EventStore.open(url)

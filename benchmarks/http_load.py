@@ -35,12 +35,11 @@ class Service:
     Args:
       workdir: of a run.
       flags: more of them.
-      port: None: one that is free.
     """
 
-    def __init__(self, workdir: Path, *flags: str, port: int | None = None):
+    def __init__(self, workdir: Path, *flags: str):
         with socket.socket() as s:
-            s.bind((HOST, port or 0))
+            s.bind((HOST, 0))
             self.port = s.getsockname()[1]
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         command = [sys.executable, "launch/serve.py", f"--workdir={workdir}", f"--port={self.port}", *flags]
