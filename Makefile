@@ -26,7 +26,7 @@ demo: setup
 	$(BIN)/python launch/train.py --config=configs/demo.py --workdir=checkpoints/demo
 	$(BIN)/python launch/demo_queries.py --workdir=checkpoints/demo
 
-# Ratios that show a slow-down, in about two minutes; the whole tables are in docs/benchmarks.md with their commands.
+# Ratios that show a slow-down, in about two minutes; the whole tables are in docs/lab-notes.md with their commands.
 bench: setup
 	$(BIN)/python benchmarks/propagation.py --edges=1000000 --users=8000 --items=40000 --rounds=5
 	$(BIN)/python benchmarks/training_step.py --edges=500000 --steps=8 --rounds=5

@@ -67,6 +67,6 @@ def get_config(name: str = "default") -> ConfigDict:
         config.train.num_epochs = 1000
         config.train.eval_every_epochs = 5
         # The authors stop after 50 epochs (10 evaluations) without a better one. Validation is noisier than that: our
-        # LastFM runs then end at epoch 210 to 245 of some 650, 2.3 % lower on test (docs/benchmarks.md).
+        # LastFM runs then end at epoch 210 to 245 of some 650, 2.3 % lower on test (docs/lab-notes.md).
         config.train.patience = 30
     return config

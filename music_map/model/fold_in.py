@@ -6,7 +6,7 @@ LightGCN++ and its kin are linear in the edges of a user. With M_i what song i s
     e_u = d_u^power sum_i w_ui M_i + base e_u^(0)
 
 and one table [I, d], the rows M_i, places anybody. e_u^(0), which is learned, is taken as 0: estimates from the songs,
-by a regression or from like-minded users, ranked no better on validation (docs/benchmarks.md). If embeddings have unit
+by a regression or from like-minded users, ranked no better on validation (docs/lab-notes.md). If embeddings have unit
 length ("cosine"), e_u is normalised.
 
 For an encoder without messages, such as "mf", M_i is the embedding of song i times the ridge regression of the trained

@@ -18,7 +18,7 @@ from jax.experimental.pallas import triton
 
 
 class Tiling(NamedTuple):
-    """How the work is cut. The defaults were the fastest of 16 settings on an H200 (docs/benchmarks.md).
+    """How the work is cut. The defaults were the fastest of 16 settings on an H200 (docs/lab-notes.md).
 
     Attributes:
       piece: the most entries that one program sums.

@@ -28,7 +28,7 @@ from music_map.storage import ArrayFolder, ArrayWriter, check_rows
 if TYPE_CHECKING:
     from music_map.evaluation.playlist import Sessions
 
-# Chosen on the validation splits of generated logs and of 30Music, see docs/benchmarks.md.
+# Chosen on the validation splits of generated logs and of 30Music, see docs/lab-notes.md.
 DECAY, REACH = 0.9, 20
 POWER, SHRINKAGE = 0.4, 10.0
 MOST_COMPANIONS = 50

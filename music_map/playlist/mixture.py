@@ -23,7 +23,7 @@ from music_map.playlist.tastes import cohesion
 from music_map.topk import top_k
 
 # Weights that are tried, and the one that stays if sessions are too few to tell: it does well on the validation splits
-# of generated logs, MovieLens and 30Music (docs/benchmarks.md).
+# of generated logs, MovieLens and 30Music (docs/lab-notes.md).
 WEIGHTS, DEFAULT = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0), 2.0
 _AT, _BLOCK = 20, 256
 

@@ -124,7 +124,7 @@ def train_past(past: Past, *, should_stop: Callable[[], bool]) -> bool:
     """Trains the encoder for fitting the head, on the events before the earliest window only.
 
     It trains for as many epochs as the run's best checkpoint, at most config.recency.max_epochs; the head's weights
-    hardly depend on the number (docs/benchmarks.md). Does nothing if it is trained already or there is no window.
+    hardly depend on the number (docs/lab-notes.md). Does nothing if it is trained already or there is no window.
 
     Args:
       past: of the run.
