@@ -65,7 +65,7 @@ def test_training_fits_the_playlist_query_and_evaluate_mends_it(trained):
     base, _, done = trained
     assert "playlist query: fitted on" in done.stdout
     stored = json.loads((base / "work/playlist.json").read_text())
-    assert set(stored["heads"]) == {"space", "ordered", "unordered"}
+    assert set(stored["heads"]) == {"space", "ordered", "unordered", "mixture"}
     assert stored["heads"]["space"]["centring"] != 0
     (base / "work/playlist.json").write_text("{}")
     command = ["evaluate", f"--workdir={base}/work", f"--output={base}/playlist.out", "--protocol=playlist"]

@@ -302,7 +302,7 @@ def test_null_in_an_event_column(tmp_path: Path) -> None:
         ({"format": "csv"}, r"config.data.format='csv': must be one of yambda, text"),
         ({"filter": "twice"}, r"config.data.filter='twice'"),
         ({"split": "random"}, r"config.data.split='random'"),
-        ({"min_interactions": 0}, r"config.data.min_interactions=0"),
+        ({"min_interactions": -1}, r"config.data.min_interactions=-1"),
         ({"chunk_size": 0}, r"config.data.chunk_size=0"),
         ({"size": "../x"}, r"config.data.size='../x'"),
         ({"train_fraction": 0.0}, r"config.data.train_fraction=0.0: must be above 0 and below 1"),
