@@ -317,7 +317,7 @@ def test_filter_that_leaves_nothing(raw, tmp_path):
         ("--config.eval.protocol=global_temporal", ["config.eval.protocol", "--config.data.split=global_temporal"]),
         ("--config.graph.half_life_days=-1.0", ["half_life_days", "-1"]),
         ("--config.parallel=pmapp", ["config.parallel", "pmapp"]),
-        ("--config.train.num_epochs=0", ["config.train.num_epochs"]),
+        ("--config.train.num_epochs=-1", ["config.train.num_epochs"]),
         ("--config.eval.metric=ndcg@7", ["config.eval.metric", "ndcg@7"]),
         ("--config.eval.ks=(0, 5)", ["config.eval.ks"]),
         ("--config.eval.baselines=('foo',)", ["config.eval.baselines", "foo", "item_knn"]),

@@ -131,13 +131,13 @@ def test_with_values_changes_a_copy():
     [
         ("model.gamma=0:2", "--search=model.gamma: config.model.gamma=2.0: must be at least 0 and at most 1"),
         ("loss.name=bpr,sotfmax", "--search=loss.name: config.loss.name='sotfmax': must be one of bpr"),
-        ("train.batch_size=0:8", "--search=train.batch_size: config.train.batch_size=0: must be at least 1"),
+        ("train.batch_size=-1:8", "--search=train.batch_size: config.train.batch_size=-1: must be at least 0"),
         ("train.learning_rate=-1:1", "--search=train.learning_rate: config.train.learning_rate=-1.0: must be above 0"),
         (
             "graph.half_life_days=0:9",
             "--search=graph.half_life_days: config.graph.half_life_days=0.0: must be at least",
         ),
-        ("train.num_epochs=0:9", "--search=train.num_epochs: config.train.num_epochs=0: must be at least 1"),
+        ("train.num_epochs=-1:9", "--search=train.num_epochs: config.train.num_epochs=-1: must be at least 0"),
     ],
 )
 def test_ends_that_the_configuration_refuses(text, message):
