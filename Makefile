@@ -18,7 +18,7 @@ $(STAMP): setup.py
 
 test: setup
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -q -n $(WORKERS) tests
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests
 
 # Raw logs to recommendations on generated data; a second run finds every stage done and only prints.
 demo: setup

@@ -3,18 +3,8 @@
 from campaign import campaign
 from harness import Counts, Done, Scene, judge
 
-JOBS = ("preprocess", "train", "build_index", "convert")
-AREAS = (
-    "kills",
-    "interrupts",
-    "full disks",
-    "flips",
-    "cuts",
-    "edits",
-    "full output",
-    "tables",
-    "settings of baselines",
-)
+JOBS = ("preprocess", "train", "convert")
+AREAS = ("kills", "full disks", "flips", "edits", "full output", "tables")
 
 
 def test_faults_end_as_the_same_result_or_as_one_line(tmp_path):
