@@ -76,6 +76,8 @@ class Cluster:
         self._run("pg_ctl", "-D", self._data, "-l", self._data / "log", "-o", options, "-w", "start")
 
     def stop(self, how="immediate"):
+        if not (self._data / "postmaster.pid").exists():  # a test has killed it
+            return
         self._run("pg_ctl", "-D", self._data, "-m", how, "-w", "stop")
 
 
