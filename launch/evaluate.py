@@ -19,27 +19,30 @@ from music_map.evaluation.protocols import PROTOCOLS, find_protocol
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.", required=True)
-_PROTOCOL = flags.DEFINE_string("protocol", None, f"One of {', '.join(PROTOCOLS)}; by default config.eval.protocol.")
+_PROTOCOL = flags.DEFINE_string(
+    "protocol", None, f"One of {', '.join(PROTOCOLS.all())}; by default config.eval.protocol."
+)
 _BASELINES = flags.DEFINE_list("baselines", None, "Baselines, or 'all'; by default those of the configuration.")
 _TUNE = flags.DEFINE_bool("tune_baselines", False, "Choose the baselines' settings on the validation split first.")
 _SETTINGS = flags.DEFINE_string("baseline_settings", None, "JSON file of settings that --tune_baselines has written.")
 _SESSIONS = flags.DEFINE_integer("max_sessions", 10_000, "Protocol playlist: sessions drawn of a number of seeds.", 1)
-_SPLIT = flags.DEFINE_string("split", "test", "Split to evaluate on: val or test.")
+_SPLIT = flags.DEFINE_enum("split", "test", ["val", "test"], "Split to evaluate on.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be evaluated, and what is tuned already.")
 
 
 def main() -> int:
     from music_map.run import evaluation, plan
     from music_map.run.config import to_dict
+    from music_map.run.evaluate import evaluate, report_table
+    from music_map.run.evaluation import verdict
     from music_map.run.folder import read_record
     from music_map.run.run import open_run
     from music_map.storage import write_json
 
     workdir, output = app.path_of(_WORKDIR.value, "workdir"), app.file_to_write(_OUTPUT.value, "output")
-    app.check_split(_SPLIT.value)
     reporter, config = app.reporter(), read_record(workdir, reporter=app.reporter()).config
-    protocol = config.eval.protocol if _PROTOCOL.value is None else _PROTOCOL.value
-    names = app.evaluation_flags(config, protocol, _BASELINES.value)
+    protocol = app.protocol_of(config, _PROTOCOL.value)
+    names = app.baselines_of(config, protocol, _BASELINES.value)
     kept = workdir / f"baselines-{protocol}.json"
     _check_tuning(config.data.train_on_val, protocol)
     settings = app.baseline_settings(_SETTINGS.value)
@@ -54,11 +57,10 @@ def main() -> int:
     run = open_run(workdir, reporter=reporter)
     if _TUNE.value:
         settings = evaluation.tuned_baselines(run, run.task(protocol, "val"), kept, names=names)
-    result = evaluation.evaluate(
-        run, protocol, _SPLIT.value, baselines=names, settings=settings, max_sessions=_SESSIONS.value
-    )
+    result = evaluate(run, protocol, _SPLIT.value, baselines=names, settings=settings, max_sessions=_SESSIONS.value)
     write_json(output, {**result, "config": to_dict(config)})
-    app.say(f"checkpoint of step {result['step']}, {evaluation.report_table(result, metric=config.eval.metric)}")
+    app.say(verdict(result, metric=config.eval.metric))
+    app.say(f"checkpoint of step {result['step']}, {report_table(result, metric=config.eval.metric)}")
     app.say(f"all metrics in {output}")
     return 0
 

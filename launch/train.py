@@ -1,10 +1,10 @@
-"""Trains a model, going on where an earlier run of the same workdir stopped.
+"""Trains a model, or continues an interrupted training in the same workdir.
 
     python launch/train.py --config=configs/yambda.py --workdir=checkpoints/yambda
     python launch/train.py --config=configs/yambda.py --workdir=checkpoints/low --config.train.learning_rate=1e-3
     python launch/train.py --config=configs/demo.py --workdir=checkpoints/demo --tensorboard --profile_steps=100:110
 
-Preprocesses and builds the graph first where that has not been done for this configuration. Writes config.json,
+First preprocesses and builds the graph unless that has been done for this configuration. Writes config.json,
 metrics.jsonl, checkpoints/, recency/, embeddings/, playlist.json and results.json into the workdir. SIGTERM or Ctrl-C
 saves a checkpoint and ends; the same command goes on.
 
@@ -12,8 +12,8 @@ With config.parallel "pmap" or "sharded" several processes can train one model, 
 
     python launch/train.py --config=configs/yambda_5b.py --workdir=/nfs/5b --config.parallel=sharded --distributed
 
-on every host of a Cloud TPU slice or as a Slurm step; elsewhere --coordinator_address=HOST:PORT --num_processes=N and
-each process's --process_id say who is where. Workdir and data lie on a file system that all of them see.
+on every host of a Cloud TPU slice or as a Slurm step. Elsewhere give --coordinator_address=HOST:PORT, --num_processes=N
+and each process's --process_id. Workdir and data must be on a file system that all processes share.
 """
 
 import re
@@ -26,17 +26,21 @@ from music_map.errors import UserError
 
 _CONFIG = app.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, metrics, results.", required=True)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say which stages are done, what the others would do, how large.")
+_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Log to WORKDIR/tensorboard too; needs the extra tensorboard.")
+_PROFILE = flags.DEFINE_string("profile_steps", None, "A:B traces the steps A to B - 1 into WORKDIR/profile.")
+
+app.section("Several processes")
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", None, "One of several processes; JAX_* variables or the cluster say where the others are."
 )
 _COORDINATOR = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, the same for all processes.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of this run.", 1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0)
-_HEARTBEAT = flags.DEFINE_integer("heartbeat_timeout", 60, "Seconds until a silent process counts as lost.", 5)
-_STALL = flags.DEFINE_float("stall_timeout", 3600.0, "Seconds without progress after which processes end; 0: never.", 0)
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say which stages are done, what the others would do, how large.")
-_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Log to WORKDIR/tensorboard too; needs the extra tensorboard.")
-_PROFILE = flags.DEFINE_string("profile_steps", None, "A:B traces the steps A to B - 1 into WORKDIR/profile.")
+_HEARTBEAT = flags.DEFINE_integer("heartbeat_timeout", 60, "Seconds until a silent process counts as lost.", 5, 10**6)
+_STALL = flags.DEFINE_float(
+    "stall_timeout", 3600.0, "Seconds without progress after which processes end; 0: never.", 0, 1e9
+)
 
 
 def main() -> int:
@@ -54,14 +58,16 @@ def main() -> int:
 
 def _train(workdir: Path) -> int:
     from music_map.run import cluster, plan
-    from music_map.run.evaluation import report_table
+    from music_map.run.evaluate import report_table
+    from music_map.run.evaluation import verdict
     from music_map.run.folder import check_folder, claim
     from music_map.run.run import check, prepare
     from music_map.run.training import metrics_log, train_run
+    from music_map.stopwatch import Stages, table
     from music_map.training.loop import steps_per_epoch
     from music_map.training.profiling import StepProfile
 
-    config, reporter = app.read_config(_CONFIG), app.reporter()
+    config, reporter, clock = app.read_config(_CONFIG), app.reporter(), Stages()
     check(config)
     if _DRY_RUN.value:
         dataset, num_edges = plan.say_stages(config, reporter)
@@ -73,7 +79,7 @@ def _train(workdir: Path) -> int:
     steps = _profiled_steps()
     profile = None if steps is None else StepProfile(*steps, workdir / "profile")
     metrics_log(workdir, tensorboard=_TENSORBOARD.value)  # refused before anything that takes long
-    run = prepare(config, workdir, reporter=reporter)
+    run = prepare(config, workdir, reporter=reporter, clock=clock)
     claim(config, run.dataset.fingerprint, workdir)
     with app.stop_on_signal() as asked, cluster.watched(asked.is_set, _STALL.value) as should_stop:
         results = train_run(run, should_stop=should_stop, profile=profile, tensorboard=_TENSORBOARD.value)
@@ -85,16 +91,18 @@ def _train(workdir: Path) -> int:
     if fitted.resumed_from is not None:
         app.note(f"went on from step {fitted.resumed_from}")
     if results.report is None:
-        where = f"at step {fitted.step}" if fitted.reason == "signal" else "while fitting recency"
-        app.say(f"stopped by a signal {where}; checkpoint saved. Run the same command to go on.")
+        where = f"at step {fitted.step}; checkpoint saved" if fitted.reason == "signal" else "after training"
+        app.say(f"stopped by a signal {where}. Run the same command to go on.")
         return 0
-    how, position = "stopped early" if fitted.reason == "patience" else "trained to the end", fitted.position
-    app.say(
-        f"{how}: {fitted.step} steps, {position.train_seconds:.1f} s of training, {position.eval_seconds:.1f} s of "
-        f"evaluation, {position.compile_seconds:.1f} s of compilation"
-    )
     metric = config.eval.metric
+    app.say(verdict(results.report, metric=metric))
+    how, progress = "stopped early" if fitted.reason == "patience" else "trained to the end", fitted.progress
+    app.say(
+        f"{how}: {fitted.step} steps, {progress.train_seconds:.1f} s of training, {progress.eval_seconds:.1f} s of "
+        f"evaluation, {progress.compile_seconds:.1f} s of compilation"
+    )
     app.say(f"best step {results.step} by validation {metric}; {report_table(results.report, metric=metric)}")
+    app.note(f"\nwall seconds of this call by stage:\n{table(clock.seconds())}")
     song = run.dataset.item_ids[run.graph.item[0]]
     app.say(f"\npython launch/evaluate.py --workdir={workdir} --output={workdir}/test.json --split=test")
     app.say(f"python launch/recommend.py --workdir={workdir} --songs={song} --k=10 --format=table")
