@@ -43,6 +43,7 @@ from music_map.reporter import Reporter
 from music_map.text import printable, printable_lines
 
 if TYPE_CHECKING:
+    from music_map.convert.engine import Summary
     from music_map.evaluation.baselines.settings import Settings
     from music_map.run.config import Config
 
@@ -354,6 +355,17 @@ def events_of(given: str | None, workdir: Path) -> str:
         raise UserError("--events is empty; give a file, or postgresql://user@host/name")
     folder = workdir if workdir.name else workdir.absolute()
     return given or f"{folder}.events.sqlite"
+
+
+def say_conversion(summary: Summary, notes: Sequence[str], raw_dir: Path, size: str, *, dry_run: bool) -> None:
+    """Prints what a conversion made, or would make, its notes as warnings, and the command that comes next."""
+    from music_map.convert.summary import lines_of, notes_of
+
+    for line in lines_of(summary, done=not dry_run):
+        say(line)
+    for note in notes_of(summary, notes):
+        warn(note)
+    say(f"to write: {raw_dir / 'flat' / size}" if dry_run else f"\nNow train:\n{train_command(raw_dir, size)}")
 
 
 def train_command(raw_dir: Path, size: str) -> str:

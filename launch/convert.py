@@ -135,7 +135,6 @@ def _import() -> Import:
 
 def main() -> int:
     from music_map.convert.build import convert_logs, preview_logs
-    from music_map.convert.summary import lines_of, notes_of
 
     raw_dir = app.path_of(_OUTPUT.value, "output")
     found = _import()
@@ -148,14 +147,7 @@ def main() -> int:
         app.say("Their first rows:")
     else:
         summary = convert_logs(found.inputs, raw_dir, mapping, **options, progress=app.bar)
-    for line in lines_of(summary, done=not _DRY_RUN.value):
-        app.say(line)
-    for note in notes_of(summary, found.notes):
-        app.warn(note)
-    if _DRY_RUN.value:
-        app.say(f"to write: {raw_dir / 'flat' / _SIZE.value}")
-        return 0
-    app.say(f"\nNow train:\n{app.train_command(raw_dir, _SIZE.value)}")
+    app.say_conversion(summary, found.notes, raw_dir, _SIZE.value, dry_run=_DRY_RUN.value)
     return 0
 
 

@@ -31,21 +31,13 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only read the first rows of each
 
 def main(preset: str, *paths: str) -> int:
     from music_map.convert.importing import import_logs
-    from music_map.convert.summary import lines_of, notes_of
 
     given = [app.path_of(path, "path") for path in paths]
     raw_dir = app.path_of(_OUTPUT.value, "output")
     changes = {flag.name: flag.value for flag in (_THRESHOLD, _SITTINGS) if flag.value is not None}
     options = {"size": _SIZE.value, "overwrite": _OVERWRITE.value, "changes": changes, "preview": _DRY_RUN.value}
     found, summary = import_logs(preset, given, raw_dir, **options, reporter=app.reporter())
-    for line in lines_of(summary, done=not _DRY_RUN.value):
-        app.say(line)
-    for note in notes_of(summary, found.notes):
-        app.warn(note)
-    if _DRY_RUN.value:
-        app.say(f"to write: {raw_dir / 'flat' / _SIZE.value}")
-    else:
-        app.say(f"\nNow train:\n{app.train_command(raw_dir, _SIZE.value)}")
+    app.say_conversion(summary, found.notes, raw_dir, _SIZE.value, dry_run=_DRY_RUN.value)
     return 0
 
 

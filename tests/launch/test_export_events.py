@@ -6,28 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 
 import pyarrow.parquet as pq
 import pytest
+from ask import ask
 from commands import ENV, ROOT, fails, flags, heard, launch
 from test_serve import free_port
 
 pytest.importorskip("fastapi")
-
-
-def send(port, method, path, body=None):
-    """Status and parsed body."""
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"content-type": "application/json"}
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as e:
-        with e:
-            return e.code, json.load(e)
 
 
 def until(found, process, seconds=120):
@@ -50,27 +36,27 @@ def test_the_loop_closes(raw, trained, tmp_path):
     command = [sys.executable, "launch/serve.py", f"--workdir={link}", f"--port={port}"]
     with subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:
-            health = until(lambda: send(port, "GET", "/health")[1], process)
-            assert send(port, "POST", "/recommend", {"user": "zoë"})[0] == 422
+            health = until(lambda: ask(port, "GET", "/health")[1], process)
+            assert ask(port, "POST", "/recommend", {"user": "zoë"})[0] == 422
             now = time.time()
             events = [
                 {"id": f"z{n}", "user": "zoë", "song": songs[n % 6], "time": now - 60 * n, "played": 0.9}
                 for n in range(20)
             ]
-            assert send(port, "POST", "/events", {"events": events}) == (
+            assert ask(port, "POST", "/events", {"events": events}) == (
                 200,
                 {"stored": 20, "repeated": 0, "forgotten": 0},
             )
-            recommended = send(port, "POST", "/recommend", {"user": "zoë"})[1]["recommendations"]
+            recommended = ask(port, "POST", "/recommend", {"user": "zoë"})[1]["recommendations"]
             assert len(recommended) == 10
             artists = [artist for song in recommended for artist in song["artist_ids"]]
             new = {"songs": [{"id": 4_000_000_000, "artist": artists}]}
-            assert [send(port, "POST", "/songs", new)[0] for _ in range(2)] == [200, 200]
-            assert send(port, "POST", "/songs", {"songs": [{"id": 1, "audio": [float("nan")]}]})[0] == 422
+            assert [ask(port, "POST", "/songs", new)[0] for _ in range(2)] == [200, 200]
+            assert ask(port, "POST", "/songs", {"songs": [{"id": 1, "audio": [float("nan")]}]})[0] == 422
             health |= {"songs": health["songs"] + 1}
             gone = table["uid"][0]
-            assert send(port, "DELETE", f"/users/{gone}") == (200, {"deleted": 0})
-            assert send(port, "POST", "/recommend", {"user": gone})[0] == 422
+            assert ask(port, "DELETE", f"/users/{gone}") == (200, {"deleted": 0})
+            assert ask(port, "POST", "/recommend", {"user": gone})[0] == 422
 
             done = launch("export_events", f"--workdir={link}", f"--output={tmp_path}/raw")
             assert "20 listens of the service and" in done.stdout and "1 new users, 0 new songs" in done.stdout
@@ -84,17 +70,17 @@ def test_the_loop_closes(raw, trained, tmp_path):
             # A broken run changes nothing; the good one takes the place of the old.
             link.unlink()
             link.symlink_to(tmp_path)
-            status, body = send(port, "POST", "/reload")
+            status, body = ask(port, "POST", "/reload")
             assert status == 422 and "still answers" in body["detail"] and "config.json" in body["detail"]
-            assert send(port, "GET", "/health")[1] == health
+            assert ask(port, "GET", "/health")[1] == health
             link.unlink()
             link.symlink_to(tmp_path / "next/work")
             os.kill(process.pid, signal.SIGHUP)
-            until(lambda: send(port, "GET", "/health")[1]["step"] != health["step"] or None, process)
-            assert send(port, "GET", "/users/zo%C3%AB")[1]["in_model"]
-            assert len(send(port, "POST", "/recommend", {"user": "zoë"})[1]["recommendations"]) == 10
-            assert send(port, "POST", "/recommend", {"user": gone})[0] == 422
-            assert send(port, "POST", "/similar", {"song": 4_000_000_000})[0] == 200
+            until(lambda: ask(port, "GET", "/health")[1]["step"] != health["step"] or None, process)
+            assert ask(port, "GET", "/users/zo%C3%AB")[1]["in_model"]
+            assert len(ask(port, "POST", "/recommend", {"user": "zoë"})[1]["recommendations"]) == 10
+            assert ask(port, "POST", "/recommend", {"user": gone})[0] == 422
+            assert ask(port, "POST", "/similar", {"song": 4_000_000_000})[0] == 200
         finally:
             process.kill()
         assert b"Traceback" not in process.stderr.read()

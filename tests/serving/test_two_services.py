@@ -1,35 +1,20 @@
 """Two processes on one database see the same history: on one SQLite file, and on one PostgreSQL database."""
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
+from ask import ask
 
 pytest.importorskip("fastapi")
 
 HERE = Path(__file__).resolve().parent
 KINDS = ["sqlite", "postgres"]
-
-
-def ask(port, method, path, body=None):
-    """Status and body."""
-    data = None if body is None else json.dumps(body).encode()
-    head = {"content-type": "application/json"}
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, head, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as e:
-        with e:
-            return e.code, json.load(e)
 
 
 @pytest.fixture(scope="module")
