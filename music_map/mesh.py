@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -73,6 +74,12 @@ def put_parts(mesh: Mesh, part: Callable[[int], object]):
 def own_positions(mesh: Mesh) -> list[int]:
     """The positions in a mesh of this process's devices."""
     return [d for d, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
+
+
+def on_one_device(x: jax.Array | np.ndarray) -> jax.Array:
+    """An array for a program of one device: rows that are cut over several are moved to the first."""
+    x = jnp.asarray(x)
+    return x if len(x.devices()) == 1 else jnp.asarray(np.asarray(x))
 
 
 def put_own(mesh: Mesh, tree):

@@ -23,6 +23,11 @@ def rows_at_once(num_items: int) -> int:
     return min(max(size // (4 * max(num_items, 1)), 1), _MOST_ROWS)
 
 
+def rows_with_copies(num_items: int, *, most: int) -> int:
+    """A power of two of rows, at most `most`, whose scores can be copied thrice: a quarter of `rows_at_once`."""
+    return min(1 << (max(rows_at_once(num_items) // 4, 1).bit_length() - 1), most)
+
+
 def top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """jax.lax.top_k along the last axis, by the fastest way on the platform. Among equals the lower index is first.
 

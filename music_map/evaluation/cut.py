@@ -58,6 +58,10 @@ class SongCut:
 
         return meshes.put_parts(self.mesh, part)
 
+    def put_allowed(self, candidates: np.ndarray | None) -> jax.Array:
+        """Puts the mask of songs that may be recommended, bool [I]; None: all. Rows without a song are False."""
+        return self.put_songs(np.ones(self.num_items, bool) if candidates is None else candidates, False)
+
     def put_pairs(
         self, num_users: int, rows: np.ndarray, items: np.ndarray, *values: np.ndarray
     ) -> tuple[jax.Array, ...]:
@@ -147,7 +151,7 @@ class CutEmbeddingScores:
 
     def allowed(self, candidates: np.ndarray | None) -> jax.Array:
         """Puts the mask of songs that may be recommended, bool [I], on the devices."""
-        return self.cut.put_songs(np.ones(self.cut.num_items, bool) if candidates is None else candidates, False)
+        return self.cut.put_allowed(candidates)
 
     def prepare(self, users: np.ndarray) -> np.ndarray:
         return self._users[users]

@@ -19,8 +19,9 @@ from music_map import rows as compressed
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.ranking import best_songs, mask_indices
 from music_map.graph_filter.operator import Operator, UserRows, filtered
+from music_map.mesh import on_one_device
 from music_map.model.propagation import choose_backend
-from music_map.topk import rows_at_once
+from music_map.topk import rows_with_copies
 
 # Users of a block. On Gowalla (41,000 songs, two cores) a user of 64 takes 0.7 ms and one of 128 takes 1.5 ms, as their
 # scores leave the caches; a single user takes 14 ms and 8 users 6 ms, as a product with one column is slow.
@@ -71,9 +72,7 @@ class MixedScorer:
 
     def __post_init__(self) -> None:
         for name in ("users", "items"):
-            x = jnp.asarray(getattr(self, name))
-            # The filter is on one device, so embeddings that are cut over devices are moved there.
-            object.__setattr__(self, name, x if len(x.devices()) == 1 else jnp.asarray(np.asarray(x)))
+            object.__setattr__(self, name, on_one_device(getattr(self, name)))
         object.__setattr__(self, "backend", choose_backend(self.backend))
 
     @property
@@ -83,7 +82,7 @@ class MixedScorer:
     @property
     def block_size(self) -> int:
         """Users scored at once."""
-        return int(np.clip(2 ** int(np.log2(max(rows_at_once(self.num_items) // 4, 1))), 1, _MOST_USERS))
+        return rows_with_copies(self.num_items, most=_MOST_USERS)
 
     def prepare(self, users: np.ndarray) -> Block:
         """The device's input for users int32 [B]; several threads may prepare at a time."""

@@ -110,7 +110,7 @@ class CutScorer(RecencyScorer):
 
     def allowed(self, candidates: np.ndarray | None) -> jax.Array:
         """Puts the mask of songs that may be recommended, bool [I], on the devices."""
-        return self.cut.put_songs(np.ones(self.num_items, bool) if candidates is None else candidates, False)
+        return self.cut.put_allowed(candidates)
 
     def hosting(self, guests: object, *, now: int | None = None) -> RecencyScorer:
         raise NotImplementedError("guests are scored on one device; use RecencyScorer")

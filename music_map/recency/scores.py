@@ -29,13 +29,14 @@ from scipy import sparse
 
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.ranking import best_songs, mask_indices
+from music_map.mesh import on_one_device
 from music_map.model.attention import pool
 from music_map.model.propagation import Csr, Matrix, choose_backend, prepare, spmm
 from music_map.recency.guests import Guests
 from music_map.recency.history import FAMILIARITY, WALK_HALF_LIVES, Histories, Latest, UserLists, read_users
 from music_map.recency.moment import TREND, Moment
 from music_map.rows import row_of_each
-from music_map.topk import rows_at_once
+from music_map.topk import rows_with_copies
 
 ATTENTION_HALF_LIVES = (1.0, 24.0, 168.0, 1440.0)
 
@@ -201,11 +202,7 @@ class RecencyScorer:
     guests: Guests | None = None
 
     def __post_init__(self) -> None:
-        # The moment's arrays are on one device, so arrays that are cut over devices are moved there.
-        one_device = Embeddings(
-            *(x if len(x.devices()) == 1 else jnp.asarray(np.asarray(x)) for x in map(jnp.asarray, self.embeddings))
-        )
-        object.__setattr__(self, "embeddings", one_device)
+        object.__setattr__(self, "embeddings", Embeddings(*map(on_one_device, self.embeddings)))
         object.__setattr__(self, "backend", choose_backend(self.backend))
         object.__setattr__(self, "now", self.moment.now if self.now is None else int(self.now))
         self.moment.check(self.now)
@@ -243,7 +240,7 @@ class RecencyScorer:
     @property
     def block_size(self) -> int:
         """Users scored at once. A block needs memory for the walks' table, the scores and one copy of the scores."""
-        return int(np.clip(2 ** int(np.log2(max(rows_at_once(self.num_items) // 4, 1))), 1, _MOST_USERS))
+        return rows_with_copies(self.num_items, most=_MOST_USERS)
 
     @functools.cached_property
     def _trend(self) -> np.ndarray:
