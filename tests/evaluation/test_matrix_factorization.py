@@ -89,8 +89,11 @@ class TestWithImplicit:
 
     @settings(deadline=None, max_examples=3)
     @given(st.integers(0, 2**32 - 1))
-    def test_ials_reaches_the_loss_of_plain_least_squares(self, seed):
-        """From the same objective, solved in NumPy by exact alternation from many starts: no worse than the best."""
+    def test_ials_ends_where_plain_least_squares_ends(self, seed):
+        """The same objective in NumPy: exact alternation cannot improve the library's factors, and other starts hardly do.
+
+        The objective is not convex: starts end in optima that differ by a few hundredths.
+        """
         rng = np.random.default_rng(seed)
         dense = (rng.random((12, 9)) < 0.4).astype(float)
         dense[0, 0] = 1.0
@@ -105,15 +108,17 @@ class TestWithImplicit:
             fit = (confidence * (dense - x @ y.T) ** 2).sum()
             return fit + chosen.regularization * ((x**2).sum() + (y**2).sum())
 
-        ours, scores = [], np.asarray(last(ials, history_of(dense), chosen)(np.arange(12)))
-        for start in range(4):
-            y = np.random.default_rng(start).random((9, 3)) * 0.1
-            for _ in range(100):
+        def alternate(y, times):
+            for _ in range(times):
                 x = solve(y, dense, confidence)
                 y = solve(x, dense.T, confidence.T)
-            ours.append(loss(x, y))
+            return loss(x, y)
+
+        scores = np.asarray(last(ials, history_of(dense), chosen)(np.arange(12)))
         # The library's factors, up to the scale that the objective settles: recovered from its scores.
         u, s, v = np.linalg.svd(scores.astype(float))
         x, y = u[:, :3] * np.sqrt(s[:3]), v[:3].T * np.sqrt(s[:3])
         np.testing.assert_allclose(x @ y.T, scores, atol=1e-4)
-        assert loss(x, y) <= max(ours) * 1.01
+        assert alternate(y, 3) >= loss(x, y) * 0.995
+        others = [alternate(np.random.default_rng(start).random((9, 3)) * 0.1, 100) for start in range(4)]
+        assert loss(x, y) <= np.median(others) * 1.05
