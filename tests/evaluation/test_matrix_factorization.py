@@ -97,7 +97,7 @@ class TestWithImplicit:
         rng = np.random.default_rng(seed)
         dense = (rng.random((12, 9)) < 0.4).astype(float)
         dense[0, 0] = 1.0
-        chosen = IalsSettings(factors=3, alpha=4.0, regularization=0.5, num_epochs=60)
+        chosen = IalsSettings(factors=3, alpha=4.0, regularization=0.5, num_epochs=200)
         confidence = np.where(dense > 0, chosen.alpha, 1.0)
 
         def solve(fixed, ratings, weights):
@@ -119,6 +119,6 @@ class TestWithImplicit:
         u, s, v = np.linalg.svd(scores.astype(float))
         x, y = u[:, :3] * np.sqrt(s[:3]), v[:3].T * np.sqrt(s[:3])
         np.testing.assert_allclose(x @ y.T, scores, atol=1e-4)
-        assert alternate(y, 3) >= loss(x, y) * 0.995
+        assert alternate(y, 3) >= loss(x, y) * 0.9999
         others = [alternate(np.random.default_rng(start).random((9, 3)) * 0.1, 100) for start in range(4)]
         assert loss(x, y) <= np.median(others) * 1.05
