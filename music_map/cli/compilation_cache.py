@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +20,7 @@ _MAX_ENTRIES, _MAX_BYTES = 5_000, 2 * 10**9
 
 
 def enable() -> tuple[Path, bool] | None:
-    """Sets JAX's environment variables, before JAX is imported.
+    """Sets JAX's environment variables, and JAX's configuration where a configuration file has imported it already.
 
     Several processes can use the folder. JAX writes an entry in place, compressed and with a checksum; a process that
     finds an unfinished entry compiles the program itself.
@@ -41,7 +42,10 @@ def enable() -> tuple[Path, bool] | None:
     except (OSError, RuntimeError):  # RuntimeError: there is no home
         return None
     environment["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", _MIN_COMPILE_SECONDS)
+    seconds = environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", _MIN_COMPILE_SECONDS)
+    if jax := sys.modules.get("jax"):  # it has read the environment
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", float(seconds))
     return folder, new
 
 

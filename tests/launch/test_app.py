@@ -354,10 +354,13 @@ def test_a_full_device_is_one_line(folder, flags):
 
 
 def test_compiled_programs_are_kept(folder, tmp_path, monkeypatch):
+    # A configuration that names a model imports JAX before the cache is turned on.
+    (folder / "own.py").write_text("import jax\n" + (folder / "small.py").read_text())
+
     def compiled(*flags, cache="", base=tmp_path):
         monkeypatch.setenv("MUSIC_MAP_CACHE", cache)
         monkeypatch.setenv("XDG_CACHE_HOME", str(base))
-        done = run(folder, "--config=small.py", "--name=compile", *flags)
+        done = run(folder, "--config=own.py", "--name=compile", *flags)
         assert (done.returncode, done.stdout) == (0, "10\n")
         return done.stderr
 
