@@ -30,13 +30,13 @@ FIELDS = Sizes(
 )
 OPEN = "0: follows from the logs"  # in the meaning of a field
 # The numbers of interactions that users and songs may be asked for, and the share of the events that must stay.
-LEAST, STAY = (10, 5, 3, 2), 0.9
+LEAST, STAY = (10, 5, 3, 2, 1), 0.9
 
 
 def sizes_for(kept: Sequence[int], num_events: int) -> Sizes:
     """The sizes for some logs of E events (listens, likes and dislikes).
 
-        min interactions  the largest of 10, 5, 3 and 2 that keeps nine tenths of the events, else 2
+        min interactions  the largest of 10, 5, 3, 2 and 1 that keeps nine tenths of the events
         batch size        the power of two at or below 0.8 K / 128, of the K events that it keeps (128 steps for those
                           of train), 64 to 8192
         epochs            20, and at least 600 steps: an encoder needs some hundred updates for any number of edges

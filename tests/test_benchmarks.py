@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from listening import events_of_counts, pooled  # noqa: E402
 from variants import Column, bounds, over_seeds, report, table  # noqa: E402
+
+from music_map.preprocess.splits import global_temporal_cutoffs  # noqa: E402
 
 users = st.integers(2, 30)
 
@@ -69,6 +72,27 @@ def test_seeds_are_averaged_within_users():
     assert results["part"]["a"]["first_minus"] == results["whole"]["a"]["interval"]
     lines = table(results, ["a"], "whole").splitlines()
     assert lines[2] == "| whole | 2.0000 [1.0000, 4.0000] |" and lines[3] == "| part | 0.0000 [+1.0000, +4.0000] |"
+
+
+@given(st.lists(st.integers(1, 40), min_size=3, max_size=30), st.integers(0, 9))
+def test_counts_become_events_that_the_split_cuts_into_their_windows(plays, seed):
+    windows = [(np.arange(n), 7 * np.arange(n), np.array(plays[:n])) for n in (len(plays), 2, 3)]
+    events = events_of_counts(windows, (8, 1, 1), seed=seed)
+    cut = global_temporal_cutoffs(int(events["time"].max()), train_on_val=False)
+    split = cut.assign(events["time"])
+    for at, (of_users, items, counts) in enumerate(windows):
+        mine = split == at
+        np.testing.assert_array_equal(np.bincount(events["user"][mine]), counts)
+        assert set(zip(events["user"][mine], events["item"][mine], strict=True)) == set(
+            zip(of_users, items, strict=True)
+        )
+    assert (split >= 0).all() and events["time"].min() >= 0
+
+
+def test_pooled_rows_are_means_over_the_users_of_all_logs():
+    logs = [{"model": {"a": Column(np.full(n, value), np.ones(n))}} for n, value in ((1, 1.0), (3, 0.0))]
+    both = pooled(logs)["model"]["a"]
+    assert both.value == 0.25 and both.numerator.tolist() == [1, 0, 0, 0]
 
 
 @pytest.fixture

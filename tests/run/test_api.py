@@ -137,9 +137,9 @@ def test_sizes_follow_the_logs(tmp_path):
     write_logs(tmp_path, listens=[(u, 5, i, 1, 100, 200) for u, i in zip(uid.tolist(), item.tolist(), strict=True)])
     places = {"data.raw_dir": str(tmp_path), "data.size": "50m"}
     config = resolved(configured(dict.fromkeys(FIELDS, 0) | places))
-    assert [get(config, name) for name in FIELDS] == [*sizes_for([1600, 1600, 1720, 1720], 1720)] and not open_fields(
-        config
-    )
+    assert [get(config, name) for name in FIELDS] == [
+        *sizes_for([1600, 1600, 1720, 1720, 1720], 1720)
+    ] and not open_fields(config)
     assert config.data.min_interactions == 10
     # What is given stays, and with a number of epochs the number of steps.
     given = {"train.num_epochs": 1, "train.batch_size": 5, "data.min_interactions": 2}
@@ -153,11 +153,11 @@ def test_sizes_follow_the_logs(tmp_path):
 @pytest.mark.parametrize(
     ("kept", "events", "least", "batch"),
     [
-        ([0, 0, 0, 0], 0, 10, 64),
-        ([88, 91, 95, 99], 100, 5, 64),
-        ([0, 10, 20, 60], 100, 2, 64),
-        ([400_000, 400_000, 400_000, 400_000], 400_000, 10, 2048),
-        ([45_881_950, 46_000_000, 47_000_000, 47_400_000], 47_456_444, 10, 8192),
+        ([0, 0, 0, 0, 0], 0, 10, 64),
+        ([88, 91, 95, 99, 100], 100, 5, 64),
+        ([0, 10, 20, 60, 100], 100, 1, 64),
+        ([400_000] * 5, 400_000, 10, 2048),
+        ([45_881_950, 46_000_000, 47_000_000, 47_400_000, 47_456_444], 47_456_444, 10, 8192),
     ],
 )
 def test_sizes(kept, events, least, batch):
