@@ -90,7 +90,7 @@ class TestWithImplicit:
     @settings(deadline=None, max_examples=3)
     @given(st.integers(0, 2**32 - 1))
     def test_ials_ends_where_plain_least_squares_ends(self, seed):
-        """The same objective in NumPy: exact alternation cannot improve the library's factors, and other starts hardly do.
+        """The same objective in NumPy: exact alternation cannot improve the library's factors; other starts hardly do.
 
         The objective is not convex: starts end in optima that differ by a few hundredths.
         """
