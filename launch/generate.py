@@ -4,6 +4,7 @@
     python launch/generate.py --size=50m --output=/tmp/yambda-like
     python launch/generate.py --size=50m --num_listens=1000000000 --output=/tmp/billion
     python launch/generate.py --size=demo --moods_per_session=8 --output=data/long-sessions
+    python launch/generate.py --size=demo --artist_runs=0.6 --output=data/runs
 
 The same settings give the same rows. At --size=50m the marginals are those of the published Yambda-50M, which the
 summary shows beside them.
@@ -30,6 +31,7 @@ NUM_USERS = flags.DEFINE_integer("num_users", 0, "Users; 0 keeps the preset's.")
 NUM_ITEMS = flags.DEFINE_integer("num_items", 0, "Songs; 0 keeps the preset's.")
 NUM_LISTENS = flags.DEFINE_integer("num_listens", 0, "Listens, which likes and the rest follow; 0 keeps the preset's.")
 MOODS = flags.DEFINE_float("moods_per_session", 1.0, "Above 1: longer sessions, in which what is played moves on.")
+RUNS = flags.DEFINE_float("artist_runs", 0.0, "Probability that a listen goes on with the artist of the one before.")
 SEED = flags.DEFINE_integer("seed", 0, "Another seed gives other rows of the same kind.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be written, and how large it is.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace files that are there, downloaded ones too.")
@@ -76,6 +78,7 @@ def main() -> None:
         num_items=NUM_ITEMS.value,
         num_listens=NUM_LISTENS.value,
         moods_per_session=MOODS.value,
+        artist_runs=RUNS.value,
         seed=SEED.value,
     )
     record = None if OVERWRITE.value else read_record(raw_dir, settings)

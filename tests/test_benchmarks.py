@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from listening import events_of_counts, pooled  # noqa: E402
+from log_statistics import Plays, statistics, window, zipf  # noqa: E402
 from variants import Column, bounds, over_seeds, report, table  # noqa: E402
 
 from music_map.preprocess.splits import global_temporal_cutoffs  # noqa: E402
@@ -37,6 +38,37 @@ def test_benchmarks_import_names_of_the_library_and_nothing_of_the_commands(path
 
 def column(rng, count):
     return Column(rng.integers(0, 5, count).astype(float), rng.integers(1, 6, count).astype(float))
+
+
+def test_statistics_of_a_log_worked_by_hand():
+    """Songs 0, 1 are of artist 0, songs 2, 3 of artist 1; user 0 has two sessions on day 0 and one on day 1."""
+    hour, day = 3_600, 86_400
+    rows = [
+        *((0, 0, 0), (0, 1, 100), (0, 0, 200), (0, 2, 5 * hour), (0, 0, day + 10), (0, 1, day + 20)),
+        *((1, 0, 50), (1, 1, 2 * day - 10), (1, 3, 2 * day - 5)),
+    ]
+    user, song, time = (np.array(column) for column in zip(*rows, strict=True))
+    found = statistics(Plays(user, song, time, song // 2))
+    assert [found[name] for name in ("plays", "users", "songs")] == [9, 2, 4]
+    assert found["plays a session, mean"] == 9 / 5 and found["plays a session, median"] == 2
+    # Steps within sessions: 0-1, 1-0 and 0-1 of user 0, 1-3 of user 1; none was made by the other user before.
+    assert found["in a session: same artist as the play before"] == 3 / 4 and found["steps known"] == 0
+    assert found["in a session: song played earlier in it"] == 1 / 4
+    # Repeats: 0 after 200 s, 0 and 1 after about a day (one a little less, one less than a day and 10 seconds).
+    assert found["plays of a song played before"] == 3 / 9 and found["repeats after an hour at most"] == 1 / 3
+    assert found["repeats after a day at most"] == 2 / 3
+    # Day 1: four plays, one of them, of song 3, is the first by anybody. Targets 0, 1 of user 0, known; 1, 3 of user 1.
+    assert found["new songs a day (share of its plays)"] == 1 / 4
+    assert found["targets of the last day played before by the user"] == 2 / 4
+    assert found["targets of the last day played before by anybody"] == 3 / 4
+    assert found["songs an artist, mean"] == 2 and found["artists a session"] == (1 + 1 + 1 + 1 + 2) / 5
+    last = window(Plays(user, song, time, song // 2), days=1.0, users=0, seed=0)
+    assert last.song.tolist() == [0, 1, 1, 2] and last.user.tolist() == [0, 0, 1, 1]
+    assert len(np.unique(window(Plays(user, song, time, song), days=0, users=1, seed=0).user)) == 1
+
+
+def test_the_zipf_exponent_of_a_power_law():
+    assert zipf(np.round(1e6 / np.arange(1, 500) ** 0.7).astype(int)) == pytest.approx(0.7, abs=0.01)
 
 
 def test_shares_are_ratios_of_sums():

@@ -21,8 +21,9 @@ class EvalSettings(Settings):
     ks: tuple[int, ...] = setting((10, 20, 50, 100), "lengths of the lists that are measured", free=True)
     baselines: tuple[str, ...] = setting(
         ("most_pop", "decay_pop", "item_knn"),
-        "shown beside the model; besides these, which take longer on large logs (sasrec the longest, half an hour "
-        "for Yambda-50M's size on two cores): random, own_plays, item_knn_decay, ials, bpr_mf, sasrec",
+        "shown beside the model; besides these, which take longer on large logs (sasrec and esasrec the longest, half "
+        "an hour and more for Yambda-50M's size on two cores): random, own_plays, item_knn_decay, ials, bpr_mf, "
+        "sasrec, esasrec",
         free=True,
     )
     min_played_pct: int = setting(

@@ -81,8 +81,9 @@ def block_events(world: World, block: int) -> BlockEvents:
     users = world.users
     start, end = users.start[chosen], users.end[chosen]
     tastes = draw_tastes(world.catalogue, chosen.stop - chosen.start, rng)
-    moods = world.settings.moods_per_session
-    listens = listens_of_block(world.catalogue, tastes, users.num_listens[chosen], start, end, rng, moods=moods)
+    listens = listens_of_block(
+        world.catalogue, tastes, users.num_listens[chosen], start, end, rng, settings=world.settings
+    )
     marks = marks_of_block(
         world.catalogue, tastes, listens, users.num_shelf_likes[chosen], start, end, world.quotas[block], rng
     )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from music_map.synthetic.catalogue import DAY, NEW_FOR_DAYS, Catalogue, draw_rows
-from music_map.synthetic.settings import DURATION, TICK
+from music_map.synthetic.settings import DURATION, TICK, Settings
 from music_map.synthetic.users import Tastes, pick
 
 RECOMMENDED_SHARE = 0.487
@@ -132,6 +132,15 @@ def _kinds(sessions: _Sessions, nth: np.ndarray, rng: np.random.Generator) -> np
     return kind
 
 
+def _run_heads(sessions: _Sessions, runs: float, rng: np.random.Generator) -> np.ndarray:
+    """The listen that each listen goes on with, the first of its run (see Settings.artist_runs): int64 [E]."""
+    row = np.arange(len(sessions.of_listen))
+    if not runs:
+        return row
+    begins = (rng.random(len(row), np.float32) >= runs) | (np.diff(sessions.of_listen, prepend=-1) > 0)
+    return np.maximum.accumulate(np.where(begins, row, 0))
+
+
 def _played(kind: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Played share of each listen in percent, uint16 [E]: 0 for a skip, 100 mostly, a few replays above."""
     skipped = _SKIPPED * (ZERO_SHARE / max(_SKIPPED[kind].mean(), 1e-9))
@@ -232,6 +241,18 @@ def _ranges(
     return low, high
 
 
+def _draw(
+    catalogue: Catalogue, low: np.ndarray, high: np.ndarray, day: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A song of each range of rows, int64 [K], and the positions for which every draw was a song not yet released."""
+    song, todo = np.zeros(len(low), np.int64), np.arange(len(low))
+    for _ in range(_RETRIES):
+        rows = draw_rows(catalogue.draw_cdf, low[todo], high[todo], rng.random(len(todo)))
+        song[todo] = _song_of_row(catalogue, rows)
+        todo = todo[catalogue.release_day[song[todo]] > day[todo]]
+    return song, todo
+
+
 def _song_of_row(catalogue: Catalogue, row: np.ndarray) -> np.ndarray:
     songs = catalogue.num_songs
     song = np.where(row >= songs, row - songs, row)
@@ -267,6 +288,33 @@ def _repeated(sessions: _Sessions, nth: np.ndarray, repeats: np.ndarray, rng: np
     return back
 
 
+def _continue_runs(
+    catalogue: Catalogue,
+    head: np.ndarray,
+    more: np.ndarray,
+    day: np.ndarray,
+    song: np.ndarray,
+    root: np.ndarray,
+    kind: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    """Draws songs of the artists of runs' first listens for the others, `more`; writes to `song`, `root` and `kind`."""
+    artist = np.searchsorted(catalogue.artist_songs, song[head[more]], "right") - 1
+    low, high = catalogue.artist_songs[artist], catalogue.artist_songs[artist + 1]
+    todo, unreleased = np.arange(len(more)), np.zeros(len(more), bool)
+    for _ in range(_RETRIES):
+        rows = more[todo]
+        song[rows], late = _draw(catalogue, low[todo], high[todo], day[rows], rng)
+        unreleased[todo] = False
+        unreleased[todo[late]] = True
+        # Another one instead of the song before it, or the one before that in the run.
+        second = np.maximum(rows - 2, head[rows])
+        todo = todo[(song[rows] == song[rows - 1]) | (song[rows] == song[second])]
+    # A run whose first listen had to repeat the one before it does so too.
+    again = more[unreleased | (kind[more] == Kind.REPEAT)]
+    root[again], kind[again] = again - 1, Kind.REPEAT
+
+
 def listens_of_block(
     catalogue: Catalogue,
     tastes: Tastes,
@@ -275,7 +323,7 @@ def listens_of_block(
     end: np.ndarray,
     rng: np.random.Generator,
     *,
-    moods: float = 1.0,
+    settings: Settings,
 ) -> Listens:
     """Draws the listens of a block of B users.
 
@@ -285,7 +333,7 @@ def listens_of_block(
       num_listens: int64 [B], 0 allowed.
       start, end: float64 [B], seconds.
       rng: of the block.
-      moods: per session, see Settings.moods_per_session.
+      settings: its moods_per_session and artist_runs.
     """
     num_users = len(num_listens)
     user = np.repeat(np.arange(num_users, dtype=np.int32), num_listens)
@@ -306,19 +354,26 @@ def listens_of_block(
     pace = (end - start) / np.maximum(num_listens, 1)
     sessions = _sessions(tastes, user, nth, (start[user] + nth * pace[user]) / DURATION, rng)
     kind = _kinds(sessions, nth, rng)
+    head = _run_heads(sessions, settings.artist_runs, rng)
+    kind = kind[head]
     played = _played(kind, rng)
     first = offset[num_listens > 0]
     begins = np.diff(sessions.of_listen, prepend=-1) > 0
-    if moods > 1:
-        begins &= (rng.random(count, np.float32) < np.float32(1 / moods)) | (nth == 0)
+    if settings.moods_per_session > 1:
+        begins &= (rng.random(count, np.float32) < np.float32(1 / settings.moods_per_session)) | (nth == 0)
     timestamp = _timestamps(user, first, begins, played, start, end, rng)
 
-    root = np.arange(count)
+    row = np.arange(count)
+    root = row.copy()
     repeats = np.flatnonzero(kind == Kind.REPEAT)
     root[repeats] -= _repeated(sessions, nth, repeats, rng)
+    if settings.artist_runs:
+        # A run repeats a run; its distance is that of its first listen.
+        root[repeats] = repeats - (head - root[head])[repeats]
 
     song = np.zeros(count, np.int64)
-    todo = np.flatnonzero(kind != Kind.REPEAT)
+    drawn = kind != Kind.REPEAT
+    todo = np.flatnonzero(drawn & (head == row))
     session = sessions.of_listen[todo]
     niche = sessions.niche[session]
     near = np.flatnonzero(kind[todo] == Kind.NEARBY)
@@ -331,15 +386,16 @@ def listens_of_block(
     )
     day = timestamp[todo] // DAY
     low, high = _ranges(catalogue, kind[todo], niche, artist, sessions.recommended[session], day)
-    for _ in range(_RETRIES):
-        song[todo] = _song_of_row(catalogue, draw_rows(catalogue.draw_cdf, low, high, rng.random(len(todo))))
-        unreleased = catalogue.release_day[song[todo]] > day
-        todo, low, high, day, niche = (x[unreleased] for x in (todo, low, high, day, niche))
+    song[todo], unreleased = _draw(catalogue, low, high, day, rng)
     # Where all draws were unreleased songs, the previous listen is repeated, or else the niche's anthem is played.
+    todo, niche = todo[unreleased], niche[unreleased]
     song[todo] = catalogue.anthem[niche]
     again = todo[nth[todo] > 0]
     root[again] = again - 1
     kind[again] = Kind.REPEAT
+    if settings.artist_runs:
+        kind = kind[head]
+        _continue_runs(catalogue, head, np.flatnonzero(drawn & (head < row)), timestamp // DAY, song, root, kind, rng)
 
     while True:
         further = root[root]

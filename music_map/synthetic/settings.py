@@ -29,6 +29,8 @@ class Settings:
         thousand songs needs so that its first song does not get a tenth of the listens.
       moods_per_session: stretches of one niche and mostly one artist, of 6 to 22 listens by the user, that follow each
         other without a pause, on average; 1: a session has one mood and no order worth learning.
+      artist_runs: probability that a listen goes on with what the one before did, within a mood: another song of its
+        artist, or the next song of what it repeats; 0: each listen is drawn on its own.
       seed: not negative.
     """
 
@@ -42,6 +44,7 @@ class Settings:
     num_undislikes: int
     popularity_skew: float = 1.0
     moods_per_session: float = 1.0
+    artist_runs: float = 0.0
     seed: int = 0
 
     @property
@@ -67,6 +70,7 @@ def settings_for(
     num_items: int = 0,
     num_listens: int = 0,
     moods_per_session: float = 1.0,
+    artist_runs: float = 0.0,
     seed: int = 0,
 ) -> Settings:
     """A preset with some of its numbers replaced.
@@ -74,7 +78,7 @@ def settings_for(
     Args:
       size: name of a preset.
       num_users, num_items, num_listens: 0 keeps the preset's; the other event files follow the number of listens.
-      moods_per_session: see Settings.
+      moods_per_session, artist_runs: see Settings.
       seed: a different seed gives different rows of the same kind.
 
     Raises:
@@ -91,6 +95,8 @@ def settings_for(
             raise UserError(f"--{name}={value} is out of range; give {least} to {most}, or 0 for the preset's")
     if not 1 <= moods_per_session <= MOST_MOODS:
         raise UserError(f"--moods_per_session={moods_per_session} is out of range; give 1 to {MOST_MOODS}")
+    if not 0 <= artist_runs < 1:
+        raise UserError(f"--artist_runs={artist_runs} is out of range; give 0 or more, less than 1")
     if not 0 <= seed < 2**63:
         raise UserError(f"--seed={seed} is out of range; give 0 to {2**63 - 1}")
     preset = PRESETS[size]
@@ -109,6 +115,7 @@ def settings_for(
         num_unlikes=scaled(preset.num_unlikes),
         num_undislikes=scaled(preset.num_undislikes),
         moods_per_session=moods_per_session,
+        artist_runs=artist_runs,
         seed=seed,
     )
     least = 2 * MIN_LISTENS * settings.num_listeners

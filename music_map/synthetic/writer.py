@@ -56,7 +56,11 @@ def read_record(raw_dir: Path, settings: Settings) -> dict[str, Any] | None:
         record = read_json(record_path(raw_dir, settings.size))
     except (DamagedFileError, NotADirectoryError):
         return None
-    if not isinstance(record, dict) or {k: record.get(k) for k in ("format", "settings")} != _identity(settings):
+    if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
+        return None
+    # A record of an earlier version lacks the settings that were added since; their defaults mean "as before".
+    before = {f.name: f.default for f in dataclasses.fields(Settings) if f.default is not dataclasses.MISSING}
+    if {"format": record.get("format"), "settings": before | record["settings"]} != _identity(settings):
         return None
     # Earlier versions wrote no names, kept the item files at the hub's places, and their paths here.
     sizes, names = record.get("bytes"), pipeline_files(settings.size, raw_dir)

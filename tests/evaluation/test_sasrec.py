@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,9 +7,16 @@ import pytest
 from checkerboard import brings_the_diagonal_first, checkerboard_history, history
 
 from music_map.evaluation.baselines.sasrec import SasRec, Sequences, _batches, _loss, sasrec
-from music_map.evaluation.baselines.settings import SasRecSettings
+from music_map.evaluation.baselines.settings import ESasRecSettings, SasRecSettings
 
 SMALL = SasRecSettings(dim=16, num_blocks=1, num_heads=2, max_length=6, batch_size=8, num_epochs=2, dropout=0.0)
+# The forms of a block, eSASRec's with its own defaults.
+FORMS = [
+    SMALL,
+    dataclasses.replace(SMALL, layers="post_norm", feed_forward=4),
+    ESasRecSettings(dim=16, num_blocks=1, num_heads=2, max_length=6, batch_size=8, num_epochs=2, dropout=0.0),
+]
+each_form = pytest.mark.parametrize("settings", FORMS, ids=lambda settings: settings.layers)
 
 
 def test_sequences_follow_time_and_know_first_meetings():
@@ -59,8 +68,9 @@ def model_and_params(settings=SMALL, num_items=20):
     return model, model.init(jax.random.key(0), jnp.zeros((1, settings.max_length), jnp.int32), training=False)
 
 
-def test_no_position_sees_what_comes_after_it_or_the_filling():
-    model, params = model_and_params()
+@each_form
+def test_no_position_sees_what_comes_after_it_or_the_filling(settings):
+    model, params = model_and_params(settings)
     vectors, _ = encode(model, params, [[-1, -1, 3, 4, 5, 6]])
     changed, _ = encode(model, params, [[-1, -1, 3, 4, 9, 6]])
     np.testing.assert_allclose(vectors[0, 2:4], changed[0, 2:4], atol=1e-6)
@@ -68,6 +78,79 @@ def test_no_position_sees_what_comes_after_it_or_the_filling():
     poisoned = jax.tree.map(lambda x: x, params)
     poisoned["params"]["songs"] = params["params"]["songs"].at[0].set(100.0)  # what -1 reads before it is masked
     np.testing.assert_allclose(vectors[0, 2:], encode(model, poisoned, [[-1, -1, 3, 4, 5, 6]])[0][0, 2:], atol=1e-5)
+
+
+def normalised(x):
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+
+
+def by_numpy(params, songs, settings):
+    """The vectors after the songs of a sequence that fills the segment, float64; norms are at their initial values."""
+    weights = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)["params"]
+    dense = [weights[f"Dense_{n}"] for n in range(sum(name.startswith("Dense") for name in weights))]
+    x = weights["songs"][songs] * np.sqrt(settings.dim) + weights["positions"][0]
+    form, heads = settings.layers, weights["MultiHeadDotProductAttention_0"]
+
+    def logistic(y):
+        return 1 / (1 + np.exp(-y))
+
+    def linear(layer, y):
+        return y @ layer["kernel"] + layer.get("bias", 0.0)
+
+    def attend(y):
+        query, key, value = (np.einsum("ld,dhk->hlk", y, heads[name]["kernel"]) for name in ("query", "key", "value"))
+        out = np.zeros((len(y), settings.dim))
+        for h in range(settings.num_heads):
+            for t in range(len(y)):
+                logits = key[h, : t + 1] @ query[h, t] / np.sqrt(settings.dim // settings.num_heads)
+                share = np.exp(logits - logits.max())
+                out[t] += (share / share.sum()) @ value[h, : t + 1] @ heads["out"]["kernel"][h]
+        return out
+
+    def feed(y, layers):
+        if form == "ligr":
+            gate, up, down = layers
+            return linear(down, linear(gate, y) * logistic(linear(gate, y)) * linear(up, y))
+        up, down = layers
+        hidden = linear(up, y)
+        if form == "pre_norm":
+            return linear(down, np.maximum(hidden, 0))
+        cubic = np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3)
+        return linear(down, hidden * (1 + np.tanh(cubic)) / 2)
+
+    if form == "post_norm":
+        x = normalised(x)
+        x = normalised(x + attend(x))
+        return normalised(x + feed(x, dense))
+    if form == "ligr":
+        first, second, *rest = dense
+        x = x + logistic(linear(first, x)) * attend(normalised(x))
+        return normalised(x + logistic(linear(second, x)) * feed(normalised(x), rest))
+    x = x + attend(normalised(x))
+    return normalised(x + feed(normalised(x), dense))
+
+
+@each_form
+def test_vectors_against_plain_numpy(settings):
+    model, params = model_and_params(settings)
+    params = jax.tree.map(lambda leaf: leaf, params)
+    songs = np.array([3, 4, 5, 6, 4, 9])
+    # Larger than at the start of training, where positions and songs hardly differ.
+    for name in ("songs", "positions"):
+        params["params"][name] = params["params"][name] * 20
+    found, _ = encode(model, params, songs[None])
+    np.testing.assert_allclose(found[0], by_numpy(params, songs, settings), atol=2e-5)
+
+
+@each_form
+def test_filling_changes_nothing_but_the_position(settings):
+    """Two songs at the right end, alone or behind filling of a longer segment, with the same positions."""
+    model, params = model_and_params(settings)
+    short = SasRec(20, dataclasses.replace(settings, max_length=2))
+    cut = jax.tree.map(lambda leaf: leaf, params)
+    cut["params"]["positions"] = params["params"]["positions"][:, -2:]
+    alone, _ = encode(short, cut, [[3, 4]])
+    np.testing.assert_allclose(encode(model, params, [[-1, -1, -1, -1, 3, 4]])[0][0, -2:], alone[0], atol=1e-5)
 
 
 def test_loss_against_plain_numpy():
@@ -107,13 +190,14 @@ def test_checkerboard_brings_the_withheld_diagonal_first():
     assert brings_the_diagonal_first(last(played, chosen), played)
 
 
-def test_learns_a_cycle_that_no_order_blind_model_could():
+@pytest.mark.parametrize("kind", [SasRecSettings, ESasRecSettings])
+def test_learns_a_cycle_that_no_order_blind_model_could(kind):
     """Everyone walks round the same ring of songs, from another start: the next one follows from the last one alone."""
     starts = np.arange(12)
     songs = (starts[:, None] + np.arange(18)[None]) % 12
     users = np.repeat(starts, 18)
     played = history(users, songs.ravel(), np.tile(np.arange(18), 12), num_users=13, num_items=12)
-    chosen = SasRecSettings(
+    chosen = kind(
         dim=16, num_blocks=1, num_heads=1, max_length=6, batch_size=8, num_epochs=30, learning_rate=0.01, dropout=0.0
     )
     scores = np.asarray(last(played, chosen)(np.arange(13)))

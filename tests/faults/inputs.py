@@ -194,7 +194,7 @@ def _contents(arrays):
 
 # Flags of commands, but for those that name a place to write to.
 FLAGS = {
-    "generate": ("seed", "num_users", "num_items", "num_listens", "moods_per_session", "size"),
+    "generate": ("seed", "num_users", "num_items", "num_listens", "moods_per_session", "artist_runs", "size"),
     "convert": (
         "user", "item", "time", "size", "time_unit", "time_format", "time_zone", "played", "played_threshold", "format",
         "delimiter", "encoding", "header", "missing", "types", "bad_rows", "preset", "user_value", "likes", "title",

@@ -244,6 +244,35 @@ def test_moods_make_long_sessions_that_move_on():
     assert 3 * sessions(many) < sessions(one)
 
 
+def test_runs_stay_with_an_artist_and_keep_the_rest(world):
+    plain, runs = (
+        block_events(build_world(settings_for("tiny", seed=5, artist_runs=share)), 0).listens for share in (0.0, 0.6)
+    )
+    offsets = world.catalogue.artist_songs
+
+    def share_of_runs(listens):
+        artist = np.searchsorted(offsets, listens.song, "right") - 1
+        return np.mean((np.diff(artist) == 0)[np.diff(listens.user) == 0])
+
+    assert share_of_runs(runs) > share_of_runs(plain) + 0.2
+    assert runs.user.tolist() == plain.user.tolist()
+    # As many repeats, of listens that were before them; nothing is played before its release.
+    assert abs(np.mean(runs.kind == 0) - np.mean(plain.kind == 0)) < 0.03
+    assert np.all(runs.root <= np.arange(len(runs.root))) and np.array_equal(runs.song, runs.song[runs.root])
+    assert np.all(world.catalogue.release_day[runs.song] <= runs.timestamp // 86_400)
+
+
+def test_records_of_earlier_versions_are_known_by_the_settings_they_have(tmp_path):
+    settings = settings_for("tiny")
+    generate(tmp_path, settings)
+    path = record_path(tmp_path, "tiny")
+    record = json.loads(path.read_text())
+    del record["settings"]["artist_runs"]
+    path.write_text(json.dumps(record))
+    assert read_record(tmp_path, settings) is not None
+    assert read_record(tmp_path, settings_for("tiny", artist_runs=0.5)) is None
+
+
 def test_same_seed_same_bytes_other_seed_other_rows(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         generate(tmp_path / name, settings_for("tiny", seed=seed))

@@ -51,6 +51,8 @@ def test_overrides_replace_numbers_and_scale_the_marks():
         ({"size": "tiny", "seed": -1}, "--seed=-1"),
         ({"size": "tiny", "moods_per_session": 0.5}, "--moods_per_session=0.5"),
         ({"size": "tiny", "moods_per_session": float("nan")}, "--moods_per_session=nan"),
+        ({"size": "tiny", "artist_runs": 1.0}, "--artist_runs=1.0"),
+        ({"size": "tiny", "artist_runs": float("nan")}, "--artist_runs=nan"),
     ],
 )
 def test_impossible_settings_name_the_flag(arguments, flag):

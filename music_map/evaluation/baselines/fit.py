@@ -18,13 +18,16 @@ from music_map.evaluation.ranking import ScoreBlock
 from music_map.preprocess.dataset import Events, ItemFeatures
 from music_map.reporter import Progress, silent
 
-BASELINES = ("random", "most_pop", "decay_pop", "own_plays", "item_knn", "item_knn_decay", "ials", "bpr_mf", "sasrec")
+BASELINES = (
+    *("random", "most_pop", "decay_pop", "own_plays", "item_knn", "item_knn_decay", "ials", "bpr_mf"),
+    *("sasrec", "esasrec"),
+)
 
 # Baselines that can rank songs without a train event.
 COLD_START = ("random", "artist_pop", "audio_knn")
 
 # Baselines trained by epochs; `training` gives a score block every `every` epochs.
-TRAINED = ("ials", "bpr_mf", "sasrec")
+TRAINED = ("ials", "bpr_mf", "sasrec", "esasrec")
 
 
 def check_names(names: Sequence[str]) -> None:

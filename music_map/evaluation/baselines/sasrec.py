@@ -50,12 +50,17 @@ class Sequences(NamedTuple):
 class SasRec(nn.Module):
     """Songs before a moment -> a vector whose dot products with the song embeddings score the next song.
 
-    Pre-norm blocks of causal self-attention and a feed-forward layer over song plus position embeddings; songs at the
-    input and at the output share their embedding.
+    Blocks of causal self-attention A and a feed-forward layer F over song plus position embeddings; songs at the input
+    and at the output share their embedding. With N a layer normalisation and s the logistic function, a block is
+
+        pre_norm:   x + A(N(x)),                then x + F(N(x));              F of one hidden layer, ReLU
+        post_norm:  N(x + A(x)),                then N(x + F(x));              GELU
+        ligr:       x + s(W x + b) * A(N(x)),   then x + s(W' x + b') * F(N(x));   SwiGLU
 
     Reference:
       Kang and McAuley, Self-attentive sequential recommendation, ICDM 2018. That the loss decides (softmax over all or
-      many songs in place of one negative): Klenitskiy and Vasilev, Turning dross into gold loss, RecSys 2023.
+      many songs in place of one negative): Klenitskiy and Vasilev, Turning dross into gold loss, RecSys 2023. ligr:
+      Borisyuk et al., From features to transformers, 2025, as in eSASRec (Tikhonovich et al., RecSys 2025).
     """
 
     num_items: int
@@ -72,18 +77,36 @@ class SasRec(nn.Module):
         Returns:
           float32 [B, L, D], the vector after each song, and float32 [I, D], the song embeddings.
         """
-        dim, dropout = self.settings.dim, nn.Dropout(self.settings.dropout, deterministic=not training)
+        settings, dim = self.settings, self.settings.dim
+        # Dropout only at the end of each branch: on CPU, drawing masks costs more than the layers.
+        dropout = nn.Dropout(settings.dropout, deterministic=not training)
         init = nn.initializers.normal(0.02)
         table = self.param("songs", init, (self.num_items, dim))
-        position = self.param("positions", init, (1, self.settings.max_length, dim))
+        position = self.param("positions", init, (1, settings.max_length, dim))
         real = songs >= 0
-        x = dropout(table[jnp.maximum(songs, 0)] * jnp.sqrt(dim) + position) * real[..., None]
         mask = nn.combine_masks(nn.make_causal_mask(songs), nn.make_attention_mask(jnp.ones_like(real), real))
-        for _ in range(self.settings.num_blocks):
-            # Dropout only at the end of each branch: on CPU, drawing masks costs more than the layers.
-            x += dropout(nn.MultiHeadDotProductAttention(self.settings.num_heads)(nn.LayerNorm()(x), mask=mask))
-            x += dropout(nn.Dense(dim)(nn.relu(nn.Dense(dim)(nn.LayerNorm()(x)))))
-        return nn.LayerNorm()(x), table
+        x = table[jnp.maximum(songs, 0)] * jnp.sqrt(dim) + position
+        x = dropout(nn.LayerNorm()(x) if settings.layers == "post_norm" else x) * real[..., None]
+
+        def attend(y: jax.Array) -> jax.Array:
+            return dropout(nn.MultiHeadDotProductAttention(settings.num_heads)(y, mask=mask))
+
+        def feed(y: jax.Array) -> jax.Array:
+            hidden = functools.partial(nn.Dense, settings.feed_forward * dim, use_bias=settings.layers != "ligr")
+            if settings.layers == "ligr":
+                y = nn.silu(hidden()(y)) * hidden()(y)
+            else:
+                y = (nn.relu if settings.layers == "pre_norm" else nn.gelu)(hidden()(y))
+            return dropout(nn.Dense(dim, use_bias=settings.layers != "ligr")(y))
+
+        for _ in range(settings.num_blocks):
+            for branch in (attend, feed):
+                if settings.layers == "post_norm":
+                    x = nn.LayerNorm()(x + branch(x))
+                else:
+                    gate = nn.sigmoid(nn.Dense(dim)(x)) if settings.layers == "ligr" else 1.0
+                    x += gate * branch(nn.LayerNorm()(x))
+        return (x if settings.layers == "post_norm" else nn.LayerNorm()(x)), table
 
 
 def sasrec(
@@ -112,7 +135,7 @@ def sasrec(
     params = model.init(init_key, jnp.zeros((1, settings.max_length), jnp.int32), training=False)
     opt_state = _optimizer(settings.learning_rate).init(params)
     step = 0
-    with progress("SASRec", settings.num_epochs, "epoch") as advance:
+    with progress("eSASRec" if settings.layers == "ligr" else "SASRec", settings.num_epochs, "epoch") as advance:
         for epoch in range(1, settings.num_epochs + 1):
             for songs, targets in _batches(sequences, settings, rng):
                 batch_key = jax.random.fold_in(key, step)

@@ -102,6 +102,13 @@ class BprSettings(settings.Settings):
     num_epochs: int = setting(100, "an epoch draws as many triples as there are pairs", **_EPOCHS)
 
 
+_FEED_FORWARD = "width of the feed-forward layer, in widths of the Transformer"
+
+
+def _layers(default: str) -> str:
+    return setting(default, "form of a block, see baselines.sasrec.SasRec", choices=("pre_norm", "post_norm", "ligr"))
+
+
 @dataclasses.dataclass(frozen=True)
 class SasRecSettings(settings.Settings):
     """A Transformer over the history."""
@@ -110,6 +117,8 @@ class SasRecSettings(settings.Settings):
     dim: int = setting(64, "width of the Transformer", **_SIZE)
     num_blocks: int = setting(2, "self-attention blocks", at_least=1, at_most=256)
     num_heads: int = setting(2, "attention heads", **_SIZE)
+    layers: str = _layers("pre_norm")
+    feed_forward: int = setting(1, _FEED_FORWARD, **_SIZE)
     max_length: int = setting(50, "events of a history that are read, the last ones", **_SIZE)
     dropout: float = setting(0.2, "share of units dropped in training", at_least=0, below=1)
     first_only: bool = setting(False, "predict only each user's first event on a song; all events are read")
@@ -126,7 +135,17 @@ class SasRecSettings(settings.Settings):
     )
 
     def check(self) -> None:
-        require(self.dim % self.num_heads == 0, "sasrec.dim", self.dim, f"a multiple of num_heads={self.num_heads}")
+        rule = f"a multiple of num_heads={self.num_heads}"
+        require(self.dim % self.num_heads == 0, f"{self.section}.dim", self.dim, rule)
+
+
+@dataclasses.dataclass(frozen=True)
+class ESasRecSettings(SasRecSettings):
+    """SASRec with gated layers and wider feed-forward ones."""
+
+    section = "esasrec"
+    layers: str = _layers("ligr")
+    feed_forward: int = setting(4, _FEED_FORWARD, **_SIZE)
 
 
 Settings = (
@@ -150,6 +169,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "ials": IalsSettings,
     "bpr_mf": BprSettings,
     "sasrec": SasRecSettings,
+    "esasrec": ESasRecSettings,
 }
 
 

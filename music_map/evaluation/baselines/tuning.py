@@ -39,6 +39,7 @@ GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
         "regularization": (0.001, 0.003, 0.01, 0.03, 0.1),
     },
     "sasrec": {"first_only": (False, True), "dropout": (0.2, 0.5)},
+    "esasrec": {"first_only": (False, True), "dropout": (0.2, 0.5)},
 }
 
 
@@ -50,7 +51,12 @@ class _Epochs(NamedTuple):
     patience: int
 
 
-_EPOCHS = {"ials": _Epochs(3, 30, 2), "bpr_mf": _Epochs(10, 300, 3), "sasrec": _Epochs(2, 40, 3)}
+_EPOCHS = {
+    "ials": _Epochs(3, 30, 2),
+    "bpr_mf": _Epochs(10, 300, 3),
+    "sasrec": _Epochs(2, 40, 3),
+    "esasrec": _Epochs(2, 40, 3),
+}
 
 
 class Tuned(NamedTuple):
