@@ -5,6 +5,10 @@
 The last event of each user is the test, the one before it the validation, all songs are ranked (none is masked), songs
 of fewer than 5 events are left out: RecBole's setting. Settings and epoch are chosen on validation; for the test the
 model is fitted on train and validation.
+
+Times that are rounded to 5 seconds leave half of the ratings tied with the one before, and the file has ties by
+ascending song. Which rating is the last, and how popular its film is, then depends on the order of ties: --ties=random
+draws it.
 """
 
 import numpy as np
@@ -21,13 +25,14 @@ from music_map.storage import write_json
 _RAW_DIR = flags.DEFINE_string("raw_dir", None, "Raw logs.", required=True)
 _SIZE = flags.DEFINE_string("size", "50m", "Name of the folder under raw_dir/flat.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file of all results.", required=True)
-_BASELINES = flags.DEFINE_list("baselines", ["most_pop", "item_knn_decay", "sasrec"], "Baselines.")
+_BASELINES = flags.DEFINE_list("baselines", ["most_pop", "item_knn_decay", "sasrec", "esasrec"], "Baselines.")
+_TIES = flags.DEFINE_enum("ties", "file", ["file", "random"], "Order of a user's events of the same time.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the baselines with randomness.")
 
 PROTOCOL = Protocol("leave_one_out", "any", history="any", mask="none", candidates="all")
 MIN_EVENTS = 5
 # Nobody rates a film twice: every event is a first meeting.
-GRIDS = {**tuning.GRIDS, "sasrec": {"dropout": (0.2, 0.5)}}
+GRIDS = {**tuning.GRIDS, "sasrec": {"dropout": (0.2, 0.5)}, "esasrec": {"dropout": (0.2, 0.5)}}
 METRICS = ("hit_rate@10", "ndcg@10", "hit_rate@20", "ndcg@20")
 
 
@@ -45,7 +50,8 @@ def split(path) -> tuple[list[Events], dict[str, int]]:
     keep = counts[items] >= MIN_EVENTS
     _, users = np.unique(uid[keep], return_inverse=True)
     kept, items = np.unique(ids[items[keep]], return_inverse=True)
-    order = np.lexsort((times[keep], users))
+    ties = np.random.default_rng(_SEED.value).random(len(users)) if _TIES.value == "random" else np.zeros(len(users))
+    order = np.lexsort((ties, times[keep], users))
     users, items, times = users[order].astype(np.int32), items[order].astype(np.int32), times[keep][order]
     from_end = np.searchsorted(users, users, side="right") - np.arange(len(users))
     parts = [
