@@ -1,4 +1,4 @@
-"""Converts own logs (CSV, TSV, JSON, Parquet), or an export by name, to the schema and layout that training reads.
+"""Converts your own logs (CSV, TSV, JSON, Parquet), or an export by name, to the files that training reads.
 
     python launch/convert.py --input=plays.csv --output=data/own --user=user_id --item=track --time=played_at
     python launch/convert.py --input=plays.parquet --likes=likes.csv --output=data/own --user=u --item=t --time=ts
@@ -11,11 +11,14 @@ or strings; strings are numbered, and the numbers are stored beside the events. 
 file, column and row (from 0).
 """
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 from absl import flags
 
 from launch import app
 from music_map.convert.formats import FORMATS, files_of
-from music_map.convert.presets import PRESETS, Import
+from music_map.convert.presets import PRESETS, Import, unpacked
 from music_map.convert.settings import (
     BAD_ROWS,
     DURATION_UNITS,
@@ -104,9 +107,8 @@ def _types() -> dict[str, str]:
     return types
 
 
-def _import() -> Import:
+def _import(paths: Sequence[Path]) -> Import:
     """The files and columns to read, from the preset, if one is given, and the flags."""
-    paths = [app.path_of(text, "input") for text in _INPUT.value]
     found = PRESETS.find(_PRESET.value)(paths) if _PRESET.value else Import({"listens": paths}, {})
     columns = found.columns | {name: flag.value for name, flag in _COLUMNS.items() if flag.value is not None}
     for name in ("item", "time"):
@@ -134,20 +136,30 @@ def _import() -> Import:
 
 
 def main() -> int:
+    paths = [app.path_of(text, "input") for text in _INPUT.value]
+    if not _PRESET.value:
+        return _convert(_import(paths), str)
+    with unpacked(paths) as (files, named):
+        return _convert(_import(files), named)
+
+
+def _convert(found: Import, named: Callable[[str], str]) -> int:
     from music_map.convert.build import convert_logs, preview_logs
+    from music_map.convert.summary import renamed
 
     raw_dir = app.path_of(_OUTPUT.value, "output")
-    found = _import()
     mapping = ColumnMapping(**found.columns)
     options = {"size": _SIZE.value, "overwrite": _OVERWRITE.value, "source": found.source}
     if _DRY_RUN.value:
         summary = preview_logs(found.inputs, raw_dir, mapping, **options)
         for path in (path for paths in found.inputs.values() for given in paths for path in files_of(given)):
-            app.say(f"  {size_text(path.stat().st_size):>10}  {path}")
+            app.say(f"  {size_text(path.stat().st_size):>10}  {named(str(path))}")
         app.say("Their first rows:")
     else:
         summary = convert_logs(found.inputs, raw_dir, mapping, **options, progress=app.bar)
-    app.say_conversion(summary, found.notes, raw_dir, _SIZE.value, dry_run=_DRY_RUN.value)
+    notes = [named(note) for note in found.notes]
+    summary = renamed(summary, lambda text: named(found.told(text)))
+    app.say_conversion(summary, notes, raw_dir, _SIZE.value, dry_run=_DRY_RUN.value)
     return 0
 
 

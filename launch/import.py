@@ -6,9 +6,9 @@
     python launch/import.py mpd spotify_million_playlist_dataset/data --output=data/mpd
     python launch/import.py auto ml-latest-small --output=data/films
 
-PRESET is spotify, lastfm, lastfm1k, listenbrainz, mpd, movielens, recbole, lightgcn, or auto, which tells the export by
-its files. PATH is a file, a folder or a ZIP archive; several are one log. What is skipped, merged or too rare to learn
-from is counted. Other logs: launch/convert.py, whose flags name the columns.
+PRESET is spotify, lastfm, lastfm1k, listenbrainz, mpd, movielens, recbole or lightgcn, or auto: told by the files. PATH
+is a file, a folder or an archive (ZIP, TAR); several are one log. What is skipped, merged or too rare to learn from is
+counted. Other logs: launch/convert.py, whose flags name the columns.
 """
 
 from absl import flags

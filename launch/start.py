@@ -4,9 +4,9 @@
     python launch/start.py listenbrainz_export.zip --workdir=checkpoints/mine
     python launch/start.py ml-100k --preset=movielens --open=false
 
-FILE is a file, a folder or a ZIP archive of Spotify, Last.fm, ListenBrainz, the Million Playlist Dataset, MovieLens,
-RecBole or LightGCN; several are one log. The run's folder gets logs, model, results and map.html. After a stop the same
-command goes on. For logs with columns of your own: launch/convert.py, then launch/train.py.
+FILE is a file, a folder or an archive (ZIP, TAR) of Spotify, Last.fm, ListenBrainz, the Million Playlist Dataset,
+MovieLens, RecBole or LightGCN; several are one log. The run's folder gets logs, model, results and map.html. After a
+stop the same command goes on. For logs with columns of your own: launch/convert.py, then launch/train.py.
 """
 
 import re
@@ -15,8 +15,14 @@ from pathlib import Path
 from absl import flags
 
 from launch import app
+from music_map.convert.presets import AUTO, PRESETS
 
-_PRESET = flags.DEFINE_string("preset", "auto", "The export, as launch/import.py names it; auto: told by the files.")
+_PRESET = flags.DEFINE_enum(
+    "preset",
+    AUTO,
+    [*PRESETS.all(), AUTO],
+    "What the export is of; auto: told by the names and the first bytes of its files.",
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default checkpoints/ and the name of FILE.")
 _EPOCHS = flags.DEFINE_integer("epochs", None, "Passes of training; by default they follow from the log.", 1)
 _OPEN = flags.DEFINE_bool("open", True, "Open the map in the browser.")

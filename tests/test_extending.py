@@ -155,7 +155,7 @@ def test_a_text_format(site, tmp_path):
     assert stopped.returncode == 2 and "row 2: 1 fields where 8 are expected" in stopped.stderr
     done = subprocess.run([*command, "--bad_rows=skip"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "2 listens" in done.stdout and "1 rows skipped" in done.stdout and "1 rows ignored" in done.stdout
+    assert "2 listens" in done.stdout and "1 row skipped" in done.stdout and "1 row ignored" in done.stdout
     songs = pq.read_table(tmp_path / "own/flat/own/song_ids.parquet").to_pylist()
     assert [(row["id"], row["title"]) for row in songs] == [("Can - Spoon", "Spoon"), ("Nico - Janitor", "Janitor")]
     listens = pq.read_table(tmp_path / "own/flat/own/listens.parquet").to_pydict()

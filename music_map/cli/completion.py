@@ -11,11 +11,14 @@ from pathlib import Path
 
 from absl import flags
 
+from music_map.convert.presets import AUTO, PRESETS
 from music_map.run.config import PARALLEL, SECTIONS
 from music_map.settings import field_types, rules
 
 SHELLS = ("bash", "zsh")
 _COMMON = ("--quiet", "--verbose", "--help")
+# The choices of a job's first argument.
+_FIRST = {"import": [*PRESETS.all(), AUTO]}
 
 
 def flags_of(path: Path) -> dict[str, list[str]]:
@@ -49,7 +52,10 @@ def fields() -> dict[str, list[str]]:
 def script(shell: str, jobs: Mapping[str, Path]) -> str:
     """The completion script of "bash" or "zsh"."""
     found = {name: flags_of(path) for name, path in jobs.items()}
-    cases = [f"    {name}) flags={_quoted([*own, *_COMMON])} ;;" for name, own in found.items()]
+    cases = [
+        f"    {name}) flags={_quoted([*own, *_COMMON])}; first={_quoted(_FIRST.get(name, []))} ;;"
+        for name, own in found.items()
+    ]
     settings = fields()
     choices = [
         f'    {job} {flag.rstrip("=")}") COMPREPLY=($(compgen -W {_quoted(values)} -- "$cur")) ;;'
@@ -75,7 +81,7 @@ def _quoted(words: list[str]) -> str:
 _BASH = r"""# Completion of music-map; made by: music-map completion
 _music_map() {
   local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" job="${COMP_WORDS[1]//_/-}"
-  local flag="" flags="" head=""
+  local flag="" flags="" first="" head=""
   COMPREPLY=()
   if [[ $COMP_CWORD -eq 1 ]]; then
     COMPREPLY=($(compgen -W @JOBS@ -- "$cur"))
@@ -106,6 +112,8 @@ _music_map() {
   if [[ $cur == -* ]]; then
     COMPREPLY=($(compgen -W "$flags" -- "$cur"))
     [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *= ]] && compopt -o nospace 2>/dev/null
+  elif [[ -n $first && $COMP_CWORD -eq 2 ]]; then
+    COMPREPLY=($(compgen -W "$first" -- "$cur"))
   else
     _music_map_files "$cur"
   fi

@@ -216,9 +216,11 @@ class Log:
             ).fetchall()
         }
         if "listens" not in events:
-            raise UserError("no listens in the input: nothing to learn from; check --type, --types and --bad_rows")
+            raise self._nothing()
         self._notes += self._far() + self._played_notes(most_played)
         con.execute("drop table rows")
+        if mapping.time is None:
+            self._notes.append(self._place_at_random())
         if mapping.sittings is not None:
             self._notes.append(self._cut_sittings(mapping.sittings))
         roles = ["user", *(role for role in ("item", *MAPPINGS) if role in mapping.columns())]
@@ -260,6 +262,29 @@ class Log:
         _empty(self._work)
         return summary
 
+    def _nothing(self) -> UserError:
+        """What to say of files without a listen."""
+        name = str(self._files[0].path) if len(self._files) == 1 else "the input"
+        if not self._reasons:
+            return UserError(f"{name}: holds no listens, nothing to learn from; check the file (and --type, --types)")
+        [(reason, count)] = self._reasons.most_common(1)
+        return UserError(
+            f"{name}: holds no listens, nothing to learn from; rows skipped: {sum(self._reasons.values()):,}, of them "
+            f"{count:,} for this reason: {reason} (the first: {self._examples[reason]})"
+        )
+
+    def _place_at_random(self) -> str:
+        """Gives each user's events places in a random order as times; returns a remark."""
+        # The order depends on user and song alone. One of the songs alone would hold out the same songs for all users,
+        # which nobody then has heard before.
+        self._con.execute(
+            f"""create or replace table judged as select * replace (
+              case when good then {SPAN} * (row_number() over (partition by "user", good
+                order by md5("user" || ' ' || item), place) - 1) // count(*) over (partition by "user", good)
+                else seconds end as seconds) from judged"""
+        )
+        return "no times: each user's songs are taken in a random order, whose last part is held out"
+
     def _cut_sittings(self, minutes: float) -> str:
         """Makes each sitting a user, whose times are places in it; returns a remark."""
         listeners = self._con.execute('select count(distinct "user") from judged where good').fetchone()[0]
@@ -298,6 +323,8 @@ class Log:
 
     def _times(self) -> dict[Times, list[int]]:
         """The files by how their times are read."""
+        if self._mapping.time is None:
+            return {Times("0", "a time"): list(range(len(self._files)))}
         found: dict[Times, list[int]] = {}
         for number, file in enumerate(self._files):
             if file.kind == SONGS:

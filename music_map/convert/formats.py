@@ -50,6 +50,7 @@ for _name, _reader, *_suffixes in (
     ("jsonl", "json_rows:read_json", ".jsonl", ".ndjson", ".json"),
     ("parquet", "parquet:read_parquet", *PARQUET),
     ("pages", "json_rows:read_pages"),
+    ("scrobbles", "json_rows:read_scrobbles"),
     ("mpd", "json_rows:read_playlists"),
     ("recbole", "delimited:read_recbole", ".inter", ".item"),
     ("u.item", "delimited:read_films"),
@@ -92,5 +93,5 @@ def files_of(text: str | Path, suffixes: Sequence[str] = ()) -> list[Path]:
         return [path]
     found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if os.path.isfile(name))
     if not found:
-        raise UserError(f"{path}: no such file; give --input=FILE")
+        raise UserError(f"{path}: no such file; check the path")
     return found

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from music_map.convert.build import convert_logs, preview_logs
 from music_map.convert.engine import Summary
-from music_map.convert.presets import PRESETS, Import, detect, unpacked
+from music_map.convert.presets import AUTO, PRESETS, Import, detect, unpacked
 from music_map.convert.settings import ColumnMapping
+from music_map.convert.summary import renamed
+from music_map.errors import UserError
 from music_map.reporter import SILENT, Reporter
-
-AUTO = "auto"
 
 
 def import_logs(
@@ -30,7 +32,7 @@ def import_logs(
 
     Args:
       preset: a name of PRESETS, or "auto": told by the files.
-      paths: files, folders and ZIP archives.
+      paths: files, folders and archives (ZIP, TAR).
       raw_dir, size, overwrite: see `convert_logs`.
       changes: fields of ColumnMapping in place of the preset's.
       preview: only the first rows, see `preview_logs`.
@@ -44,13 +46,23 @@ def import_logs(
     """
     if preset != AUTO:
         PRESETS.find(preset)
-    with unpacked(paths) as files:
+    with unpacked(paths) as (files, named):
         if preset == AUTO:
             preset = detect(files)
             reporter.note(f"preset {preset}: told by the files")
         found = PRESETS.find(preset)(files)
         mapping = ColumnMapping(**{"user": None, **found.columns, **(changes or {})})
         options: dict[str, Any] = {"size": size, "overwrite": overwrite, "source": found.source}
-        if preview:
-            return found, preview_logs(found.inputs, raw_dir, mapping, **options)
-        return found, convert_logs(found.inputs, raw_dir, mapping, **options, progress=reporter.bar)
+        try:
+            if preview:
+                summary = preview_logs(found.inputs, raw_dir, mapping, **options)
+            else:
+                summary = convert_logs(found.inputs, raw_dir, mapping, **options, progress=reporter.bar)
+        except UserError as e:
+            # There is no flag for a column here.
+            told = re.sub(r"; set --\w+ to one of them$", f"; is it what the preset {preset} reads?", str(e))
+            if told == str(e):
+                raise
+            raise UserError(told) from e
+        found = dataclasses.replace(found, notes=[named(note) for note in found.notes])
+        return found, renamed(summary, lambda text: named(found.told(text)))

@@ -163,6 +163,11 @@ def read_pages(source: Source) -> Iterator[pa.RecordBatch]:
     return read_json(source, explode=_of_page)
 
 
+def read_scrobbles(source: Source) -> Iterator[pa.RecordBatch]:
+    """Reads an object whose array "scrobbles" holds the rows, as lastfmstats.com writes it."""
+    return read_json(source, within="scrobbles")
+
+
 def _of_page(page: dict | list) -> Iterator[dict]:
     return (row for row in (page if isinstance(page, list) else [page]) if isinstance(row, dict))
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,12 +30,20 @@ class Import:
       columns: fields of ColumnMapping.
       source: formats, delimiters and headers, as `convert_logs` takes them.
       notes: what a user should know.
+      without_song: what rows without a song's id are, in words; empty: broken rows.
     """
 
     inputs: dict[str, list[Path]]
     columns: dict[str, Any]
     source: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
+    without_song: str = ""
+
+    def told(self, reason: str) -> str:
+        """A reason for which rows are left out, in words of the export."""
+        if not self.without_song:
+            return reason
+        return reason.replace(f"column {self.columns['item']}: must be an id", self.without_song)
 
 
 def _pick(paths: Sequence[Path], *patterns: str) -> list[Path]:
@@ -58,32 +68,62 @@ def _head(path: Path) -> bytes:
         return stream.read(1 << 16)
 
 
+_PACKED = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".dat", ".data", ".item", ".inter", ".listens", ".parquet")
+_TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
 @contextlib.contextmanager
-def unpacked(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """The paths, with a folder in place of each ZIP archive; the folders go at the end.
+def unpacked(paths: Sequence[Path]) -> Iterator[tuple[list[Path], Callable[[str], str]]]:
+    """The paths, with a folder in place of each ZIP or TAR archive, and a function that names the archive in a text in
+    place of its folder. The folders go at the end.
 
     Raises:
-      UserError: an archive is damaged, or needs a password.
+      UserError: an archive is damaged, needs a password, or holds no file of an export. Errors inside the context name
+        archives, too.
     """
+    archives: dict[str, str] = {}
+
+    def named(text: str) -> str:
+        for folder, archive in archives.items():
+            text = text.replace(folder, archive)
+        return text
+
     with contextlib.ExitStack() as stack:
         found = []
         for path in paths:
-            if path.is_file() and path.suffix.lower() == ".zip":
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="music-map-"))) / path.stem
+            name = path.name.lower()
+            if path.is_file() and name.endswith((".zip", *_TAR)):
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="music-map-"))) / "export"
                 try:
-                    with zipfile.ZipFile(path) as archive:
-                        # Pictures and papers of an export stay inside. Names that leave the folder are mended.
-                        wanted = [name for name in archive.namelist() if name.lower().endswith(_PACKED)]
-                        archive.extractall(folder, wanted)
-                except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as e:
-                    raise UserError(f"{path}: cannot be unpacked ({e}); unpack it, and give the folder") from e
-                folder.mkdir(parents=True, exist_ok=True)
+                    (_unzip if name.endswith(".zip") else _untar)(path, folder)
+                except (zipfile.BadZipFile, tarfile.TarError, zlib.error, RuntimeError, EOFError) as e:
+                    cause = str(e).partition("\n")[0].rstrip(":") or "it ends too early"
+                    raise UserError(f"{path}: cannot be unpacked ({cause}); unpack it, and give the folder") from e
+                if not folder.exists():
+                    ends = ", ".join(_PACKED)
+                    raise UserError(f"{path}: holds no file that ends in {ends}; is it the archive of an export?")
+                archives[str(folder)] = str(path)
                 path = folder
             found.append(path)
-        yield found
+        try:
+            yield found, named
+        except UserError as e:
+            if archives:
+                raise UserError(named(str(e))) from e
+            raise
 
 
-_PACKED = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".dat", ".data", ".item", ".inter", ".listens", ".parquet")
+def _unzip(path: Path, folder: Path) -> None:
+    """Unpacks what may be a log: no pictures and papers. A name that leads out of the folder is mended."""
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder, [name for name in archive.namelist() if name.lower().endswith(_PACKED)])
+
+
+def _untar(path: Path, folder: Path) -> None:
+    """Likewise; a name that leads out of the folder is an error."""
+    with tarfile.open(path) as archive:
+        members = [member for member in archive if member.isfile() and member.name.lower().endswith(_PACKED)]
+        archive.extractall(folder, members, filter="data")
 
 
 def spotify(paths: Sequence[Path]) -> Import:
@@ -104,7 +144,7 @@ def spotify(paths: Sequence[Path]) -> Import:
             "album_name": "master_metadata_album_album_name",
             "optional": ("master_metadata_album_album_name",),
         }
-        return Import({"listens": full}, _PLAYED_MS | columns, {"file_format": "jsonl"}, notes)
+        return Import({"listens": full}, _PLAYED_MS | columns, {"file_format": "jsonl"}, notes, _NO_SONG)
     columns = {
         "item": "artistName,trackName",
         "time": "endTime",
@@ -117,43 +157,72 @@ def spotify(paths: Sequence[Path]) -> Import:
 
 # One person's export: no column of users. Podcasts have no track: such rows are skipped, and counted.
 _ALONE = {"user": None, "bad_rows": "skip"}
+_NO_SONG = "podcasts and others without the id of a song"
 _PLAYED_MS = _ALONE | {"played_unit": "milliseconds", "played_threshold": 30.0}
 _NAMED = {"item": "artist,title", "title": "title", "artist_name": "artist", "bad_rows": "skip"}
 
 
 def lastfm(paths: Sequence[Path]) -> Import:
-    """Scrobbles: a CSV of artist,album,track,date without a header (lastfm-to-csv), or with uts among its columns; or
-    JSON as the API has them, in pages (mainstream.ghan.nl) or not.
+    """Scrobbles: JSON as the API has them, in pages (mainstream.ghan.nl) or not; a CSV with a header line, told by the
+    names of its columns (mainstream.ghan.nl, lastfmstats.com, ...); or one of artist,album,track,date without a header
+    line (lastfm-to-csv).
     """
-    files = _pick(paths, "*.csv", "*.json")
-    if all(path.suffix.lower() == ".json" for path in files):
-        columns = {
-            "item": "artist.#text,name",
-            "title": "name",
-            "artist_name": "artist.#text",
-            "album_name": "album.#text",
-            "time": "date.uts",
-            "time_unit": "s",
-            "optional": ("album.#text", "date.uts"),
-        }
-        return Import({"listens": files}, _ALONE | columns, {"file_format": "pages"})
-    headed = [b"uts" in _head(path).partition(b"\n")[0] for path in files]
-    if any(headed) != all(headed):
-        raise UserError(
-            f"{files[headed.index(False)]}: has another layout than {files[headed.index(True)]}; convert one"
-        )
-    if all(headed):
-        columns = {
-            "item": "artist,track",
-            "title": "track",
-            "artist_name": "artist",
-            "album_name": "album",
-            "time": "uts",
-        }
-        return Import({"listens": files}, _ALONE | columns | {"time_unit": "s"}, {"file_format": "csv"})
-    columns = _ALONE | _NAMED | {"album_name": "album", "time": "date", "time_format": "%d %b %Y %H:%M"}
-    source = {"file_format": "csv", "header": ["artist", "album", "title", "date"]}
-    return Import({"listens": files}, columns, source)
+    files = _pick(paths, "*.csv", "*.json", "*.tsv")
+    heads = [_head(path) for path in files]
+    layouts = [_scrobbles(path, head) for path, head in zip(files, heads, strict=True)]
+    for path, layout in zip(files, layouts, strict=True):
+        if layout != layouts[0]:
+            raise UserError(f"{path}: has another layout than {files[0]}; import one of them")
+    columns, source = layouts[0]
+    return Import({"listens": files}, _ALONE | columns, source)
+
+
+# Columns of scrobbles by their names in lower case; "Date#name" of lastfmstats.com is a date.
+_SCROBBLES = {
+    "artist": ("artist", "artist_name", "artist name"),
+    "title": ("track", "title", "track_name", "track name", "name", "song"),
+    "album": ("album", "album_name", "album name"),
+    "time": ("uts", "timestamp", "unix_timestamp", "date", "utc_time", "time", "played_at"),
+}
+_DATE = re.compile(rb"\d\d? [A-Z][a-z]{2} \d{4}(,?) \d\d:\d\d")
+
+
+def _scrobbles(path: Path, head: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The columns of a file of scrobbles, and its format, from its first bytes."""
+    if path.suffix.lower() == ".json":
+        if b'"scrobbles"' in head:  # of lastfmstats.com
+            columns = {"artist": "artist", "title": "track", "album": "album", "time": "date"}
+            return _named(columns), {"file_format": "scrobbles"}
+        columns = {"artist": "artist.#text", "title": "name", "album": "album.#text", "time": "date.uts"}
+        # The song that is playing has no date.
+        return _named(columns) | {"time_unit": "s", "optional": ("album.#text", "date.uts")}, {"file_format": "pages"}
+    line = head.partition(b"\n")[0].decode(errors="replace").removeprefix("\ufeff")
+    delimiter = max(",;\t", key=line.count)
+    names = [name.strip().strip('"') for name in line.split(delimiter)]
+    known = {name.lower().partition("#")[0]: name for name in reversed(names)}
+    found = {role: next((known[name] for name in likely if name in known), None) for role, likely in _SCROBBLES.items()}
+    source = {"file_format": "csv", "delimiter": delimiter}
+    if not (found["artist"] and found["title"] and found["time"]):
+        found = {role: role for role in _SCROBBLES}
+        source |= {"header": ["artist", "album", "title", "time"]}
+    columns = _named({role: name for role, name in found.items() if name})
+    if (found["time"] or "").lower() not in ("uts", "timestamp") and (date := _DATE.search(head)):
+        columns["time_format"] = f"%d %b %Y{date[1].decode()} %H:%M"
+    return columns, source
+
+
+def _named(columns: dict[str, str]) -> dict[str, Any]:
+    """Fields of a mapping for songs that are their artist and title."""
+    album = {"album_name": columns["album"]} if "album" in columns else {}
+    artist, title = columns["artist"], columns["title"]
+    return {
+        "item": f"{artist},{title}",
+        "title": title,
+        "artist_name": artist,
+        "time": columns["time"],
+        "optional": tuple(album.values()),
+        **album,
+    }
 
 
 def lastfm1k(paths: Sequence[Path]) -> Import:
@@ -242,33 +311,46 @@ _NAMES = {
 }
 
 
+# What RecBole's own data sets call the item.
+_ITEMS = ("item_id", "track_id", "tracks_id", "song_id", "music_id", "artist_id", "artists_id", "movie_id")
+
+
 def recbole(paths: Sequence[Path]) -> Import:
-    """RecBole's atomic files: NAME.inter, and NAME.item for the names."""
+    """RecBole's atomic files: NAME.inter, and NAME.item for the names; or NAME.train.inter and the like, cut before."""
     files = _pick(paths, "*.inter")
-    songs = [path for path in (file.with_suffix(".item") for file in files) if path.is_file()]
-    columns: dict[str, Any] = {"user": "user_id", "item": "item_id", "time": "timestamp"}
+    items = {file.with_name(f"{file.name.removesuffix('.inter').split('.')[0]}.item") for file in files}
+    items |= {file.with_suffix(".item") for file in files}
+    songs = sorted(path for path in items if path.is_file())
+    fields = [_fields(path) for path in files]
+    timed = all("timestamp" in names for names in fields)
+    item = next((name for name in _ITEMS if all(name in names for names in fields)), _ITEMS[0])
+    columns: dict[str, Any] = {"user": "user_id", "item": item, "time": "timestamp" if timed else None}
     if songs:
-        fields = [
-            name.partition(":")[0] for name in _head(songs[0]).partition(b"\n")[0].decode(errors="replace").split("\t")
-        ]
-        found = {role: next((name for name in names if name in fields), None) for role, names in _NAMES.items()}
+        names = set.intersection(*(set(_fields(path)) for path in songs))
+        found = {role: next((name for name in likely if name in names), None) for role, likely in _NAMES.items()}
         columns |= {role: name for role, name in found.items() if name}
-        songs = songs if any(found.values()) else []
+        songs = songs if any(found.values()) and item in names else []
     return Import({"listens": files, "songs": songs}, columns, {"file_format": "recbole"})
+
+
+def _fields(path: Path) -> list[str]:
+    """The names in the header of an atomic file, without their types."""
+    line = _head(path).partition(b"\n")[0].decode(errors="replace")
+    return [name.partition(":")[0].strip() for name in line.split("\t")]
 
 
 def lightgcn(paths: Sequence[Path]) -> Import:
     """train.txt, valid.txt and test.txt as LightGCN's authors ship them: a user, then its items, a line."""
     from music_map.preprocess.text import TEXT_FILES
 
-    files = _pick(paths, "t[re][as][it][nt]*.txt")
+    files = _pick(paths, "train.txt", "test.txt")
     [folder, *more] = {file.parent for file in files}
     if more:
         raise UserError(f"{folder}: one folder of train.txt and test.txt at a time")
     files = [folder / name for name in TEXT_FILES.values() if (folder / name).is_file()]
     notes = [
-        "pairs have no times: those of train count as second 0, of valid as 1, of test as 2; to train and measure with "
-        f"just these parts, use --config=configs/lightgcnpp.py:default --config.data.path={folder}"
+        "pairs have no times: those of train count as second 0, of valid as 1, of test as 2; to train and measure on "
+        "these very parts, use --config=configs/lightgcnpp.py:default --config.data.path=FOLDER of these files"
     ]
     if len(files) == 2:
         notes.append("no valid.txt: a tenth of train's pairs counts as valid")
@@ -276,6 +358,7 @@ def lightgcn(paths: Sequence[Path]) -> Import:
     return Import({"listens": files}, columns, {"file_format": "lightgcn"}, notes)
 
 
+AUTO = "auto"  # the preset is told by the files
 PRESETS: Registry[Callable[[Sequence[Path]], Import]] = Registry("--preset")
 for _preset in (spotify, lastfm, lastfm1k, listenbrainz, mpd, movielens, recbole, lightgcn):
     PRESETS.register(_preset.__name__, _preset)
@@ -291,7 +374,18 @@ _MARKS: dict[str, tuple[tuple[str, ...], tuple[bytes, ...]]] = {
     "movielens": (("ratings.csv", "ratings.dat", "u.data"), ()),
     "recbole": (("*.inter",), ()),
     "listenbrainz": (("*.listens",), (b'"track_metadata"',)),
-    "lastfm": ((), (b'"#text"', b"uts,utc_time", b"artist,album,", b'"uts"')),
+    "lastfm": (
+        (),
+        (
+            b'"#text"',
+            b"uts,utc_time",
+            b"artist,album,",
+            b'"uts"',
+            b"Artist;Album;",
+            b'"Artist";"Album"',
+            b'"scrobbles"',
+        ),
+    ),
     "lightgcn": (("train.txt",), ()),
 }
 _SCROBBLE = re.compile(rb"""[^\n]*,"?\d\d? [A-Z][a-z]{2} \d{4},? \d\d:\d\d"?\r?\n""")

@@ -51,7 +51,9 @@ class ColumnMapping:
 
     Attributes:
       user: column of the user, None: every event is of `user_value`.
-      item, time: columns of every event. Numbers and strings of time may differ from file to file.
+      item: column of the song.
+      time: column of the time; its form may differ from file to file. None: there are no times. Each user's events then
+        come in an order that is random, but the same in every conversion; an event's time is its place in it.
       user_value: the user of a log without a column of users.
       played: column of how much of a song was played, None: all of it, always.
       played_unit: "percent", "fraction" (1 is the whole song), "stars" (5 is), "seconds" or "milliseconds".
@@ -78,7 +80,7 @@ class ColumnMapping:
 
     user: str | None
     item: str
-    time: str
+    time: str | None
     user_value: str = "me"
     played: str | None = None
     played_unit: str = "percent"
@@ -112,7 +114,10 @@ class ColumnMapping:
             value = getattr(self, name)
             require(value in choices, f"--{name}", value, f"one of {', '.join(choices)}")
         for name in ("item", "time"):
-            require(bool(getattr(self, name)), f"--{name}", getattr(self, name), "the name of a column")
+            good = bool(getattr(self, name)) or (name == "time" and self.time is None)
+            require(good, f"--{name}", getattr(self, name), "the name of a column")
+        if self.time is None and self.sittings is not None:
+            raise UserError(f"--sittings={self.sittings:g}: a sitting ends with a pause, and this log has no times")
         if not self.user and not self.user_value:
             raise UserError("--user: needs the column of the user, or --user_value=NAME where all events are of one")
         seconds = self.played_threshold

@@ -70,7 +70,7 @@ def open_bytes(source: Source) -> io.BufferedIOBase:
     try:
         file = open(path, "rb", buffering=1 << 20)  # noqa: SIM115 - closed by the reader
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give --input=FILE") from None
+        raise UserError(f"{path}: no such file; check the path") from None
     except OSError as e:
         raise UserError(f"{path}: cannot be opened ({e.strerror}); check its permissions") from None
     head = file.peek(4)

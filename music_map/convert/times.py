@@ -164,11 +164,8 @@ def _number(unit: str, *, auto: bool) -> tuple[str, str]:
     )
     # In a unit that was only told by the other rows, a value of another unit would lie decades away.
     inside = f"{value} >= {low} and {value} < {high}" if auto else f"{value} >= 0 and {value} < {2**32 * factor}"
-    told = "as most rows are (give --time_unit where that is wrong)" if auto else "(--time_unit)"
-    return (
-        f"(case when {inside} then ({whole})::bigint end)",
-        f"a time in {unit}, {told}, before the year 2106",
-    )
+    told = ", as in most rows (--time_unit names another unit)" if auto else ""
+    return f"(case when {inside} then ({whole})::bigint end)", f"a time in {unit} before the year 2106{told}"
 
 
 def _formatted(con: duckdb.DuckDBPyConnection, mapping: ColumnMapping, rows: str, name: str) -> tuple[str, str]:

@@ -88,7 +88,7 @@ class Judgement(NamedTuple):
             from (select *, event <> {_IGNORED} as used, case {wrong} end as problem
             from (select *, ({event})::utinyint as event, (case {seconds} end)::bigint as seconds,
               {played} as played_value
-            from (select *, {number("time")} as time_number from rows)))""",
+            from (select *, {number("time") if mapping.time else "null"} as time_number from rows)))""",
             [(role, rule) for _, role, rule in problems],
             times,
         )

@@ -1,4 +1,4 @@
-"""docs/configuration.md, made of the settings classes: each field with default, type, rule and meaning."""
+"""docs/configuration.md, made of the settings classes: each field with default, meaning and what values it takes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ refused, and the nearest one named.
 
 "In a run" says whether a run may go on, in its folder, with another value: "fixed" fields belong to the trained model.
 
-`make docs` makes this page of the settings classes.
+`make docs` makes this page from the settings classes.
 """
-_COLUMNS = ("field", "default", "type", "rule", "in a run", "meaning")
+_COLUMNS = ("field", "default", "meaning", "values", "in a run")
 
 
 def configuration_page() -> str:
@@ -44,11 +44,12 @@ def configuration_page() -> str:
             changes = "free" if full in free else "free if train.schedule is constant" if full in constant else "fixed"
             names = " or ".join(kind.__name__.removesuffix("Type") for kind in types[field.name])
             text = rule.text() if bounded else ""
-            parts.append(_row((f"`{full}`", _code(field.default), names, text, changes, meaning)))
+            values = text if rule.choices else ", ".join(filter(None, (names, text)))
+            parts.append(_row((f"`{full}`", _code(field.default), meaning, values, changes)))
     parts += _section("parallel", "Whether several devices share the work")
     meaning = (Config.__doc__ or "").partition("parallel: ")[2].partition("Raises:")[0]
-    rule = f"one of {', '.join(PARALLEL)}"
-    parts.append(_row(("`parallel`", _code(Config().parallel), "str", rule, "fixed", meaning.strip().rstrip("."))))
+    values = f"one of {', '.join(PARALLEL)}"
+    parts.append(_row(("`parallel`", _code(Config().parallel), meaning.strip().rstrip("."), values, "fixed")))
     return "".join(parts)
 
 

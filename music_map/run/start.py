@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from music_map.convert.importing import AUTO, import_logs
+from music_map.convert.importing import import_logs
+from music_map.convert.presets import AUTO
 from music_map.convert.summary import lines_of, notes_of
 from music_map.map.export import installed, make_map
 from music_map.reporter import PrintReporter, Reporter
@@ -58,7 +59,7 @@ def start(
     `music_map.convert.settings.ColumnMapping`.
 
     Args:
-      paths: files, folders or ZIP archives of the export.
+      paths: files, folders or archives (ZIP, TAR) of the export.
       workdir: folder of the run; it gets the logs too.
       preset: its name, see `music_map.convert.presets`; "auto": told by the files.
       settings, options: as for `music_map.train`; what is left out follows from the logs.

@@ -1,16 +1,22 @@
 """Each preset on a small file in that export's layout."""
 
 import json
+import sys
+import tarfile
 import zipfile
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from music_map.convert.build import convert_logs
 from music_map.convert.importing import import_logs
-from music_map.convert.presets import PRESETS, detect
+from music_map.convert.presets import PRESETS, detect, unpacked
 from music_map.convert.settings import ColumnMapping
 from music_map.errors import UserError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+from exports import EXPORTS, plays, written
 
 
 def imported(tmp_path, preset, *paths):
@@ -74,6 +80,8 @@ def test_spotify_extended_history(tmp_path):
         ("me", "spotify:track:AAA", 1_680_343_200, 100),
     ]
     assert summary.skipped == 1 and "spotify_track_uri: must be an id" in next(iter(summary.reasons))
+    _, summary = import_logs("spotify", [folder], tmp_path / "named")
+    assert next(iter(summary.reasons)).startswith("podcasts and others without the id of a song (the first: ")
     assert songs["spotify:track:AAA"] == {
         "number": 0, "id": "spotify:track:AAA", "title": "Song One", "artist": "Band", "album": "LP",
     }  # fmt: skip
@@ -109,6 +117,28 @@ def test_lastfm_in_both_layouts(tmp_path):
     )
     _, rows, _, _ = imported(tmp_path / "b", "lastfm", write(tmp_path / "b/recenttracks.csv", headed))
     assert rows == [("me", "Radiohead - Airbag", 1_704_018_600, 100)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("commas.csv", 'Radiohead,OK Computer,Airbag,"31 Dec 2023, 10:30"\n'),
+        ("stats.csv", '\ufeffArtist;Album;AlbumId;Track;Date#me\nRadiohead;OK Computer;;"Airbag";"1704018600000"\n'),
+        ("stats.json", {"username": "me", "scrobbles": [
+            {"track": "Airbag", "artist": "Radiohead", "album": "OK Computer", "albumId": "", "date": 1704018600000}]}),
+        ("scraper.tsv", "Title\tArtist\tAlbum\tDate\tTimestamp\n"
+                        "Airbag\tRadiohead\tOK Computer\t31 Dec 2023, 10:30\t1704018600\n"),
+        ("text.csv", 'utc_time,artist,album,track\n"31 Dec 2023, 10:30",Radiohead,OK Computer,Airbag\n'),
+    ],
+)  # fmt: skip
+def test_lastfm_of_other_tools(tmp_path, name, text):
+    path = write(tmp_path / name, text)
+    _, rows, songs, _ = imported(tmp_path, "lastfm", path)
+    assert rows == [("me", "Radiohead - Airbag", 1_704_018_600, 100)]
+    assert songs["Radiohead - Airbag"]["album"] == "OK Computer"
+    other = write(tmp_path / "z.csv", "Radiohead,OK Computer,Airbag,31 Dec 2023 10:30\n")
+    with pytest.raises(UserError, match=rf"z.csv: has another layout than .*{name}; import one of them"):
+        imported(tmp_path, "lastfm", path, other)
 
 
 def test_lastfm1k(tmp_path):
@@ -201,6 +231,22 @@ def test_recbole(tmp_path):
     }  # fmt: skip
 
 
+def test_recbole_without_times(tmp_path):
+    rows = "".join(f"{user}\t{song}\t1\n" for user in range(20) for song in range(10))
+    write(tmp_path / "lastfm.train.inter", "user_id:token\tartist_id:token\tweight:float\n" + rows)
+    write(tmp_path / "lastfm.item", "artist_id:token\tname:token_seq\n3\tBand\n")
+    summary, rows, songs, _ = imported(tmp_path, "recbole", tmp_path)
+    assert summary.num_users == 20 and summary.num_items == 10 and songs["3"]["title"] == "Band"
+    assert "no times: each user's songs are taken in a random order" in summary.notes[0]
+    assert sorted(time for user, _, time, _ in rows if user == 7) == list(range(0, 1000, 100))
+    # Each user has an order of their own, so no song is among the last of all.
+    assert 4 < len({song for _, song, time, _ in rows if time == 900}) <= 10
+    again = imported(tmp_path / "again", "recbole", tmp_path)[1]
+    assert again == rows
+    with pytest.raises(UserError, match="--sittings=30: a sitting ends with a pause, and this log has no times"):
+        import_logs("recbole", [tmp_path], tmp_path / "raw2", changes={"sittings": 30.0})
+
+
 @pytest.mark.parametrize("valid", [True, False])
 def test_lightgcn(tmp_path, valid):
     write(tmp_path / "train.txt", "0 1 2\n1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28\n")
@@ -210,7 +256,7 @@ def test_lightgcn(tmp_path, valid):
     summary, rows, _, notes = imported(tmp_path, "lightgcn", tmp_path)
     times = [time for *_, time, _ in rows]
     assert times.count(2) == 1 and (0, 3, 2, 100) in rows
-    assert summary.events["listens"] == 30 + valid and f"--config.data.path={tmp_path}" in notes[0]
+    assert summary.events["listens"] == 30 + valid and "--config.data.path=FOLDER" in notes[0]
     assert times.count(1) == 1 if valid else (0 < times.count(1) < 10 and "no valid.txt" in notes[1])
 
 
@@ -252,9 +298,38 @@ def test_spotify_account_data_with_podcasts_in_a_zip(tmp_path):
     assert summary.events == {"listens": 2} and not (tmp_path.parent / "out.json").exists()
     listens = pq.read_table(tmp_path / "raw/flat/own/listens.parquet")
     assert sorted(listens["played_ratio_pct"].to_pylist()) == [0, 100]
-    (tmp_path / "bad.zip").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"bad.zip: cannot be unpacked .*; unpack it, and give the folder"):
-        import_logs("auto", [tmp_path / "bad.zip"], tmp_path / "raw2")
+
+
+def test_archives_are_named_in_place_of_the_folders_that_they_are_unpacked_to(tmp_path):
+    for name in ("bad.zip", "bad.tar.gz"):
+        (tmp_path / name).write_bytes(b"PK")
+        with pytest.raises(UserError, match=rf"{name}: cannot be unpacked .*; unpack it, and give the folder"):
+            import_logs("auto", [tmp_path / name], tmp_path / "raw")
+    write(tmp_path / "gowalla/train.txt", "0 1 2 x\n")
+    with tarfile.open(tmp_path / "g.tgz", "w:gz") as archive:
+        archive.add(tmp_path / "gowalla", "gowalla")
+    with pytest.raises(UserError, match=rf"^{tmp_path}/g.tgz/gowalla/train.txt: line 1: 'x' is no integer"):
+        import_logs("auto", [tmp_path / "g.tgz"], tmp_path / "raw")
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        archive.writestr("a.png", "")
+    with pytest.raises(UserError, match=r"pictures.zip: holds no file that ends in .json, .*archive of an export"):
+        import_logs("auto", [tmp_path / "pictures.zip"], tmp_path / "raw")
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_every_export_is_told_and_read_whole(tmp_path, name):
+    preset, archive, make = EXPORTS[name]
+    path = written(tmp_path / "export", archive, make(200))
+    with unpacked([path]) as (files, _):
+        assert detect(files) == preset
+    _, summary = import_logs("auto", [path], tmp_path / "raw")
+    songs = pq.read_table(tmp_path / "raw/flat/own/song_ids.parquet") if preset != "lightgcn" else None
+    played = (
+        200 if preset not in ("movielens", "recbole", "lightgcn") else len({(p.user, p.song) for p in plays(200, 60)})
+    )
+    playing = name == "lastfm-ghan-json"  # a row without a time
+    assert summary.events["listens"] + summary.skipped == played + playing
+    assert songs is None or songs["title"].null_count == 0
 
 
 def test_listenbrainz_leaves_feedback_and_profile_out(tmp_path):
@@ -289,6 +364,15 @@ def test_exports_are_told_by_their_files(tmp_path, preset, name, text):
 
 
 def test_what_is_no_export(tmp_path):
+    for text, told in (
+        ("[]", "holds no listens, nothing to learn from; check the file"),
+        ("hello", "holds no listens, .*; rows skipped: 1, of them 1 for this reason: not valid JSON .*the first: "),
+    ):
+        with pytest.raises(UserError, match=f"x.json: {told}"):
+            import_logs("lastfm", [write(tmp_path / "x.json", text)], tmp_path / "raw")
+    rows = json.dumps([{"listened_at": 1, "track_metadata": {}}])
+    with pytest.raises(UserError, match=r"has no column 'artist.#text', only .*; is it what the preset lastfm reads"):
+        import_logs("lastfm", [write(tmp_path / "x.json", rows)], tmp_path / "raw")
     write(tmp_path / "plays.csv", "user,song,at\n1,2,3\n")
     with pytest.raises(UserError, match=r"plays.csv: is no export that is known; name its preset .*launch/convert.py"):
         detect([tmp_path / "plays.csv"])

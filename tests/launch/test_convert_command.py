@@ -121,9 +121,9 @@ def test_an_export_by_name_says_what_it_left_out(tmp_path):
     (tmp_path / "Streaming_History_Audio_2023_1.json").write_text(json.dumps(plays))
     done = launch("convert", "--preset=spotify", f"--input={tmp_path}", f"--output={tmp_path}/own")
     said = " ".join(done.stdout.split())
-    assert "31 listens 1 users, 4 songs of them 0 users and 1 songs with fewer than 10 events" in said
-    assert "1 rows skipped" in said and "1 column spotify_track_uri: must be an id (the first: " in said
-    assert "item ids are no whole numbers and were numbered" in said
+    assert "31 listens 1 user, 4 songs of them 1 song with fewer than 10 events" in said
+    assert "1 row skipped" in said and "1 podcasts and others without the id of a song (the first: " in said
+    assert "ids that are no whole numbers were numbered (user, item, artist, album); tables" in said
     assert "1 of 31 times lie far after all others" in done.stderr and "2100-01-01T00:00:00Z" in done.stderr
 
 

@@ -105,6 +105,8 @@ def test_bash_completes_jobs_flags_choices_fields_and_files(tmp_path):
         ("music-map", "sweep", "--config.model.adaptive", "=", "t"): ["true"],
         ("music-map", "train", "--qui"): ["--quiet"],
         ("music-map", "completion", "z"): ["zsh"],
+        ("music-map", "import", "mo"): ["movielens"],
+        ("music-map", "start", "--preset", "=", "l"): ["lastfm", "lastfm1k", "listenbrainz", "lightgcn"],
     }
     # Words are passed as the shell splits them: "=" is a word of its own.
     program = (

@@ -31,7 +31,7 @@ def spotify_export(folder, sittings=40):
 def test_an_export_is_imported_by_name(tmp_path):
     spotify_export(tmp_path, sittings=2)
     said = launch("import", "auto", str(tmp_path), f"--output={tmp_path}/own").stdout
-    assert "preset spotify: told by the files" in said and "18 listens" in said and "1 rows skipped" in said
+    assert "preset spotify: told by the files" in said and "18 listens" in said and "1 row skipped" in said
     assert "--config=configs/own.py" in said and (tmp_path / "own/flat/own/song_ids.parquet").exists()
     said = launch("import", "spotify", str(tmp_path), f"--output={tmp_path}/new", "--dry_run", "--sittings=30").stdout
     assert "2 users" in said and not (tmp_path / "new").exists()
