@@ -1,4 +1,4 @@
-"""Shards to the bipartite graph of users and songs, with negative edges; preprocesses first where that is not done.
+"""Builds the bipartite graph of users and songs, with negative edges; preprocesses first if that is not done.
 
 python launch/build_graph.py --config=configs/yambda.py
 python launch/build_graph.py --config=configs/yambda.py --config.graph.edges=events

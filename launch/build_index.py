@@ -17,7 +17,9 @@ from music_map.retrieval.settings import BACKENDS
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 _INDEX = flags.DEFINE_enum("index", None, BACKENDS, "Backend, in place of the configuration's retrieval.index.")
-_TARGET = flags.DEFINE_float("recall_target", None, "Of recall@100, in place of the configuration's.", 0.0, 1.0)
+_TARGET = flags.DEFINE_float(
+    "recall_target", None, "The recall@100 to reach, in place of the configuration's.", 0.0, 1.0
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what would be indexed, how, and what is there already.")
 
 
@@ -57,7 +59,7 @@ def main() -> int:
     size = folder_size(folder) / 2**20
     app.say(f"built and measured in {seconds:.1f} s, {size:.0f} MiB in {folder}, loads in {loaded:.2f} s")
     if index.facts.get("recall@100_at_least", 1.0) < index.facts.get("recall_target", 0.0):
-        app.warn(f"recall@100 {index.facts['recall@100']:.4f} is not surely the target; --index=exact has 1")
+        app.warn(f"recall@100 {index.facts['recall@100']:.4f} may be below the target; --index=exact has 1")
     return 0
 
 

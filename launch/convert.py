@@ -48,11 +48,15 @@ _LIKES = flags.DEFINE_list("likes", [], "Files of likes: their columns of user, 
 _DISLIKES = flags.DEFINE_list("dislikes", [], "Files of dislikes: the same columns.")
 _UNLIKES = flags.DEFINE_list("unlikes", [], "Files of likes taken back: the same columns.")
 _UNDISLIKES = flags.DEFINE_list("undislikes", [], "Files of dislikes taken back: the same columns.")
-_SONGS = flags.DEFINE_list("songs", [], "Files with a row a song: --item and the columns of names, artist or album.")
+_SONGS = flags.DEFINE_list(
+    "songs", [], "Files with one row for each song: --item and columns of names, artist or album."
+)
 
 app.section("Columns")
 _COLUMNS |= {
-    "time_unit": flags.DEFINE_enum("time_unit", None, TIME_UNITS, "Unit of times that are numbers, by default told."),
+    "time_unit": flags.DEFINE_enum(
+        "time_unit", None, TIME_UNITS, "Unit of times that are numbers; by default all values tell it."
+    ),
     "time_format": flags.DEFINE_string(
         "time_format", None, "strptime format of times, e.g. '%d/%m/%Y %H:%M'; else ISO 8601."
     ),
@@ -65,7 +69,9 @@ _COLUMNS |= {
         "played_threshold", None, "Seconds that count as a whole song where its length is unknown, e.g. 30."
     ),
     "duration": flags.DEFINE_string("duration", None, "Column of the song's length."),
-    "duration_unit": flags.DEFINE_enum("duration_unit", None, DURATION_UNITS, "Of --duration, by default seconds."),
+    "duration_unit": flags.DEFINE_enum(
+        "duration_unit", None, DURATION_UNITS, "Unit of --duration, by default seconds."
+    ),
     "organic": flags.DEFINE_string("organic", None, "Column that is true where the user chose the song; else all did."),
     "type": flags.DEFINE_string("type", None, "Column of the kind of event: listen, like, dislike, unlike, undislike."),
     "artist": flags.DEFINE_string("artist", None, "Column of the song's artist; by default its name."),
@@ -84,17 +90,21 @@ _TYPES = flags.DEFINE_list("types", [], "What other values of --type mean, e.g. 
 _MISSING = flags.DEFINE_list("missing", None, "Ids that mean that there is none; by default NULL, NaN, None, ...")
 
 app.section("Format of the files")
-_FORMAT = flags.DEFINE_enum("format", None, list(FORMATS.all()), "Format of the files; by default by name.")
-_DELIMITER = flags.DEFINE_string("delimiter", None, "Of a CSV; by default a comma, or a tab in .tsv.")
+_FORMAT = flags.DEFINE_enum("format", None, list(FORMATS.all()), "Format of the files; by default told by their names.")
+_DELIMITER = flags.DEFINE_string(
+    "delimiter", None, "What separates the columns of a CSV; by default a comma, in .tsv a tab."
+)
 _HEADER = flags.DEFINE_list("header", [], "Names of the columns of a CSV that has no header line.")
-_ENCODING = flags.DEFINE_string("encoding", None, "Of text; by default UTF-8, or what a byte order mark tells.")
+_ENCODING = flags.DEFINE_string("encoding", None, "Encoding of text; by default UTF-8, or what a byte order mark says.")
 
 app.section("What to do")
 _COLUMNS["bad_rows"] = flags.DEFINE_enum(
     "bad_rows", None, BAD_ROWS, "At a row that cannot be read: stop, as by default, or skip and count it."
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier conversion.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only read the first rows of each file, and say what they become.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Only read the first rows of each file, and say what would become of them."
+)
 
 
 def _types() -> dict[str, str]:
@@ -132,7 +142,7 @@ def _import(paths: Sequence[Path]) -> Import:
         if flag is not None and flag.value:
             inputs[kind] = inputs.get(kind, []) + [app.path_of(text, kind) for text in flag.value]
     columns["types"] = EVENT_TYPES | columns.get("types", {}) | _types()
-    return Import(inputs, {"user": None, **columns}, found.source | given, found.notes)
+    return Import(inputs, {"user": None, **columns}, found.source | given, found.notes, found.without_song)
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from music_map.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file of the rows.", required=True)
-_TARGETS = flags.DEFINE_list("recall_targets", ["0.9", "0.95", "0.99"], "ScaNN's, one index each.")
+_TARGETS = flags.DEFINE_list("recall_targets", ["0.9", "0.95", "0.99"], "Recall targets of ScaNN, one index each.")
 _K = flags.DEFINE_integer("k", 100, "Songs of a query.", 1)
 _QUERIES = flags.DEFINE_integer("num_queries", 1_000, "Queries to measure with.", 2)
 

@@ -21,7 +21,7 @@ _EVENTS = flags.DEFINE_string(
     "events", None, "Of the service: a file, or postgresql://...; by default WORKDIR.events.sqlite."
 )
 _SIZE = flags.DEFINE_string("size", None, "Name of the log: data.size of the configurations; by default the run's.")
-_JOIN = flags.DEFINE_bool("join", True, "Whether the logs of the run come along; else the events stand alone.")
+_JOIN = flags.DEFINE_bool("join", True, "Whether to write the logs of the run too; else the events alone.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier export.")
 
 

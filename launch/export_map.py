@@ -29,11 +29,11 @@ _METHOD = flags.DEFINE_enum(
 _CLUSTERS = flags.DEFINE_integer("num_clusters", 0, "Groups to colour, at most; 0: by the number of songs.", 0, 200)
 _BITS = flags.DEFINE_enum("bits", "8", ["8", "16"], "Of a number of the page's vectors: 16 doubles the page's size.")
 _MOST = flags.DEFINE_integer("max_songs", 300_000, "The page has the most listened songs, at most this many.", 1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the projection and the clusters.", 0, 2**31 - 1)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the projection and the clusters.", 0, 2**31 - 1)
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Only say how many songs the page would have, and how large it would be."
 )
-_TITLE = flags.DEFINE_string("title", None, "Of the page; by default the workdir's name.")
+_TITLE = flags.DEFINE_string("title", None, "Title of the page; by default the workdir's name.")
 
 
 def main() -> int:

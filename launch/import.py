@@ -26,7 +26,9 @@ _SITTINGS = flags.DEFINE_float(
     "Minutes of pause that end a sitting, e.g. 30: each counts as a user, for the log of one listener.",
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier conversion.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only read the first rows of each file, and say what they become.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Only read the first rows of each file, and say what would become of them."
+)
 
 
 def main(preset: str, *paths: str) -> int:

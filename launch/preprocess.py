@@ -1,4 +1,4 @@
-"""Parquet logs to NumPy shards: filter, integer ids, temporal split, item features.
+"""Turns Parquet logs into NumPy shards: filter, integer ids, temporal split, item features.
 
 python launch/preprocess.py --config=configs/yambda.py
 python launch/preprocess.py --config=configs/yambda.py --config.data.filter=k_core --force

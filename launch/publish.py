@@ -15,7 +15,7 @@ from music_map.errors import require_packages
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of launch/train.py.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write: new, or of an earlier publish.", required=True)
-_TITLE = flags.DEFINE_string("title", None, "Of the card; by default the workdir's name.")
+_TITLE = flags.DEFINE_string("title", None, "Title of the card; by default the workdir's name.")
 _USERS = flags.DEFINE_bool("users", False, "Adds the embeddings of users: personal data.")
 _PUSH = flags.DEFINE_string("push", None, "OWNER/NAME on huggingface.co to upload to.")
 _PRIVATE = flags.DEFINE_bool("private", True, "Whether a new repository is seen by its owner alone.")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _CONFIG = app.define_config()
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of this sweep.", required=True)
 _SEARCH = flags.DEFINE_multi_string(
-    "search", [], "A field and its range, e.g. model.alpha=0:1; once for each field. See the head of launch/sweep.py."
+    "search", [], "A field and its range, e.g. model.alpha=0:1; once for each field. Ranges are explained below."
 )
 _TRIALS = flags.DEFINE_integer("trials", 20, "Trials altogether, those of earlier commands included.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the search; the training's own is config.train.seed.", 0, 2**31 - 1)

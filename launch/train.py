@@ -8,12 +8,12 @@ First preprocesses and builds the graph unless that has been done for this confi
 metrics.jsonl, checkpoints/, recency/, embeddings/, playlist.json and results.json into the workdir. SIGTERM or Ctrl-C
 saves a checkpoint and ends; the same command goes on.
 
-With config.parallel "pmap" or "sharded" several processes can train one model, each with the devices that it sees:
-
     python launch/train.py --config=configs/yambda_5b.py --workdir=/nfs/5b --config.parallel=sharded --distributed
 
-on every host of a Cloud TPU slice or as a Slurm step. Elsewhere give --coordinator_address=HOST:PORT, --num_processes=N
-and each process's --process_id. Workdir and data must be on a file system that all processes share.
+With config.parallel "pmap" or "sharded" several processes can train one model, each with the devices that it sees. Give
+the command with --distributed on every host of a Cloud TPU slice, or as a Slurm step. Elsewhere add
+--coordinator_address=HOST:PORT, --num_processes=N and each process's --process_id. Workdir and data must be on a file
+system that all processes share.
 """
 
 import re
@@ -26,7 +26,9 @@ from music_map.errors import UserError
 
 _CONFIG = app.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, metrics, results.", required=True)
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say which stages are done, what the others would do, how large.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Only say which stages are done, and what the others would do, with sizes."
+)
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Log to WORKDIR/tensorboard too; needs the extra tensorboard.")
 _PROFILE = flags.DEFINE_string("profile_steps", None, "A:B traces the steps A to B - 1 into WORKDIR/profile.")
 

@@ -33,7 +33,7 @@ def lines_of(summary: Summary, *, done: bool = True) -> list[str]:
         lines.append(f"{summary.ignored:>14,} {_counted(summary.ignored, 'rows')} ignored")
     if summary.skipped:
         lines.append(f"{summary.skipped:>14,} {_counted(summary.skipped, 'rows')} skipped:")
-        lines += [f"{count:>18,} {reason}" for reason, count in summary.reasons.items()]
+        lines += [f"{count:>18,}: {reason}" for reason, count in summary.reasons.items()]
     tables = summary.tables.items()
     if numbered := [path for column, path in tables if column in summary.numbered]:
         kinds = ", ".join(column for column in summary.tables if column in summary.numbered)

@@ -176,7 +176,7 @@ def _charts(findings: Mapping[str, Any]) -> dict[str, str]:
     if differences:
         first = "model" if len(runs) == 1 else runs[0]["name"]
         drawn["differences"] = charts.intervals(
-            differences, title=f"{first} less the row, {metric}", label="paired differences with intervals", zero=True
+            differences, title=f"{first} minus the row, {metric}", label="paired differences with intervals", zero=True
         )
     if any(data["played"]["counts"]):
         drawn["played"] = charts.histogram(
