@@ -37,6 +37,11 @@ def printable_lines(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things in words: "1 song", "2,000 songs"."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def size_text(size: int) -> str:
     """Bytes in a suitable unit: "3.1 MB"."""
     power = next((n for n in range(4) if size < 1000 ** (n + 1)), 4)

@@ -64,5 +64,5 @@ def import_logs(
             if told == str(e):
                 raise
             raise UserError(told) from e
-        found = dataclasses.replace(found, notes=[named(note) for note in found.notes])
+        found = dataclasses.replace(found, notes=[named(note) for note in found.notes], preset=preset)
         return found, renamed(summary, lambda text: named(found.told(text)))

@@ -31,6 +31,7 @@ class Import:
       source: formats, delimiters and headers, as `convert_logs` takes them.
       notes: what a user should know.
       without_song: what rows without a song's id are, in words; empty: broken rows.
+      preset: the name of the preset, where an import has read the files.
     """
 
     inputs: dict[str, list[Path]]
@@ -38,6 +39,7 @@ class Import:
     source: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     without_song: str = ""
+    preset: str = ""
 
     def told(self, reason: str) -> str:
         """A reason for which rows are left out, in words of the export."""

@@ -7,6 +7,7 @@ import datetime
 from collections.abc import Callable, Sequence
 
 from music_map.convert.engine import Summary
+from music_map.text import counted
 
 _EARLIEST = 600_000_000  # seconds; before there was any log of music
 
@@ -18,11 +19,10 @@ def lines_of(summary: Summary, *, done: bool = True) -> list[str]:
       summary: of a conversion.
       done: False: of the first rows alone, nothing is written yet.
     """
-    lines = [f"{count:>14,} {_counted(count, kind)}" for kind, count in summary.events.items()]
-    users, songs = summary.num_users, summary.num_items
-    lines.append(f"{users:>14,} {_counted(users, 'users')}, {songs:,} {_counted(songs, 'songs')}")
-    rare = ((summary.rare_users, "users"), (summary.rare_items, "songs"))
-    if found := " and ".join(f"{count:,} {_counted(count, what)}" for count, what in rare if count):
+    lines = [_aligned(count, kind.removesuffix("s")) for kind, count in summary.events.items()]
+    lines.append(f"{_aligned(summary.num_users, 'user')}, {counted(summary.num_items, 'song')}")
+    rare = ((summary.rare_users, "user"), (summary.rare_items, "song"))
+    if found := " and ".join(counted(count, what) for count, what in rare if count):
         lines.append(
             f"{'':>14} of them {found} with fewer than {summary.few} events, which training leaves out "
             "(--config.data.min_interactions)"
@@ -30,9 +30,9 @@ def lines_of(summary: Summary, *, done: bool = True) -> list[str]:
     if summary.last >= _EARLIEST:
         lines.append(f"{_when(summary.first):>24} to {_when(summary.last)}")
     if summary.ignored:
-        lines.append(f"{summary.ignored:>14,} {_counted(summary.ignored, 'rows')} ignored")
+        lines.append(f"{_aligned(summary.ignored, 'row')} ignored")
     if summary.skipped:
-        lines.append(f"{summary.skipped:>14,} {_counted(summary.skipped, 'rows')} skipped:")
+        lines.append(f"{_aligned(summary.skipped, 'row')} skipped:")
         lines += [f"{count:>18,}: {reason}" for reason, count in summary.reasons.items()]
     tables = summary.tables.items()
     if numbered := [path for column, path in tables if column in summary.numbered]:
@@ -61,8 +61,9 @@ def notes_of(summary: Summary, told: Sequence[str] = ()) -> list[str]:
     return notes
 
 
-def _counted(count: int, plural: str) -> str:
-    return plural.removesuffix("s") if count == 1 else plural
+def _aligned(count: int, what: str) -> str:
+    number, _, words = counted(count, what).partition(" ")
+    return f"{number:>14} {words}"
 
 
 def _when(seconds: int) -> str:

@@ -246,7 +246,7 @@ def verdict(result: Mapping[str, Any], *, metric: str) -> str:
         return f"the model is ahead of every baseline: {by}"
     if high is not None and high < 0:
         return f"NOT AHEAD: {best} is better than the model, beyond chance: {by}"
-    return f"NOT AHEAD beyond chance: the model and {best} cannot be told apart: {by}"
+    return f"NOT AHEAD: the difference between the model and {best} may be chance: {by}"
 
 
 def report_table(result: dict[str, Any], *, metric: str) -> str:

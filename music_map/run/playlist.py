@@ -27,6 +27,7 @@ from music_map.run.folder import files_of
 from music_map.run.recency import Past
 from music_map.run.run import Run, keep, read_kept
 from music_map.storage import fingerprint
+from music_map.text import counted
 
 # Raise it when the attention or its fit change: heads of an older version are then fitted again.
 FORMAT_VERSION = 5
@@ -70,9 +71,8 @@ def heads_for(past: Past) -> Heads:
         how = {name: "the plain mean" if np.isinf(x) else f"weights, strength {x:g}" for name, x in strengths.items()}
         chosen = "; ".join(f"{name}: {text}" for name, text in how.items())
         together = f"songs listened to together: weight {heads.mixture.together:g}"
-        run.reporter.note(
-            f"playlist query: fitted on {count} sessions of {len(examples)} past windows; {chosen}; {together}"
-        )
+        where = f"{counted(count, 'session')} of {counted(len(examples), 'past window')}"
+        run.reporter.note(f"playlist query: fitted on {where}; {chosen}; {together}")
     else:
         run.reporter.warn("no past window has a session of three songs; the playlist query stays untrained")
     if processes.first():

@@ -28,6 +28,7 @@ from music_map.recency.windows import Window, choose_windows
 from music_map.reporter import Stoppable
 from music_map.run.run import Run, Trained, best_checkpoint, checkpoint_store, keep, loop_settings, read_kept
 from music_map.storage import fingerprint
+from music_map.text import counted
 from music_map.training.loop import fit
 from music_map.training.metrics_log import MetricsLog
 
@@ -205,7 +206,9 @@ def weights_for(past: Past, protocol: str) -> Weights | None:
     joined = join(examples)
     weights = fit_weights(run, joined)
     num_users = len(joined.target) if run.mesh is None else int(processes.sum_of(np.float64(len(joined.target))))
-    run.reporter.note(f"recency: fitted for protocol {protocol} on {num_users} users of {len(examples)} past windows")
+    run.reporter.note(
+        f"recency: fitted for protocol {protocol} on {num_users} users of {counted(len(examples), 'past window')}"
+    )
     if processes.first():
         found = {
             "fingerprint": identity,

@@ -75,7 +75,7 @@ def start(
     found, summary = import_logs(preset, given, folder, **told)
     alone = summary.num_users == 1
     if alone:
-        found, summary = import_logs(preset, given, folder, **told, changes={"sittings": PAUSE})
+        found, summary = import_logs(found.preset, given, folder, **told, changes={"sittings": PAUSE})
     for line in lines_of(summary):
         reporter.say(line)
     for note in [*([_ALONE] if alone else []), *notes_of(summary, found.notes)]:
