@@ -4,7 +4,7 @@
     python docs/make_picture.py build/map.html docs/_static/map.png
 
 Opens the exported page in a headless Chromium (Debian package chromium; playwright), makes a playlist of some songs of
-two clusters and saves what is seen, with few colours.
+three clusters and saves what is seen, with few colours.
 """
 
 import io
@@ -17,14 +17,16 @@ from playwright.sync_api import sync_playwright
 
 SIZE, MOST_BYTES = (1280, 760), 150_000
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-# Six of the most listened songs of the two clusters whose names stand nearest to the middle of the map.
+# The song in the middle of each of three clusters, from the middle of the map to its border, and the one nearest to it:
+# songs that are so different become several queries.
 PLAYLIST = """async () => {
-  const { data, view, setPlaylist } = musicMap, { clusters, listeners } = data.arrays, [mx, my] = view.middle();
-  const away = (c) => Math.hypot(view.x[c.centre] - mx, view.y[c.centre] - my);
-  const near = data.meta.clusters.slice().sort((a, b) => away(a) - away(b)).slice(0, 2);
-  const best = (c) => Array.from(clusters.keys()).filter((i) => clusters[i] === c.number)
-    .sort((a, b) => listeners[b] - listeners[a]).slice(0, 3);
-  await setPlaylist(near.flatMap(best));
+  const { data, view, setPlaylist } = musicMap, { clusters } = data.arrays, [mx, my] = view.middle();
+  const away = (i, x, y) => Math.hypot(view.x[i] - x, view.y[i] - y);
+  const from = data.meta.clusters.slice().sort((a, b) => away(a.centre, mx, my) - away(b.centre, mx, my));
+  const two = (c) => Array.from(clusters.keys()).filter((i) => clusters[i] === c.number)
+    .map((i) => [away(i, view.x[c.centre], view.y[c.centre]), i]).sort((a, b) => a[0] - b[0])
+    .slice(0, 2).map((pair) => pair[1]);
+  await setPlaylist([from[0], from[from.length >> 1], from.at(-1)].flatMap(two));
 }"""
 
 
@@ -42,7 +44,9 @@ def picture(page_file: Path, chromium: str) -> bytes:
     file = io.BytesIO()
     # Median cuts would give one colour to two clusters.
     few = (
-        Image.open(io.BytesIO(shot)).convert("RGB").quantize(255, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        Image.open(io.BytesIO(shot))
+        .convert("RGB")
+        .quantize(255, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
     )
     few.save(file, "png", optimize=True)
     return file.getvalue()

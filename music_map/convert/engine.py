@@ -462,7 +462,7 @@ class Log:
                 notes.append(
                     f"column {self._mapping.time}: {count:,} of {counts.sum():,} times lie far {side} all others "
                     f"({day}), such as {value[:40]!r} in {self._files[file].path}, row {row}; are they right? "
-                    "The split and the recency rest on them"
+                    "The split and the recency depend on them"
                 )
         return notes
 

@@ -174,7 +174,7 @@ def build_playlist_tasks(
     if not tasks:
         raise UserError(
             f"protocol 'playlist' finds no session of more than {min(seed_counts)} songs in the {split} split; choose "
-            "another --protocol or --split, or evaluate on more data"
+            "another protocol (config.eval.protocol) or split, or give a longer log"
         )
     return tasks
 

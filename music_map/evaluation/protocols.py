@@ -311,7 +311,7 @@ def build_task(
     if len(users) == 0:
         raise UserError(
             f"protocol {protocol.name!r} finds no user with both train events and a target in the {split} split; "
-            f"choose another --protocol or --split, or evaluate on more data"
+            "choose another protocol (config.eval.protocol) or split, or give a longer log of more users"
         )
     targets = targets.select(users)
     candidates = {"all": np.ones(num_items, bool), "train": known_items, "held_out": held_out_items}
