@@ -142,7 +142,7 @@ def _import(paths: Sequence[Path]) -> Import:
         if flag is not None and flag.value:
             inputs[kind] = inputs.get(kind, []) + [app.path_of(text, kind) for text in flag.value]
     columns["types"] = EVENT_TYPES | columns.get("types", {}) | _types()
-    return Import(inputs, {"user": None, **columns}, found.source | given, found.notes, found.without_song)
+    return Import(inputs, {"user": None, **columns}, found.source | given, found.notes, found.words)
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,7 +30,7 @@ class Import:
       columns: fields of ColumnMapping.
       source: formats, delimiters and headers, as `convert_logs` takes them.
       notes: what a user should know.
-      without_song: what rows without a song's id are, in words; empty: broken rows.
+      words: what a row is whose value of this field of `columns` is missing or wrong, where that is no fault.
       preset: the name of the preset, where an import has read the files.
     """
 
@@ -38,14 +38,14 @@ class Import:
     columns: dict[str, Any]
     source: dict[str, Any] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
-    without_song: str = ""
+    words: Mapping[str, str] = dataclasses.field(default_factory=dict)
     preset: str = ""
 
     def told(self, reason: str) -> str:
         """A reason for which rows are left out, in words of the export."""
-        if not self.without_song:
-            return reason
-        return reason.replace(f"column {self.columns['item']}: must be an id", self.without_song)
+        for field, words in self.words.items():
+            reason = re.sub(rf"column {re.escape(self.columns[field])}: must be .*?(?= \(the first: |$)", words, reason)
+        return reason
 
 
 def _pick(paths: Sequence[Path], *patterns: str) -> list[Path]:
@@ -159,7 +159,7 @@ def spotify(paths: Sequence[Path]) -> Import:
 
 # One person's export: no column of users. Podcasts have no track: such rows are skipped, and counted.
 _ALONE = {"user": None, "bad_rows": "skip"}
-_NO_SONG = "podcasts and others without the id of a song"
+_NO_SONG = {"item": "podcasts and others without the id of a song"}
 _PLAYED_MS = _ALONE | {"played_unit": "milliseconds", "played_threshold": 30.0}
 _NAMED = {"item": "artist,title", "title": "title", "artist_name": "artist", "bad_rows": "skip"}
 
@@ -176,9 +176,13 @@ def lastfm(paths: Sequence[Path]) -> Import:
         if layout != layouts[0]:
             raise UserError(f"{path}: has another layout than {files[0]}; import one of them")
     columns, source = layouts[0]
-    return Import({"listens": files}, _ALONE | columns, source)
+    return Import({"listens": files}, _ALONE | columns, source, words=_UNTIMED)
 
 
+_UNTIMED = {
+    "item": "scrobbles without an artist or a title",
+    "time": "scrobbles without a time, as of a song that is playing",
+}
 # Columns of scrobbles by their names in lower case; "Date#name" of lastfmstats.com is a date.
 _SCROBBLES = {
     "artist": ("artist", "artist_name", "artist name"),
@@ -231,7 +235,8 @@ def lastfm1k(paths: Sequence[Path]) -> Import:
     """The Last.fm data set of 1,000 users (Celma): many of its songs have no MusicBrainz id, all have names."""
     files = _pick(paths, "userid-timestamp-artid-artname-traid-traname.tsv*")
     source = {"file_format": "tsv", "header": ["user", "time", "artist_id", "artist", "track_id", "title"]}
-    return Import({"listens": files}, _NAMED | {"user": "user", "time": "time"}, source)
+    columns = _NAMED | {"user": "user", "time": "time"}
+    return Import({"listens": files}, columns, source, words={"item": "plays without an artist or a title"})
 
 
 def listenbrainz(paths: Sequence[Path]) -> Import:
