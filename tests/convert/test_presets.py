@@ -16,7 +16,7 @@ from music_map.convert.settings import ColumnMapping
 from music_map.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from exports import EXPORTS, plays, written
+from layouts import EXPORTS, plays, written
 
 
 def imported(tmp_path, preset, *paths):
