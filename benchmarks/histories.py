@@ -14,19 +14,14 @@ import jax
 import numpy as np
 import options
 from absl import flags
+from workdir import parts_of
 
-from music_map.graph.settings import GraphSettings
-from music_map.model.fold_in import FoldIn
 from music_map.preprocess.dataset import Dataset
 from music_map.recency.history import Histories
-from music_map.recency.moment import observe
-from music_map.recency.scores import FEATURES
 from music_map.retrieval.answers import Query
-from music_map.retrieval.export import Placing, UserSongs, make_export
 from music_map.retrieval.plays import Play
-from music_map.retrieval.present import Head, PresentScorer
+from music_map.retrieval.present import PresentScorer
 from music_map.retrieval.recommender import Recommender
-from music_map.rows import offsets_of
 from music_map.storage import write_json
 
 _PROCESSED = flags.DEFINE_string("processed", None, "Folder of a processed data set.", required=True)
@@ -40,27 +35,11 @@ K, SECONDS_OF_HISTORY = 10, 90 * 86_400
 
 def recommender_of(dataset: Dataset, rng: np.random.Generator) -> Recommender:
     """A recommender whose arrays are as large as those of a run, over the train events."""
-    events, features = dataset.events("train"), dataset.item_features()
-    num_users, num_items = dataset.num_users, dataset.num_items
-    now = int(events.timestamp.max())
-    moment = observe(events, features, now=now, num_users=num_users, num_items=num_items)
-    users, items = (rng.normal(size=(n, _DIMS.value)).astype(np.float32) for n in (num_users, num_items))
-    export = make_export(
-        user_ids=dataset.user_ids,
-        item_ids=dataset.item_ids,
-        user_embeddings=users,
-        item_embeddings=items,
-        listeners=np.diff(moment.user_offsets),
-        features=features,
-    )
-    weights = dict(zip(FEATURES, rng.normal(size=len(FEATURES)).tolist(), strict=True))
-    head = Head(weights, weights, moment, Histories.of(events, num_users=num_users), 100)
-    by_user = moment.listeners.T.tocsr()
-    none = offsets_of(np.zeros(num_users, np.int64))
-    heard = UserSongs(by_user.indptr.astype(np.int64), by_user.indices, none, np.zeros(0, np.int32))
-    placing = Placing(FoldIn(items, -0.6, "weighted", unit=True), GraphSettings())
-    scorer = PresentScorer(head, users, items)
-    return Recommender(export, index="exact", user_songs=heard, user_scorer=scorer, placing=placing)
+    sizes = dataset.num_users, dataset.num_items
+    parts = parts_of(dataset, rng, *(rng.normal(size=(n, _DIMS.value)).astype(np.float32) for n in sizes))
+    scorer = PresentScorer(parts.head, parts.export.user_embeddings, parts.export.item_embeddings)
+    options = {"user_songs": parts.user_songs, "user_scorer": scorer, "placing": parts.placing}
+    return Recommender(parts.export, index="exact", **options)
 
 
 def history_of(recommender: Recommender, events: Histories, count: int, rng: np.random.Generator) -> tuple[Play, ...]:
@@ -78,7 +57,7 @@ def main() -> int:
     options.say(f"{jax.devices()[0].device_kind}, {_DIMS.value} dimensions")
     recommender = recommender_of(dataset, rng)
     now, users = recommender.user_scorer.now, recommender.ids.users
-    events = recommender.user_scorer.scorer(heard=True).histories
+    events = recommender.user_scorer.group(np.array([0]), heard=True).head.histories
 
     def known() -> int:
         return int(users.label(int(rng.integers(0, len(users)))))

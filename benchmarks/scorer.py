@@ -80,6 +80,13 @@ class Stages(dict):
         options.say("| {} | {wall:.2f} | {processor:.2f} | {peak_gib:.2f} |".format(name, **self[name]))
 
 
+def answer(scorer: RecencyScorer, user: int) -> None:
+    """The K best songs of a user, and what each part adds to the scores of the first ten."""
+    reading = scorer.reading(np.array([user]))
+    songs, _ = scorer.rank(reading, K)
+    scorer.contributions(reading, songs[:, :10])
+
+
 def main() -> int:
     rng, stage = np.random.default_rng(0), Stages()
     options.say(f"{jax.devices()[0].device_kind}, {_DIMS.value} dimensions\n")
@@ -114,17 +121,15 @@ def main() -> int:
                 embeddings, weights, Moment.load(store), Histories.load(store), latest_length=_LATEST.value
             )
         with stage("compile, and answer once"):
-            scorer.rank(np.array([0]), K)
-            scorer.contributions(0, np.arange(K))
+            answer(scorer, 0)
         asked = rng.choice(num_users, min(_REQUESTS.value, num_users), replace=False)
         for user in asked:  # pages are read, programs compiled
-            scorer.contributions(user, scorer.rank(np.array([user]), K)[0][0])
+            answer(scorer, user)
         seconds = []
         with stage(f"{len(asked)} users, one by one"):
             for user in asked:
                 start = time.perf_counter()
-                songs, _ = scorer.rank(np.array([user]), K)
-                scorer.contributions(user, songs[0, :10])
+                answer(scorer, user)
                 seconds.append(time.perf_counter() - start)
         users = np.arange(min(_RANKED.value or num_users, num_users), dtype=np.int32)
         size = scorer.block_size

@@ -7,7 +7,6 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -78,8 +77,9 @@ def own_positions(mesh: Mesh) -> list[int]:
 
 def on_one_device(x: jax.Array | np.ndarray) -> jax.Array:
     """An array for a program of one device: rows that are cut over several are moved to the first."""
-    x = jnp.asarray(x)
-    return x if len(x.devices()) == 1 else jnp.asarray(np.asarray(x))
+    # device_put compiles nothing; jnp.asarray compiles a copy for each shape.
+    x = x if isinstance(x, jax.Array) else jax.device_put(x)
+    return x if len(x.devices()) == 1 else jax.device_put(np.asarray(x))
 
 
 def put_own(mesh: Mesh, tree):

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from music_map.model.attention import pool
-from music_map.unit import unit
+from music_map.unit import unit, unit_rows
 
 # Places from the end of a playlist that share a weight: the last song, the one before, 3rd-4th, 5th-8th, ..., 65th on.
 POSITIONS = 8
@@ -65,8 +66,21 @@ def attend(songs: jax.Array, where: jax.Array, popularity: jax.Array, head: Head
     return unit(query), weights
 
 
-def push_away(query: jax.Array, disliked: jax.Array, where: jax.Array, *, strength: jax.Array) -> jax.Array:
-    """Moves queries away from disliked songs.
+def attend_to(songs: np.ndarray, popularity: np.ndarray, head: Head) -> tuple[np.ndarray, np.ndarray]:
+    """`attend` for one playlist without padding, float32 [n, d] and [n]. Plain NumPy: no program for each length."""
+    if not len(songs):
+        return np.zeros(songs.shape[1], np.float32), np.zeros(0, np.float32)
+    place = np.arange(len(songs), 0, -1)
+    bucket = np.minimum(np.frexp(place)[1] - 1, POSITIONS - 1)
+    logits = np.asarray(head.position)[bucket] + head.latest * (songs @ songs[-1]) + head.popularity * popularity
+    logits += head.centre * (songs @ unit_rows(songs.sum(axis=0, keepdims=True))[0])
+    odds = np.exp(logits - logits.max())
+    weights = (odds / odds.sum()).astype(np.float32)
+    return unit_rows((weights @ songs)[None])[0].astype(np.float32), weights
+
+
+def push_away(queries: np.ndarray, disliked: np.ndarray, strength: float) -> np.ndarray:
+    """Moves queries away from disliked songs. Plain NumPy: no program for each number of songs.
 
         w = softmax(4 d . q),  q' = unit(q - s sum_j w_j max(0, d_j . q) d_j)
 
@@ -74,15 +88,16 @@ def push_away(query: jax.Array, disliked: jax.Array, where: jax.Array, *, streng
     a negative cosine has no effect.
 
     Args:
-      query: float32 [..., d], unit.
-      disliked: float32 [..., m, d], unit rows.
-      where: bool [..., m], False for padding.
-      strength: s, float32 [], 0 to 1.
+      queries: float32 [H, d], unit rows.
+      disliked: float32 [m, d], unit rows.
+      strength: s, 0 to 1.
 
     Returns:
-      float32 [..., d], unit.
+      float32 [H, d], unit rows.
     """
-    near = jnp.where(where, jnp.einsum("...md,...d->...m", disliked, query), 0.0)
-    weights = jnp.where(where, jax.nn.softmax(4.0 * near, axis=-1, where=where), 0.0)
-    away = jnp.einsum("...m,...md->...d", weights * jax.nn.relu(near), jnp.where(where[..., None], disliked, 0.0))
-    return unit(query - strength * away)
+    if not len(disliked):
+        return queries
+    near = queries @ disliked.T
+    odds = np.exp(4.0 * (near - near.max(axis=1, keepdims=True)))
+    away = (odds / odds.sum(axis=1, keepdims=True) * np.maximum(near, 0.0)) @ disliked
+    return unit_rows(queries - strength * away).astype(np.float32)

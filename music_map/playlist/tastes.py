@@ -16,8 +16,6 @@ Framework for Recommendation", KDD 2020 (ComiRec); Cormack et al., "Reciprocal R
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 MOST_TASTES = 8
@@ -64,11 +62,14 @@ def tastes_of(songs: np.ndarray, least: float) -> np.ndarray:
     return tastes
 
 
-def fuse(lists: Sequence[tuple[np.ndarray, np.ndarray]], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def fuse(
+    songs: np.ndarray, scores: np.ndarray, tastes: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """One list from the lists of several tastes.
 
     Args:
-      lists: for each taste songs int32 [n] and scores float32 [n], best first.
+      songs, scores: int32 [N] and float32 [N], the list of taste 0, best first, then that of taste 1, and so on.
+      tastes: int [N], of each entry.
       weights: w, float [H].
 
     Returns:
@@ -76,10 +77,9 @@ def fuse(lists: Sequence[tuple[np.ndarray, np.ndarray]], weights: np.ndarray) ->
       the best score. Scores keep the scale of a single taste's: the place r has the r-th largest of the songs' best
       scores.
     """
-    songs, at = np.unique(np.concatenate([found for found, _ in lists]), return_inverse=True)
-    best, gain, start = np.full(len(songs), -np.inf, np.float32), np.zeros(len(songs)), 0
-    for (found, scores), weight in zip(lists, weights, strict=True):
-        rows, start = at[start : start + len(found)], start + len(found)
-        best[rows] = np.maximum(best[rows], scores)
-        gain[rows[:DEPTH]] += weight / (KAPPA + np.arange(1, len(rows[:DEPTH]) + 1))
+    place = np.arange(len(songs)) - np.searchsorted(tastes, np.arange(len(weights)))[tastes]
+    songs, at = np.unique(songs, return_inverse=True)
+    best = np.full(len(songs), -np.inf, np.float32)
+    np.maximum.at(best, at, scores)
+    gain = np.bincount(at, np.where(place < DEPTH, weights[tastes] / (KAPPA + 1 + place), 0.0), len(songs))
     return songs[np.lexsort((songs, -best, -gain))], -np.sort(-best)

@@ -29,6 +29,7 @@ from music_map.recency.scores import (
     Block,
     BlockFeatures,
     Embeddings,
+    Reading,
     RecencyScorer,
     SongArrays,
     Start,
@@ -115,9 +116,8 @@ class CutScorer(RecencyScorer):
     def hosting(self, guests: object, *, now: int | None = None) -> RecencyScorer:
         raise NotImplementedError("guests are scored on one device; use RecencyScorer")
 
-    def _start(self, starts, users: np.ndarray) -> Start:
-        del users
-        return Start(*self._nodes_by_user(starts))
+    def _start(self, reading: Reading) -> Start:
+        return Start(*self._nodes_by_user(reading.starts))
 
     def _nodes_by_user(self, starts) -> tuple[np.ndarray, None, np.ndarray]:
         nodes = (starts @ self.moment.listeners).toarray()
@@ -141,13 +141,12 @@ class CutScorer(RecencyScorer):
         return rank(self._songs, allowed, users, values, cut=self.cut, k=k, backend=self.backend)
 
     def features(self, users: np.ndarray) -> BlockFeatures:
-        users = np.asarray(users, np.int32)
-        lists = self.read(users)
-        starts = self._starts(lists)
-        given = meshes.put_own(self.mesh, self._cut_users(users, lists, self._start(starts, users)))
+        reading = self.reading(users)
+        lists = reading.lists
+        given = meshes.put_own(self.mesh, self._cut_users(reading.users, lists, self._start(reading)))
         songs = self._songs._replace(listeners=self._listeners)
         found = features(songs, given, cut=self.cut, backend=self.backend)
-        return BlockFeatures(lists, self._name_walks(starts), found, self._trend, self._take)
+        return BlockFeatures(lists, self._name_walks(reading), found, self._trend, self._take)
 
     def _take(self, features: jax.Array, songs: np.ndarray) -> np.ndarray:
         width = processes.largest(songs.shape[1])

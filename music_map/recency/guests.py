@@ -45,6 +45,19 @@ class Guests:
         order = np.lexsort((joined.kind, fresh, joined.timestamp, joined.user))
         return Histories.of(Events(*(column[order] for column in joined)), num_users=len(self.known))
 
+    def select(self, rows: np.ndarray) -> Guests:
+        """Some of them, in the given order."""
+        return Guests(self.embeddings[rows], self.known[rows], self.old.select(rows), self.fresh.select(rows))
+
+    def padded(self, size: int) -> Guests:
+        """With new listeners without events at the end, `size` in all."""
+        more = size - len(self.known)
+        return Guests(
+            np.pad(self.embeddings, ((0, more), (0, 0))),
+            np.pad(self.known, (0, more), constant_values=-1),
+            *(one._replace(offsets=np.pad(one.offsets, (0, more), "edge")) for one in (self.old, self.fresh)),
+        )
+
     def columns(self, rows: np.ndarray, *, now: int, num_items: int) -> sparse.csr_array:
         """The walks' weights of some guests, float32 [len(rows), I], as `Moment.user_weights` has those of a user."""
         offsets, at = select(self.histories.offsets, rows)
@@ -60,24 +73,31 @@ class Guests:
         pairs.data /= np.repeat(np.maximum(norm, 1e-12), np.diff(pairs.indptr))
         return pairs.astype(np.float32)
 
-    def trends(self, row: int, moment: Moment, *, now: int) -> tuple[np.ndarray, np.ndarray]:
-        """Songs int32 [n], ascending, whose trend one guest's fresh events change, and their trend float32 [n, T]."""
-        mine = slice(*self.fresh.offsets[row : row + 2])
-        item, timestamp, kind, played = (column[mine] for column in self.fresh[1:])
+    def trends(self, rows: np.ndarray, moment: Moment, *, now: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The songs whose trend the fresh events of some guests change.
+
+        Returns:
+          places in `rows` and songs, int64 and int32 [N], ascending by both; the songs' trend for that guest, float32
+          [N, T].
+        """
+        offsets, at = select(self.fresh.offsets, rows)
+        row, timestamp = row_of_each(offsets), self.fresh.timestamp[at]
         known = timestamp <= now
-        item, timestamp, kind, played = (column[known] for column in (item, timestamp, kind, played))
-        age, strength = event_age(timestamp, now), engagement(kind, played)
-        songs, at = np.unique(item, return_inverse=True)
+        at, row, timestamp = at[known], row[known], timestamp[known]
+        age, strength = event_age(timestamp, now), engagement(self.fresh.kind[at], self.fresh.played_pct[at])
+        pairs, at = np.unique(row * moment.num_items + self.fresh.item[at], return_inverse=True)
+        row, songs = np.divmod(pairs, moment.num_items)
         recent = np.stack(
-            [np.bincount(at, strength * decay(age, h), minlength=len(songs)) for h in TREND_HALF_LIVES], axis=1
+            [np.bincount(at, strength * decay(age, h), minlength=len(pairs)) for h in TREND_HALF_LIVES], axis=1
         )
-        first = np.full(len(songs), np.iinfo(np.int64).max)
+        first = np.full(len(pairs), np.iinfo(np.int64).max)
         np.minimum.at(first, at, timestamp.astype(np.int64))
-        # The user is a new listener of the songs with engagement that none of the old events has.
-        of_old = slice(*self.old.offsets[row : row + 2])
-        heard = self.old.item[of_old][engagement(self.old.kind[of_old], self.old.played_pct[of_old]) > 0]
-        played_now = np.bincount(at, strength, minlength=len(songs))
-        new = (played_now > 0) & ~np.isin(songs, heard)
+        # A guest is a new listener of the songs with engagement that none of the old events has.
+        offsets, old = select(self.old.offsets, rows)
+        heard = engagement(self.old.kind[old], self.old.played_pct[old]) > 0
+        heard = (row_of_each(offsets) * moment.num_items + self.old.item[old])[heard]
+        played_now = np.bincount(at, strength, minlength=len(pairs))
+        new = (played_now > 0) & ~np.isin(pairs, heard)
         since = decay((now - moment.now) / HOUR, np.array(TREND_HALF_LIVES))
         seen = moment.first[songs]
         changed = trend_features(
@@ -87,7 +107,7 @@ class Guests:
             np.where(seen < 0, first, np.minimum(seen, first)),
             now,
         )
-        return songs.astype(np.int32), changed
+        return row, songs.astype(np.int32), changed
 
 
 def no_events(num_users: int) -> Histories:

@@ -143,6 +143,16 @@ class UserLists(NamedTuple):
     starts: np.ndarray
     latest: Latest
 
+    def padded(self, size: int) -> UserLists:
+        """With users without events at the end, `size` in all."""
+        more = size - len(self.offsets) + 1
+        offsets = np.append(self.offsets, np.full(more, self.offsets[-1]))
+        filled = (
+            np.pad(column, ((0, more), (0, 0)), constant_values=fill)
+            for column, fill in zip(self.latest, (-1, 0, 0), strict=True)
+        )
+        return self._replace(offsets=offsets, latest=Latest(*filled))
+
 
 def event_age(timestamp: np.ndarray, now: int) -> np.ndarray:
     """Hours between events and a moment, at least MIN_AGE; float64 [E]."""

@@ -140,6 +140,11 @@ class Moment:
         return trend_features(self.plays[songs] * since, self.total[songs], counts, self.first[songs], now)
 
     @functools.cached_property
+    def plays_of_all(self) -> np.ndarray:
+        """`plays` of all songs together, float64 [T]."""
+        return self.plays.sum(axis=0, dtype=np.float64)
+
+    @functools.cached_property
     def listeners(self) -> sparse.csr_array:
         """`user_weights` as a sparse matrix, float32 [I, U]."""
         shape = (self.num_items, self.num_users)

@@ -28,14 +28,14 @@ import numpy as np
 from scipy import sparse
 
 from music_map.evaluation.pairs import Pairs
-from music_map.evaluation.ranking import best_songs, mask_indices
+from music_map.evaluation.ranking import best_songs
 from music_map.mesh import on_one_device
 from music_map.model.attention import pool
 from music_map.model.propagation import Csr, Matrix, choose_backend, prepare, spmm
 from music_map.recency.guests import Guests
 from music_map.recency.history import FAMILIARITY, WALK_HALF_LIVES, Histories, Latest, UserLists, read_users
 from music_map.recency.moment import TREND, Moment
-from music_map.rows import row_of_each
+from music_map.rows import row_of_each, select
 from music_map.topk import rows_with_copies
 
 ATTENTION_HALF_LIVES = (1.0, 24.0, 168.0, 1440.0)
@@ -61,6 +61,10 @@ ON_DEVICE = (*QUERIES, *PARTS["users"])
 # Least length of the list of (user, song, value) given to the device. Longer lists are padded to 4, 16, ... times this
 # length, so that few shapes are compiled.
 _LEAST_LIST = 2**12
+# The same for single questions of several users at once; up to _LONG_LIST such lists are 16 times as long as the next.
+_MORE_LIST, _LONG_LIST = 2**16, 2**20
+# Songs that one program explains at least.
+_EXPLAINED = 128
 # The most users of a block: the walks' table is then 128 numbers wide, a fast width for the products.
 _MOST_USERS = 64
 # Up to this number of users, the second step of the walks is faster in SciPy, with a thread for each half-life, than in
@@ -139,13 +143,96 @@ class Block(NamedTuple):
 
         One list has few lengths; withheld songs in a list of their own would multiply the programs to compile.
         """
+        columns, start = self._withholding(rows, items), self.start
+        if start is not None and start.through is not None:
+            start = start._replace(through=Entries(*_padded(*start.through, out_of_range=_NOWHERE)))
+        return Block(self.users, self.latest, *_padded(*columns, out_of_range=len(self.users)), start)
+
+    def in_few_shapes(self, rows: np.ndarray, items: np.ndarray, least: int = 0) -> Block:
+        """`without` for single questions, which come in all sizes: a program each for few lengths of the lists.
+
+        The list and that of the walks through guests have one length, `least` or more, also where there are no guests.
+        """
+        columns, start, size = self._withholding(rows, items), self.start, len(self.users)
+        given = _NO_ENTRIES if start is None or start.through is None else start.through
+        longest = max(len(columns[0]), len(given.rows), least)
+        length = next(length for length in _lengths(size) if length >= longest)
+        if start is not None and start.nodes is not None:
+            start = start._replace(through=Entries(*_filled(*given, length, out_of_range=_NOWHERE)))
+        return Block(self.users, self.latest, *_filled(*columns, length, out_of_range=size), start)
+
+    def _withholding(self, rows: np.ndarray, items: np.ndarray) -> list[np.ndarray]:
         there = rows < len(self.users)
         withheld = rows[there], items[there], np.full(int(there.sum()), -np.inf, np.float32)
-        columns = map(np.append, (self.rows, self.items, self.values), withheld)
-        return Block(self.users, self.latest, *_padded(*columns, out_of_range=len(self.users)), self.start)
+        return list(map(np.append, (self.rows, self.items, self.values), withheld))
 
 
+# A row that no table has.
+_NOWHERE = np.iinfo(np.int32).max
 _NONE = np.zeros(0, np.int32)
+_NO_ENTRIES = Entries(_NONE, _NONE, np.zeros(0, np.float32))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading:
+    """Users whose histories are read once, for their ranks and for the reasons.
+
+    Attributes:
+      users: int32 [B].
+      lists: of `size` users: those beyond the first B have no events.
+      scorer: by which they are read.
+    """
+
+    users: np.ndarray
+    lists: UserLists
+    scorer: RecencyScorer
+
+    @property
+    def size(self) -> int:
+        return len(self.lists.offsets) - 1
+
+    @functools.cached_property
+    def starts(self) -> sparse.csr_array:
+        """The start distributions of the walks, float32 [W size, I]: for each half-life, one row per user."""
+        lists, (num_walks, num_rows) = self.lists, (self.lists.starts.shape[1], self.size)
+        offsets = np.append(
+            np.add.outer(np.arange(num_walks) * lists.offsets[-1], lists.offsets[:-1]), num_walks * lists.offsets[-1]
+        )
+        entries = lists.starts.T.ravel(), np.tile(lists.items, num_walks), offsets
+        return sparse.csr_array(entries, (num_walks * num_rows, self.scorer.num_items))
+
+    @functools.cached_property
+    def of_names(self) -> list[sparse.csr_array | None]:
+        """The walks over artists and those over albums, float32 [W size, I]; None where songs have none."""
+        names = self.scorer.moment.names
+        return [walk_over_names(self.starts, one.into, one.back) if one.into.nnz else None for one in names]
+
+    @functools.cached_property
+    def nodes(self) -> tuple[np.ndarray, np.ndarray, Entries | None]:
+        """`nodes`, `scale` and `through` of Start, the last one not padded, ascending by column, then song."""
+        scorer, users, guests = self.scorer, self.users, self.scorer.guests
+        nodes = np.ascontiguousarray((self.starts @ scorer.moment.listeners).toarray().T)
+        if guests is None:
+            total, through = scorer.moment.user_totals @ nodes, None
+        else:
+            known, rows = guests.known[users], np.arange(len(users))
+            by_walk = nodes.reshape(len(nodes), -1, len(users))
+            # The moment's own column of a known user is out of date.
+            by_walk[known[known >= 0], :, rows[known >= 0]] = 0.0
+            columns = guests.columns(users, now=scorer.now, num_items=scorer.num_items)
+            of_walks = sparse.vstack([columns] * by_walk.shape[1], format="csr")
+            mass = self.starts.multiply(of_walks).sum(axis=1)
+            total = scorer.moment.user_totals @ nodes + mass * of_walks.sum(axis=1)
+            column = row_of_each(of_walks.indptr)
+            through = Entries(of_walks.indices, column, (of_walks.data * mass[column]).astype(np.float32))
+        scale = scorer.num_items / np.maximum(total, 1e-12)
+        return nodes, scale.astype(np.float32), through
+
+    @functools.cached_property
+    def changed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Songs whose trend the guests' events change, see `Guests.trends`; None: the users are no guests."""
+        guests, scorer = self.scorer.guests, self.scorer
+        return None if guests is None else guests.trends(self.users, scorer.moment, now=scorer.now)
 
 
 def queries(users: jax.Array, songs: jax.Array, items: jax.Array, age: jax.Array, engagement: jax.Array) -> jax.Array:
@@ -226,7 +313,7 @@ class RecencyScorer:
           guests: listeners with events that the moment does not hold.
           now: seconds, not before the moment; None: unchanged. Later events are not read.
         """
-        embeddings = Embeddings(jnp.asarray(guests.embeddings), self.embeddings.item)
+        embeddings = Embeddings(jax.device_put(guests.embeddings), self.embeddings.item)
         hosted = self.at(now, embeddings=embeddings, histories=guests.histories, guests=guests)
         hosted.__dict__["_listeners"] = self._listeners
         if hosted.now == self.now:
@@ -271,70 +358,38 @@ class RecencyScorer:
         shape = {"num_items": self.num_items, "latest_length": self.latest_length}
         return read_users(self.histories, users, now=self.now, **shape)
 
-    def prepare(self, users: np.ndarray) -> Block:
-        """The device's input for users int32 [B]; several threads may prepare at a time."""
+    def reading(self, users: np.ndarray, *, size: int | None = None) -> Reading:
+        """Reads users int32 [B]; with a size, followed by users without events, for a program of that size.
+
+        Guests are as many as are asked for: they are all read, and there is no size.
+        """
         users = np.asarray(users, np.int32)
         lists = self.read(users)
-        found = [
-            (
-                row_of_each(lists.offsets),
-                lists.items,
-                lists.features @ self._of(FAMILIARITY),
-            )
-        ]
-        starts = self._starts(lists)
-        for names, part in zip(self.moment.names, ("artists", "albums"), strict=True):
+        return Reading(users, lists if size is None else lists.padded(size), self)
+
+    def prepare(self, users: np.ndarray) -> Block:
+        """The device's input for users int32 [B]; several threads may prepare at a time."""
+        return self._block(self.reading(users))
+
+    def _block(self, reading: Reading) -> Block:
+        lists = reading.lists
+        found = [(row_of_each(lists.offsets), lists.items, lists.features @ self._of(FAMILIARITY))]
+        for number, part in enumerate(("artists", "albums")):
             weights = self._of(PARTS[part])
-            if weights.any() and names.into.nnz:
-                walk = walk_over_names(starts, names.into, names.back)
+            if weights.any() and (walk := reading.of_names[number]) is not None:
                 row = row_of_each(walk.indptr)
-                found.append((row % len(users), walk.indices, weights[row // len(users)] * walk.data))
-        start = self._start(starts, users) if self._of(PARTS["users"]).any() else None
-        for row, songs, trend in self._guest_trends(users):
-            change = (trend - self.moment.trend_of(songs, self.now)) @ self._of(TREND)
-            found.append((np.full(len(songs), row), songs, change))
+                found.append((row % reading.size, walk.indices, weights[row // reading.size] * walk.data))
+        start = self._start(reading) if self._of(PARTS["users"]).any() else None
+        if reading.changed is not None:
+            row, songs, trend = reading.changed
+            found.append((row, songs, (trend - self.moment.trend_of(songs, self.now)) @ self._of(TREND)))
         columns = [np.concatenate(column) for column in zip(*found, strict=True)]
+        users = np.append(reading.users, np.zeros(reading.size - len(reading.users), np.int32))
         return Block(users, lists.latest, *columns, start)
 
-    def _starts(self, lists: UserLists) -> sparse.csr_array:
-        """The start distributions of the walks, float32 [W B, I]: for each half-life, one row per user."""
-        num_walks, num_rows = lists.starts.shape[1], len(lists.offsets) - 1
-        offsets = np.append(
-            np.add.outer(np.arange(num_walks) * lists.offsets[-1], lists.offsets[:-1]), num_walks * lists.offsets[-1]
-        )
-        entries = lists.starts.T.ravel(), np.tile(lists.items, num_walks), offsets
-        return sparse.csr_array(entries, (num_walks * num_rows, self.num_items))
-
-    def _guest_trends(self, users: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """For guests: the row in `users`, the songs whose trend the guest's events change, and their trend."""
-        for row, guest in enumerate(users if self.guests is not None else ()):
-            yield row, *self.guests.trends(int(guest), self.moment, now=self.now)
-
-    def _nodes(self, starts: sparse.csr_array, users: np.ndarray) -> tuple[np.ndarray, np.ndarray, Entries | None]:
-        """`nodes`, `scale` and `through` of Start."""
-        nodes = np.ascontiguousarray((starts @ self.moment.listeners).toarray().T)
-        if self.guests is None:
-            total, through = self.moment.user_totals @ nodes, None
-        else:
-            known, rows = self.guests.known[users], np.arange(len(users))
-            by_walk = nodes.reshape(len(nodes), -1, len(users))
-            # The moment's own column of a known user is out of date.
-            by_walk[known[known >= 0], :, rows[known >= 0]] = 0.0
-            columns = self.guests.columns(users, now=self.now, num_items=self.num_items)
-            num_walks = by_walk.shape[1]
-            of_walks = sparse.vstack([columns] * num_walks, format="csr")
-            mass = starts.multiply(of_walks).sum(axis=1)
-            total = self.moment.user_totals @ nodes + mass * of_walks.sum(axis=1)
-            column = row_of_each(of_walks.indptr)
-            through = Entries(of_walks.indices, column, (of_walks.data * mass[column]).astype(np.float32))
-        scale = self.num_items / np.maximum(total, 1e-12)
-        return nodes, scale.astype(np.float32), through
-
-    def _start(self, starts: sparse.csr_array, users: np.ndarray) -> Start:
-        nodes, scale, through = self._nodes(starts, users)
-        if self.backend != "csr" or len(users) > _FEW_USERS:
-            if through is not None:
-                through = Entries(*_padded(*through, out_of_range=self.num_items))
+    def _start(self, reading: Reading) -> Start:
+        nodes, scale, through = reading.nodes
+        if self.backend != "csr" or reading.size > _FEW_USERS:
             return Start(nodes, None, scale, through)
         reached = list(_two_threads().map(self.moment.listeners.__matmul__, np.ascontiguousarray(nodes.T)))
         reached = np.stack(reached, axis=1)
@@ -346,7 +401,7 @@ class RecencyScorer:
 
     def __call__(self, users: np.ndarray) -> jax.Array:
         """Scores of all songs, float32 [B, I], of users int32 [B]."""
-        block = self.prepare(users).without(_NONE, _NONE)
+        block = self.prepare(users).in_few_shapes(_NONE, _NONE)
         return _score(self.embeddings.user, self._songs, block, backend=self.backend)
 
     def ranked(
@@ -357,12 +412,17 @@ class RecencyScorer:
         return _rank(*given, k=k, backend=self.backend)
 
     def rank(
-        self, users: np.ndarray, k: int, *, allowed: np.ndarray | None = None, out: Pairs | None = None
+        self,
+        users: np.ndarray | Reading,
+        k: int,
+        *,
+        allowed: np.ndarray | None = None,
+        out: Pairs | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k best songs of a block of users; `ranking.rank` goes through many blocks.
 
         Args:
-          users: int32 [B].
+          users: int32 [B], or a reading of B users, padded ones included.
           k: at most I.
           allowed: bool [I], songs that may be recommended; None: all.
           out: B rows, songs withheld from each user; None: none.
@@ -370,20 +430,52 @@ class RecencyScorer:
         Returns:
           songs int32 [B, k], best first, padded with -1, and scores float32 [B, k].
         """
-        rows, items = mask_indices(out, 0, len(users), out_of_range=len(users))
-        found, scores, _ = self.ranked(self.prepare(users), allowed, rows, items, k=k)
+        reading = users if isinstance(users, Reading) else self.reading(users)
+        block = self._block(reading)
+        rows, items = (_NONE, _NONE) if out is None else (out.rows, out.items)
+        block = block.in_few_shapes(rows, items)
+        found, scores, _ = self._ranked(block, allowed, k)
         return np.asarray(found), np.asarray(scores)
+
+    def _ranked(self, block: Block, allowed: np.ndarray | None, k: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        # Rows of the users alone: one program for users of the logs and for guests.
+        users = np.arange(len(block.users), dtype=np.int32)
+        given = self._user_rows[block.users], self._songs, block._replace(users=users), allowed
+        return _rank(*given, k=k, backend=self.backend)
+
+    def compile(self, size: int, k: int) -> int:
+        """Compiles what `rank` and `contributions` run for readings of a size; returns the number of programs.
+
+        Lists are as long as those of the users with most events, and a quarter more.
+        """
+        busiest = np.argsort(np.diff(self.histories.offsets), kind="stable")[-size:]
+        reading = self.reading(busiest, size=size)
+        block = self._block(reading)
+        allowed, longest, count = np.ones(self.num_items, bool), 5 * len(block.rows) // 4, 1
+        for length in _lengths(size):
+            jax.block_until_ready(self._ranked(block.in_few_shapes(_NONE, _NONE, length), allowed, k))
+            count += 1
+            if length >= longest:
+                break
+        self.contributions(reading, np.zeros((1, _EXPLAINED), np.int64))
+        return count
+
+    @functools.cached_property
+    def _user_rows(self) -> np.ndarray:
+        return np.asarray(self.embeddings.user)
 
     # --- Features, for the fit and for reasons ---
 
     def features(self, users: np.ndarray) -> BlockFeatures:
         """All features of all songs for users int32 [B], also those without a weight."""
-        users = np.asarray(users, np.int32)
-        lists = self.read(users)
-        starts = self._starts(lists)
-        start, songs = self._start(starts, users), self._songs._replace(listeners=self._listeners)
-        on_device = _features(self.embeddings.user, songs, users, lists.latest, start, backend=self.backend)
-        return BlockFeatures(lists, self._name_walks(starts), on_device, self._trend)
+        reading = self.reading(users)
+        start, songs = self._start(reading), self._songs._replace(listeners=self._listeners)
+        if start.through is not None:
+            start = start._replace(through=Entries(*_padded(*start.through, out_of_range=_NOWHERE)))
+        on_device = _features(
+            self.embeddings.user, songs, reading.users, reading.lists.latest, start, backend=self.backend
+        )
+        return BlockFeatures(reading.lists, self._name_walks(reading), on_device, self._trend)
 
     def first_songs(
         self, features: BlockFeatures, allowed: jax.Array, rows: np.ndarray, items: np.ndarray, *, k: int
@@ -391,37 +483,62 @@ class RecencyScorer:
         """For each of ON_DEVICE and each user, the songs of largest value: int32 [F, B, k]; see ranking.best_songs."""
         return np.asarray(_first_songs(features.on_device, allowed, rows, items, k=k))
 
-    def contributions(self, user: int, songs: np.ndarray) -> dict[str, np.ndarray]:
-        """The contribution of each of PARTS to the scores of some songs for a user: float32 [n] each.
+    def contributions(self, reading: Reading, songs: np.ndarray) -> dict[str, np.ndarray]:
+        """The contribution of each of PARTS to the scores of some songs for each user: float32 [n, C] each.
 
         Args:
-          user: index of the user.
-          songs: int32 [n].
+          reading: of n users, padded ones not counted.
+          songs: int [n, C].
         """
-        users, songs = np.array([user], np.int32), np.asarray(songs, np.int32)
-        lists = self.read(users)
-        starts = self._starts(lists)
-        nodes, scale, through = self._nodes(starts, users)
-        reached = self.moment.listeners[songs] @ nodes
-        if through is not None:
-            shape = (self.num_items, reached.shape[1])
-            reached += sparse.csr_array((through.values, (through.rows, through.columns)), shape)[songs].toarray()
-        walks = np.log1p(reached * scale)
+        (count, width), size, moment, lists = songs.shape, reading.size, self.moment, reading.lists
+        keys = (np.arange(count)[:, None] * self.num_items + songs).ravel()
+        nodes, scale, through = reading.nodes
+        # Of each song the users who know it, and what reaches them.
+        offsets, at = select(moment.user_offsets, songs.ravel())
+        row = row_of_each(offsets)
+        user, weight, walks = moment.users[at], moment.user_weights[at], []
+        for walk in range(len(WALK_HALF_LIVES)):
+            reached = np.bincount(row, nodes[user, walk * size + row // width] * weight, count * width)
+            if through is not None:
+                mine = slice(*np.searchsorted(through.columns, [walk * size, (walk + 1) * size]))
+                own = (through.columns[mine] - walk * size) * self.num_items + through.rows[mine]
+                reached += _values_among(own, through.values[mine, None], keys)[:, 0]
+            walks.append(np.log1p(reached * np.repeat(scale[walk * size : walk * size + count], width)))
         # Padded to a power of two, so that few shapes are compiled.
-        filled = np.append(songs, np.zeros((1 << max(len(songs) - 1, 15).bit_length()) - len(songs), np.int32))
-        dots = np.asarray(_dots_at(*self.embeddings, users, lists.latest, filled))[:, : len(songs)]
-        trend = self.moment.trend_of(songs, self.now)
-        for _, changed, values in self._guest_trends(users):
-            trend = np.where(np.isin(songs, changed)[:, None], _values_at(changed, values, songs), trend)
-        known = BlockFeatures(lists, self._name_walks(starts), None, trend)
-        values = known.joined(np.concatenate([dots, walks.T])[:, None], songs[None], trend[None])[0]
-        weighted = values * self._of(FEATURES)
+        fill = (0, size - count), (0, (1 << (max(width, _EXPLAINED) - 1).bit_length()) - width)
+        users = np.append(reading.users, np.zeros(size - len(reading.users), np.int32))
+        given = self._user_rows[users], self.embeddings.item, lists.latest, np.pad(songs, fill).astype(np.int32)
+        dots = np.moveaxis(np.asarray(_dots_at(*given))[:count, :, :width], 0, 1).reshape(len(QUERIES), -1)
+        trend = moment.trend_of(songs.ravel(), self.now)
+        if reading.changed is not None:
+            rows, of, changed = reading.changed
+            own = rows * self.num_items + of
+            trend = np.where(np.isin(keys, own)[:, None], _values_among(own, changed, keys), trend)
+        row = row_of_each(lists.offsets)
+        familiar = _values_among(row * self.num_items + lists.items, lists.features, keys)
+        of_names = (self._at_names(walk, songs, size) for walk in reading.of_names)
+        values = np.concatenate([dots, np.stack(walks), *of_names, trend.T, familiar.T]).astype(np.float32)
+        weighted, at_of = values * self._of(FEATURES)[:, None], {name: at for at, name in enumerate(FEATURES)}
         return {
-            part: weighted[:, [FEATURES.index(name) for name in names]].sum(axis=1) for part, names in PARTS.items()
+            part: weighted[[at_of[name] for name in names]].sum(axis=0).reshape(count, width)
+            for part, names in PARTS.items()
         }
 
-    def _name_walks(self, starts: sparse.csr_array) -> list[sparse.csr_array]:
-        return [walk_over_names(starts, names.into, names.back) for names in self.moment.names]
+    def _at_names(self, walk: sparse.csr_array | None, songs: np.ndarray, size: int) -> np.ndarray:
+        """The values of a walk over names, of `size` users, at songs int [n, C] of the first: float32 [W, n C]."""
+        found = np.zeros((len(WALK_HALF_LIVES), *songs.shape), np.float32)
+        # A row of all songs, filled and emptied: quicker than sorting the walk's songs.
+        whole = np.zeros(self.num_items, np.float32)
+        for half_life, row in np.ndindex(found.shape[:2]) if walk is not None else ():
+            mine = slice(*walk.indptr[half_life * size + row : half_life * size + row + 2])
+            whole[walk.indices[mine]] = walk.data[mine]
+            found[half_life, row] = whole[songs[row]]
+            whole[walk.indices[mine]] = 0.0
+        return found.reshape(len(found), -1)
+
+    def _name_walks(self, reading: Reading) -> list[sparse.csr_array]:
+        empty = sparse.csr_array(reading.starts.shape, dtype=np.float32)
+        return [empty if walk is None else walk for walk in reading.of_names]
 
 
 class BlockFeatures(NamedTuple):
@@ -430,14 +547,14 @@ class BlockFeatures(NamedTuple):
     Attributes:
       lists: of the users, with the features FAMILIARITY.
       walks: of artists and of albums, float32 [W B, I]: a row for each half-life and user.
-      on_device: float32 [len(ON_DEVICE), B, I]; None if these features are known for some songs only, see `joined`.
-      trend: float32 [I, T], or of some songs, likewise.
+      on_device: float32 [len(ON_DEVICE), B, I].
+      trend: float32 [I, T].
       take: `on_device` of some songs [B, C] of each user, float32 [len(ON_DEVICE), B, C].
     """
 
     lists: UserLists
     walks: Sequence[sparse.csr_array]
-    on_device: jax.Array | None
+    on_device: jax.Array
     trend: np.ndarray
     take: Callable[[jax.Array, np.ndarray], np.ndarray] = lambda features, songs: np.asarray(_take(features, songs))
 
@@ -454,21 +571,24 @@ class BlockFeatures(NamedTuple):
         Args:
           songs: int32 [B, C], padded with -1, for which all features are 0.
         """
-        songs = np.asarray(songs)
-        on_device = self.take(self.on_device, np.maximum(songs, 0))
-        return self.joined(on_device, songs, self.trend[np.maximum(songs, 0)])
-
-    def joined(self, on_device: np.ndarray, songs: np.ndarray, trend: np.ndarray) -> np.ndarray:
-        """`at` with given features of these songs: on_device float32 [len(ON_DEVICE), B, C], trend [B, C, T]."""
-        clipped, on_device = np.maximum(songs, 0), np.moveaxis(on_device, 0, 2)
+        songs, lists = np.asarray(songs), self.lists
+        clipped = np.maximum(songs, 0)
+        on_device, trend = np.moveaxis(self.take(self.on_device, clipped), 0, 2), self.trend[clipped]
         found = np.zeros((*songs.shape, len(FEATURES)), np.float32)
-        lists = self.lists
         for row, wanted in enumerate(clipped):
             mine = slice(lists.offsets[row], lists.offsets[row + 1])
             of_names = [_values_at(items, values[:, None], wanted) for items, values in self.of_names(row)]
             familiar = _values_at(lists.items[mine], lists.features[mine], wanted)
             found[row] = np.concatenate([on_device[row], *of_names, trend[row], familiar], axis=1)
         return np.where((songs >= 0)[..., None], found, 0.0)
+
+
+def _values_among(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The rows of `values` [P, F] for `wanted` [C] among ascending distinct keys [P]: [C, F], 0 for other keys."""
+    if len(keys) == 0:
+        return np.zeros((len(wanted), values.shape[1]), values.dtype)
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where((keys[at] == wanted)[:, None], values[at], values.dtype.type(0))
 
 
 def _values_at(items: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -489,16 +609,28 @@ def walk_over_names(starts: sparse.csr_array, into: sparse.csr_array, back: spar
     return walk
 
 
+def _lengths(size: int) -> Iterator[int]:
+    """The lengths of lists in programs for single questions of `size` users, ascending without end."""
+    length = _LEAST_LIST if size == 1 else _MORE_LIST
+    while True:
+        yield length
+        length *= 16 if length < _LONG_LIST else 4
+
+
 def _padded(rows: np.ndarray, items: np.ndarray, values: np.ndarray, *, out_of_range: int) -> tuple[np.ndarray, ...]:
     length = _LEAST_LIST
     while length < len(rows):
         length *= 4
-    fill = length - len(rows)
-    return (
-        np.concatenate([rows, np.full(fill, out_of_range)]).astype(np.int32),
-        np.concatenate([items, np.zeros(fill, np.int32)]).astype(np.int32),
-        np.concatenate([values, np.zeros(fill, np.float32)]).astype(np.float32),
-    )
+    return _filled(rows, items, values, length, out_of_range=out_of_range)
+
+
+def _filled(
+    rows: np.ndarray, items: np.ndarray, values: np.ndarray, length: int, *, out_of_range: int
+) -> tuple[np.ndarray, ...]:
+    filled = np.full(length, out_of_range, np.int32), np.zeros(length, np.int32), np.zeros(length, np.float32)
+    for whole, given in zip(filled, (rows, items, values), strict=True):
+        whole[: len(given)] = given
+    return filled
 
 
 @functools.cache
@@ -576,10 +708,10 @@ def features_of_all(songs: SongArrays, query: jax.Array, start: Start, backend: 
 
 
 @jax.jit
-def _dots_at(user_emb: jax.Array, item_emb: jax.Array, users: jax.Array, latest: Latest, songs: jax.Array) -> jax.Array:
-    """Products of the queries of one user with some songs, float32 [Q, C]."""
-    query = _queries(user_emb, item_emb, users, latest)[0]
-    return jnp.matmul(query, item_emb[songs].T, precision=jax.lax.Precision.HIGHEST)
+def _dots_at(users: jax.Array, item_emb: jax.Array, latest: Latest, songs: jax.Array) -> jax.Array:
+    """Products of the queries of users [B, d] with some songs [B, C] of each, float32 [B, Q, C]."""
+    query = queries(users, item_emb[jnp.maximum(latest.items, 0)], *latest)
+    return jnp.einsum("bqd,bcd->bqc", query, item_emb[songs], precision=jax.lax.Precision.HIGHEST)
 
 
 @functools.partial(jax.jit, static_argnames="k")

@@ -94,11 +94,25 @@ class Recommendation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Taste:
+    """A taste of a playlist, see `music_map.playlist.tastes`.
+
+    Attributes:
+      songs: of the playlist, in its order.
+      weight: the sum of their attention weights.
+    """
+
+    songs: list[Id]
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Answer:
-    """Recommendations, and warnings such as unknown songs."""
+    """Recommendations, warnings such as unknown songs, and the tastes of the playlist."""
 
     recommendations: list[Recommendation]
     warnings: list[str]
+    tastes: list[Taste] = dataclasses.field(default_factory=list)
 
     def __repr__(self) -> str:
         songs = [shortened(str(r.item_id), 40) for r in self.recommendations]

@@ -10,7 +10,6 @@ music_map.model.fold_in), and companions/*, which songs are listened to together
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -394,12 +393,3 @@ def no_user_songs(num_users: int) -> UserSongs:
     """UserSongs of users without any."""
     offsets, none = np.zeros(num_users + 1, np.int64), np.zeros(0, np.int32)
     return UserSongs(offsets, none, offsets, none)
-
-
-def indices(lists: Sequence[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lists of at most `width` indices as one padded array int32 [B, width], and a mask bool [B, width]."""
-    rows = np.zeros((len(lists), width), np.int32)
-    where = np.zeros(rows.shape, bool)
-    for row, mask, given in zip(rows, where, lists, strict=True):
-        row[: len(given)], mask[: len(given)] = given, True
-    return rows, where

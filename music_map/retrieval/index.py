@@ -36,6 +36,8 @@ SCANN_FROM = 20_000
 _WHEELS = "its wheels are for Linux and Python up to 3.13"
 # Songs scored at once by exact search: 16,384 x 64 floats are 4 MiB, which a core's cache holds.
 _BLOCK = 16_384
+# Queries of a batch are filled up to one of these numbers, or to a power of two.
+_ROWS = (1, 8, 64, 512)
 # The recall target is for the first 100.
 _RECALL_AT = 100
 # The measured recall must exceed the target by this many standard errors. The cheapest parameters that reach the target
@@ -162,9 +164,9 @@ class ExactIndex:
         self, queries: np.ndarray, k: int, *, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """See Index.search; with `allowed`, bool [I], only among these songs."""
-        # Shapes are rounded up to powers of two, so that few programs are compiled.
+        # Shapes are rounded up, so that few programs are compiled.
         width = min(1 << (k - 1).bit_length(), self.num_items)
-        rows = 1 << (len(queries) - 1).bit_length()
+        rows = next((size for size in _ROWS if size >= len(queries)), 1 << (len(queries) - 1).bit_length())
         padded = np.zeros((rows, queries.shape[1]), np.float32)
         padded[: len(queries)] = queries
         mask = None

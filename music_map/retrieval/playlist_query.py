@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from music_map.playlist.attention import Head, attend, push_away
+from music_map.playlist.attention import attend_to, push_away
 from music_map.playlist.companions import Companions
 from music_map.playlist.heads import Heads
-from music_map.playlist.tastes import MOST_TASTES, tastes_of
-from music_map.retrieval.export import indices
+from music_map.playlist.tastes import tastes_of
 from music_map.retrieval.search import NOTHING, Wanted
-from music_map.unit import unit, unit_rows
+from music_map.unit import unit_rows
 
-# Programs are compiled for these numbers of songs in a playlist, disliked songs, and playlists.
-WIDTHS = (16, 128, 1024)
+# Disliked songs that a query is turned away from.
 MOST_DISLIKES = 128
-BATCHES = (1, 8, 64, 512)
 
 
 class Asked(NamedTuple):
@@ -39,36 +34,6 @@ class Asked(NamedTuple):
     taste: np.ndarray
     share: float
     pushed: np.ndarray
-
-
-def _padded(count: int, sizes: Sequence[int]) -> int:
-    return next((size for size in sizes if size >= count), sizes[-1])
-
-
-@jax.jit
-def _queries(
-    vectors: jax.Array,
-    popularity: jax.Array,
-    songs: jax.Array,
-    where: jax.Array,
-    heads: tuple[Head, Head],
-    ordered: jax.Array,
-    taste: jax.Array,
-    share: jax.Array,
-    pushed: jax.Array,
-    push_where: jax.Array,
-    push: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Queries float32 [B, d] and attention weights float32 [B, n] of padded playlists, each of one taste."""
-    rows = vectors[songs]
-    made = [attend(rows, where, popularity[songs], head) for head in heads]
-    query = jnp.where(ordered[:, None], made[0][0], made[1][0])
-    weights = jnp.where(ordered[:, None], made[0][1], made[1][1])
-    query = unit((1.0 - share)[:, None] * query + share[:, None] * taste)
-    return push_away(query, vectors[pushed], push_where, strength=push), weights
-
-
-_push_away = jax.jit(push_away)
 
 
 class PlaylistQuery:
@@ -92,63 +57,26 @@ class PlaylistQuery:
         push: float = 0.5,
     ):
         self._vectors, self._companions = vectors, companions
-        self._device_vectors, self._popularity = jnp.asarray(vectors), jnp.asarray(popularity)
-        self._heads = jax.tree.map(jnp.asarray, (heads.ordered, heads.unordered))
-        self._push = push
+        self._popularity, self._heads, self._push = popularity, heads, push
         self._together, self._cohesion = float(heads.mixture.together), float(heads.mixture.cohesion)
 
     def __call__(self, asked: Sequence[Asked]) -> tuple[list[Wanted], list[np.ndarray]]:
         """What each query looks for, and the attention weights of its playlist."""
-        vectors, weights = self._of_one_taste(asked)
-        return [self._wanted(*one) for one in zip(asked, vectors, weights, strict=True)], weights
+        found = [self._of(one) for one in asked]
+        return [wanted for wanted, _ in found], [weights for _, weights in found]
 
-    def _of_one_taste(self, asked: Sequence[Asked]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Vectors float32 [B, d], and the attention weights of each playlist."""
-        size = _padded(len(asked), BATCHES)
-        songs, where = indices(
-            [query.songs for query in asked], _padded(max(len(query.songs) for query in asked), WIDTHS)
-        )
-        pushed, push_where = self._pushed(asked)
-        ordered, share = (np.array([getattr(query, name) for query in asked]) for name in ("ordered", "share"))
-        taste = np.stack([query.taste for query in asked])
-
-        def rows(x: np.ndarray) -> np.ndarray:
-            return np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)]) if size > len(x) else x
-
-        vectors, weights = _queries(
-            self._device_vectors,
-            self._popularity,
-            *map(rows, (songs, where)),
-            self._heads,
-            *map(rows, (ordered, taste, share.astype(np.float32), pushed, push_where)),
-            np.float32(self._push),
-        )
-        weights, sizes = np.asarray(weights), [len(query.songs) for query in asked]
-        return np.asarray(vectors)[: len(asked)], [w[:n] for w, n in zip(weights, sizes, strict=False)]
-
-    @staticmethod
-    def _pushed(asked: Sequence[Asked]) -> tuple[np.ndarray, np.ndarray]:
-        lists = [query.pushed for query in asked]
-        return indices(lists, _padded(max(map(len, lists)), (1, 16, MOST_DISLIKES)))
-
-    def _of_tastes(self, asked: Asked, tastes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Vectors of several tastes, float32 [H, d]: the weights are those of the whole playlist."""
-        parts = np.where(tastes == np.arange(tastes.max() + 1)[:, None], weights, 0.0)
-        query = unit_rows(parts @ self._vectors[asked.songs])
-        query = unit_rows((1.0 - asked.share) * query + asked.share * asked.taste).astype(np.float32)
-        if not len(asked.pushed):
-            return query
-        filled = np.zeros((MOST_TASTES, query.shape[1]), np.float32)
-        filled[: len(query)] = query
-        pushed, where = self._pushed([asked])
-        away = _push_away(filled, self._vectors[pushed], np.broadcast_to(where, (MOST_TASTES, where.shape[1])),
-                          strength=np.float32(self._push))  # fmt: skip
-        return np.asarray(away)[: len(query)]
-
-    def _wanted(self, asked: Asked, vector: np.ndarray, weights: np.ndarray) -> Wanted:
-        tastes = tastes_of(self._vectors[asked.songs], self._cohesion)
+    def _of(self, asked: Asked) -> tuple[Wanted, np.ndarray]:
+        rows, head = self._vectors[asked.songs], self._heads.ordered if asked.ordered else self._heads.unordered
+        query, weights = attend_to(rows, self._popularity[asked.songs], head)
+        tastes = tastes_of(rows, self._cohesion)
         number = int(tastes.max(initial=0)) + 1
-        vectors = vector[None] if number == 1 else self._of_tastes(asked, tastes, weights)
+        vectors = query[None]
+        if number > 1:
+            # The weights are those of the whole playlist.
+            vectors = unit_rows(np.where(tastes == np.arange(number)[:, None], weights, 0.0) @ rows)
+        if asked.share:
+            vectors = unit_rows((1.0 - asked.share) * vectors + asked.share * asked.taste)
+        vectors = push_away(vectors.astype(np.float32), self._vectors[asked.pushed], self._push)
         shares = np.bincount(tastes, weights, number).astype(np.float32) if len(tastes) else np.ones(1, np.float32)
         plus = [NOTHING] * number
         if self._companions is not None and self._together > 0 and len(tastes):
@@ -157,7 +85,7 @@ class PlaylistQuery:
             plus = self._companions.among(asked.songs, own, tastes)
             if len(asked.pushed):
                 plus = self._without(plus, asked.pushed, total * self._push)
-        return Wanted(vectors, shares, plus)
+        return Wanted(vectors, shares, plus, tastes), weights
 
     def _without(
         self, plus: Sequence[tuple[np.ndarray, np.ndarray]], pushed: np.ndarray, weight: float

@@ -16,8 +16,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import itertools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,27 +26,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from music_map.errors import DamagedFileError, UserError
-from music_map.graph_filter.scores import MixedScorer
 from music_map.ids import Ids
 from music_map.model.content import Content
 from music_map.playlist.companions import Companions
 from music_map.playlist.heads import Heads, from_json, to_json, untrained
 from music_map.playlist.space import embed, moments_of
+from music_map.preprocess.dataset import DISLIKE
 from music_map.recency.guests import Guests
 from music_map.recency.history import Histories
-from music_map.recency.scores import PARTS, RecencyScorer
+from music_map.recency.scores import PARTS
 from music_map.retrieval import export as exports
-from music_map.retrieval.answers import Answer, Id, Part, Query, Reason, Recommendation
+from music_map.retrieval.answers import Answer, Id, Part, Query, Reason, Recommendation, Taste
 from music_map.retrieval.export import Export, IdTables, Placing, UserSongs, popularity_of
 from music_map.retrieval.filters import Filters, allowed_songs, choose, filters_of, left_out_for, unknown_in
 from music_map.retrieval.index import FOLDER, Index, build_index, choose_backend, installed, load_index
 from music_map.retrieval.listeners import Listener, guests_of, listener_of
 from music_map.retrieval.new_songs import grown_export, grown_fold_in, grown_ids, grown_index, new_songs_of
 from music_map.retrieval.playlist_files import Track, track_of
-from music_map.retrieval.playlist_query import BATCHES, MOST_DISLIKES, WIDTHS, Asked, PlaylistQuery
+from music_map.retrieval.playlist_query import MOST_DISLIKES, Asked, PlaylistQuery
 from music_map.retrieval.plays import Play as Play
 from music_map.retrieval.plays import plays_of, resolve
-from music_map.retrieval.present import FilterScorer, PresentScorer
+from music_map.retrieval.present import FilterScorer, PresentScorer, UserGroup, sizes_of_groups
 from music_map.retrieval.reasons import Explainer
 from music_map.retrieval.search import rank_songs, search_filtered
 from music_map.retrieval.settings import RetrievalSettings
@@ -54,7 +55,8 @@ from music_map.settings import from_stored
 from music_map.storage import fingerprint
 from music_map.text import shortened
 
-MAX_SONGS = WIDTHS[-1]
+# Most songs of a playlist, and queries that are worked on at once.
+MAX_SONGS, _BLOCK = 1_024, 512
 # First number of candidates, in multiples of k, from which caps and orders choose a user's songs.
 _POOL = 20
 # Songs of one name that a message lists.
@@ -87,35 +89,30 @@ class _Resolved:
 
 
 class UserScorer(Protocol):
-    """Ranks all songs for users, such as the recency head."""
+    """Ranks all songs for users, such as the recency head.
 
-    def rank(
-        self, users: np.ndarray, k: int, *, allowed: np.ndarray, out: Sequence[np.ndarray], heard: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The k best songs of each user.
+    Attributes:
+      most: users of a group.
+      now: the present, seconds.
+    """
 
-        Args:
-          users: int32 [B], user indices.
-          k: songs wanted.
-          allowed: bool [I], songs that may be ranked for any user.
-          out: for each user the songs left out, int [n].
-          heard: whether heard songs may be ranked; the weights depend on it.
+    most: int
+    now: int
 
-        Returns:
-          songs int32 [B, k], -1 beyond the last, and scores float32 [B, k].
-        """
+    def group(self, users: np.ndarray, *, heard: bool) -> UserGroup:
+        """Known users, int [B], who are asked about together; heard: whether heard songs may be ranked."""
 
-    def hosting(self, guests: Guests, now: int) -> UserScorer:
-        """A scorer of listeners with events that the logs do not hold: users 0..B - 1."""
+    def hosting(self, guests: Guests, now: int, *, heard: bool) -> UserGroup:
+        """Listeners with events that the logs do not hold, likewise, as of `now`, not before the present."""
 
     def events_of(self, user: int) -> Histories:
         """The events of one user in the logs."""
 
-    def grown(self, export: Export) -> UserScorer:
-        """The scorer with more songs."""
+    def compile(self, ks: Sequence[int]) -> int:
+        """Compiles the programs of groups of all sizes that rank so many songs; returns their number."""
 
-    def scorer(self, *, heard: bool) -> RecencyScorer | MixedScorer:
-        """The scorer of all songs behind it, for ranks and reasons."""
+    def grown(self, export: Export) -> UserScorer:
+        """The scorer with more songs, of an Export whose first songs are its own."""
 
 
 class Recommender:
@@ -335,68 +332,80 @@ class Recommender:
         resolved = [self._resolve(query, chosen, excluded) for query in queries]
         good = [row for row, query in enumerate(resolved) if isinstance(query, _Resolved)]
         answers: list[Answer | UserError] = list(resolved)
-        for start in range(0, len(good), BATCHES[-1]):
-            rows = good[start : start + BATCHES[-1]]
+        for start in range(0, len(good), _BLOCK):
+            rows = good[start : start + _BLOCK]
             block = [resolved[row] for row in rows]
-            best, weights = self._best(block, k, allowed, chosen, user_share)
-            for row, query, weight, (items, scores) in zip(rows, block, weights, best, strict=True):
+            best, weights, told, tastes = self._best(block, k, allowed, chosen, user_share, reasons if explain else 0)
+            found = zip(rows, block, weights, best, told, tastes, strict=True)
+            for row, query, weight, (items, scores), why, of in found:
                 query.warnings.extend(noted)
                 if len(items) < k:
                     query.warnings.append(f"only {len(items)} of {k} songs: the catalogue has no more candidates")
-                songs = self._explained(items, scores, query.songs, weight, explain, reasons)
-                if explain and not len(query.songs):
-                    told = self._told(query, items, scores, chosen, reasons)
-                    songs = [dataclasses.replace(one, reasons=why) for one, why in zip(songs, told, strict=True)]
-                answers[row] = Answer(songs, query.warnings)
+                songs = self._explained(items, scores, query.songs, weight, why, explain, reasons)
+                answers[row] = Answer(songs, query.warnings, self._tastes(query.songs, of, weight) if explain else [])
         return answers
 
     def _best(
-        self, queries: Sequence[_Resolved], k: int, allowed: np.ndarray, filters: Filters, user_share: float
-    ) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]:
-        """Songs and scores of each query, and the attention weights of its playlist."""
-        users_alone = [self.user_scorer is not None and not len(query.songs) for query in queries]
+        self,
+        queries: Sequence[_Resolved],
+        k: int,
+        allowed: np.ndarray,
+        filters: Filters,
+        user_share: float,
+        reasons: int,
+    ) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray], list[list[list[Part]]], list[np.ndarray]]:
+        """Songs and scores of each query, the attention weights and the tastes of its playlist's songs.
+
+        The third are the reasons for listeners without songs.
+        """
         best: list[Any] = [None] * len(queries)
-        weights = [np.zeros(0, np.float32)] * len(queries)
-        if rows := [row for row, alone in enumerate(users_alone) if not alone]:
+        told: list[list[list[Part]]] = [[]] * len(queries)
+        weights, tastes = [np.zeros(0, np.float32)] * len(queries), [np.zeros(0, np.int64)] * len(queries)
+        alone = [row for row, query in enumerate(queries) if self.user_scorer is not None and not len(query.songs)]
+        if rows := sorted(set(range(len(queries))) - set(alone)):
             block = [queries[row] for row in rows]
             wanted, weights_of_block = self._query(self._asked(block, user_share))
             out = [query.out for query in block]
             searched = search_filtered(
                 self.index, self.vectors, wanted, k, allowed, out, filters=filters, export=self.export
             )
-            for row, songs, weight in zip(rows, searched, weights_of_block, strict=True):
-                best[row], weights[row] = songs, weight
-        alone = [row for row, alone in enumerate(users_alone) if alone]
-        # Listeners of one moment are ranked for together.
+            for row, songs, weight, one in zip(rows, searched, weights_of_block, wanted, strict=True):
+                best[row], weights[row], tastes[row] = songs, weight, one.tastes
+                if not len(queries[row].songs):
+                    told[row] = self._told_by_similarity(queries[row], *songs, reasons)
+        for rows in self._groups(queries, alone):
+            block = [queries[row] for row in rows]
+            group = self._group(block, filters)
+            ranked = self._rank_group(group, block, k, allowed, filters)
+            for row, songs, why in zip(rows, ranked, self._told(group, block, ranked, reasons), strict=True):
+                best[row], told[row] = songs, why
+        return best, weights, told, tastes
+
+    def _groups(self, queries: Sequence[_Resolved], alone: Sequence[int]) -> Iterator[list[int]]:
+        """The rows of listeners without songs who are asked about together: those of one moment."""
         moments = {row: None if queries[row].listener is None else queries[row].listener.now for row in alone}
         for now in dict.fromkeys(moments.values()):
-            rows = [row for row in alone if moments[row] == now]
-            block = [queries[row] for row in rows]
-            scorer, users = self.user_scorer, np.array([query.user for query in block], np.int32)
-            if now is not None:
-                listeners = [query.listener for query in block]
-                scorer, users = scorer.hosting(guests_of(listeners), now), np.arange(len(block), dtype=np.int32)
-            ranked = self._rank_for_users(scorer, users, block, k, allowed, filters)
-            for row, songs in zip(rows, ranked, strict=True):
-                best[row] = songs
-        return best, weights
+            rows = iter([row for row in alone if moments[row] == now])
+            for size in sizes_of_groups(sum(of == now for of in moments.values()), self.user_scorer.most):
+                yield list(itertools.islice(rows, size))
 
-    def _rank_for_users(
-        self,
-        scorer: UserScorer,
-        of: np.ndarray,
-        queries: Sequence[_Resolved],
-        k: int,
-        allowed: np.ndarray,
-        filters: Filters,
+    def _group(self, queries: Sequence[_Resolved], filters: Filters) -> UserGroup:
+        """The group of listeners of one moment."""
+        if (first := queries[0].listener) is None:
+            return self.user_scorer.group(np.array([query.user for query in queries]), heard=filters.heard)
+        guests = guests_of([query.listener for query in queries])
+        return self.user_scorer.hosting(guests, first.now, heard=filters.heard)
+
+    def _rank_group(
+        self, group: UserGroup, queries: Sequence[_Resolved], k: int, allowed: np.ndarray, filters: Filters
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Songs and scores for the scorer's users `of`, from a pool that doubles until the caps leave k of it."""
-        most, left = int(np.count_nonzero(allowed)), list(range(len(queries)))
+        """Songs and scores for the users of a group, from a pool that doubles until the caps leave k of it."""
+        most, left = int(np.count_nonzero(allowed)), np.arange(len(queries))
         best: list[Any] = [None] * len(queries)
         size = min(most, k if filters.by_score_alone else _POOL * k)
-        while left:
-            out = [queries[row].out for row in left]
-            songs, scores = scorer.rank(of[left], size, allowed=allowed, out=out, heard=filters.heard)
+        while len(left):
+            asked = group if len(left) == len(queries) else group.some(left)
+            songs, scores = asked.rank(size, allowed=allowed, out=[queries[row].out for row in left])
             for row, items, values in zip(left, songs, scores, strict=True):
                 items, values = items[items >= 0], values[items >= 0]
                 if not filters.by_score_alone:
@@ -405,7 +414,7 @@ class Recommender:
                         continue
                     items, values = items[picked], values[picked]
                 best[row] = items, values
-            left = [row for row in left if best[row] is None]
+            left = np.array([row for row in left if best[row] is None], np.int64)
             size = min(2 * size, most)
         return best
 
@@ -431,6 +440,31 @@ class Recommender:
             else:
                 unknown.append(str(values[row]) if isinstance(values[row], Track) else values[row])
         return at[at >= 0], [ids.unknown(kind, unknown), *lines] if unknown else lines
+
+    def played(self, query: Query, *, most: int) -> list[Id]:
+        """The songs that a listener played or liked, each once, the latest first, at most `most`.
+
+        They are those of the logs, if the run has a recency head in their order, and those of the query's history.
+        """
+        found = self._resolve(query, self.filters, np.zeros(0, np.int64))
+        if isinstance(found, UserError):
+            return []
+        items = np.zeros(0, np.int32)
+        if found.listener is not None:
+            events = [part.events() for part in (found.listener.old, found.listener.fresh)]
+        elif self.user_scorer is not None and found.user >= 0:
+            events = [self.user_scorer.events_of(found.user).events()]
+        else:
+            events = []
+        item, when, kind = (
+            np.concatenate([getattr(part, name) for part in events] or [items])
+            for name in ("item", "timestamp", "kind")
+        )
+        there = np.flatnonzero(kind != DISLIKE)
+        items = item[there][np.argsort(when[there], kind="stable")][::-1]
+        if not len(items) and found.user >= 0:
+            items = self._user_songs.heard_by(found.user)
+        return self.ids.songs.labels(list(dict.fromkeys(items.tolist()))[:most])
 
     def tracks(self, answer: Answer) -> list[Track]:
         """The recommended songs for `music_map.write_playlist`."""
@@ -458,23 +492,27 @@ class Recommender:
         query = self._resolve(Query(tuple(songs), user, history=tuple(history)), self.filters, np.zeros(0, np.int64))
         if isinstance(query, UserError):
             raise query
-        scorer, row = self._scorer_of(query, self.filters)
         others = np.arange(len(self.vectors)) < len(self.ids.songs)
         others[query.songs] = False
         others[at] = True
-        weights, told = np.zeros(0, np.float32), []
-        if scorer is None or len(query.songs):
+        weights, item = np.zeros(0, np.float32), np.array([at])
+        if self.user_scorer is None or len(query.songs):
             (wanted,), (weights,) = self._query(self._asked([query], 0.3))
             items, scores = rank_songs(self.vectors, wanted, allowed=others)
         else:
-            items = np.flatnonzero(others)
-            scores = np.asarray(scorer(np.array([row], np.int32)))[0, items]
+            group, items = self._group([query], self.filters), np.flatnonzero(others)
+            scores = group.scores()[0, items]
         place = int(np.flatnonzero(items == at)[0])
-        item, score = np.array([at]), scores[place : place + 1]
+        found = item, scores[place : place + 1]
+        told: list[list[Part]] = []
         if not len(query.songs):
-            (told,) = self._told(query, item, score, self.filters, len(PARTS))
-        (found,) = self._explained(item, score, query.songs, weights, True, MAX_SONGS)
-        return dataclasses.replace(found, rank=1 + int((scores > scores[place]).sum()), reasons=told)
+            told = (
+                self._told_by_similarity(query, *found, len(PARTS))
+                if self.user_scorer is None
+                else self._told(group, [query], [found], len(PARTS))[0]
+            )
+        (one,) = self._explained(*found, query.songs, weights, told, True, MAX_SONGS)
+        return dataclasses.replace(one, rank=1 + int((scores > scores[place]).sum()))
 
     def add_songs(self, songs: Sequence[Mapping[str, Any]]) -> list[str]:
         """Adds songs that were not there at training, for this object's life; queries may be asked meanwhile.
@@ -520,28 +558,19 @@ class Recommender:
             self.__dict__ = grown.__dict__
             return new.warnings
 
-    def warm(self, *, k: int = 10) -> None:
-        """Compiles the programs of single queries and small batches, and makes the table of names."""
+    def warm(self, *, k: int = 10) -> int:
+        """Compiles the programs of usual questions and makes the tables of look-ups; returns the number of programs.
+
+        These are questions for up to k songs, with caps and without, alone and in batches of up to 64. Listeners may
+        have any history, and playlists any length.
+        """
         self.ids.songs.find("")
-        for width in WIDTHS:
-            songs = tuple(self.ids.songs.labels(range(min(width // 2 + 1, len(self.ids.songs)))))
-            for batch in BATCHES[:3]:
-                self.recommend_batch([Query(songs, dislikes=songs[:1])] * batch, k=k)
-        self.recommend_batch([Query(songs[:1])] * 2, k=k)
-        for size in BATCHES[:3]:
-            for user in (None, *self.ids.users.labels(range(min(len(self.ids.users), 1)))):
-                self.recommend_batch([Query(user=user, history=((songs[0],), (songs[-1],)))] * size, k=k)
-        if self.user_scorer is not None:
-            # Programs differ by the lengths of histories: short, middling and long ones are tried.
-            order = np.argsort(np.diff(self._user_songs.heard_offsets), kind="stable")
-            for size in BATCHES[:3]:
-                for at in (0, len(order) // 2, max(len(order) - size, 0)):
-                    queries = [Query(user=user) for user in self.ids.users.labels(order[at : at + size].tolist())]
-                    for heard in (True, False):
-                        self.recommend_batch(queries, k=k, filters=self.filters.replace(heard=heard))
-            for size in (16, 512):
-                plays = tuple(Play(song) for song in self.ids.songs.labels(range(min(size, len(self.ids.songs)))))
-                self.recommend_batch([Query(history=plays)], k=k)
+        labels = self.ids.songs.labels((0, len(self.ids.songs) - 1))
+        for batch in (1, 8, 64):  # an exact index has a program for each
+            self.recommend_batch([Query((labels[0],))] * batch, k=k)
+        history = tuple((label,) for label in labels)
+        self.recommend_batch([Query((labels[0],), history=history), Query(history=history)], k=k)
+        return 0 if self.user_scorer is None else self.user_scorer.compile((k, _POOL * k))
 
     def _resolve(self, query: Query, filters: Filters, excluded: np.ndarray) -> _Resolved | UserError:
         users = self.ids.users
@@ -612,16 +641,36 @@ class Recommender:
         scores: np.ndarray,
         playlist: np.ndarray,
         weights: np.ndarray,
+        told: Sequence[list[Part]],
         explain: bool,
         most: int = MOST_REASONS,
     ) -> list[Recommendation]:
+        """The recommended songs; of a playlist with the songs that speak for each, of a listener with `told`."""
         songs = self.ids.songs
         labels = zip(songs.labels(items.tolist()), scores.tolist(), strict=True)
+        names = map(songs.name, items.tolist()) if songs.named else itertools.repeat(None, len(items))
+        rows = enumerate(zip(labels, names, items.tolist(), strict=True))
         if not explain:
-            names = map(songs.name, items.tolist())
-            rows = enumerate(zip(labels, names, strict=True), 1)
-            return [Recommendation(rank, label, score, [], [], [], name) for rank, ((label, score), name) in rows]
-        similarity = self.vectors[items] @ self.vectors[playlist].T
+            return [Recommendation(at + 1, label, score, [], [], [], name) for at, ((label, score), name, _) in rows]
+        why = self._why(items, playlist, weights, most) if len(playlist) else [[]] * len(items)
+        return [
+            Recommendation(
+                at + 1, label, score, *self._metadata(item), why[at], name, told[at] if at < len(told) else []
+            )
+            for at, ((label, score), name, item) in rows
+        ]
+
+    def _tastes(self, playlist: np.ndarray, tastes: np.ndarray, weights: np.ndarray) -> list[Taste]:
+        songs, shares = self.ids.songs.labels(playlist.tolist()), np.bincount(tastes, weights).tolist()
+        of = tastes.tolist()
+        return [
+            Taste([song for song, taste in zip(songs, of, strict=True) if taste == at], share)
+            for at, share in enumerate(shares)
+        ]
+
+    def _why(self, items: np.ndarray, playlist: np.ndarray, weights: np.ndarray, most: int) -> list[list[Reason]]:
+        """The songs of a playlist that speak for each of some songs, the strongest first."""
+        songs, similarity = self.ids.songs, self.vectors[items] @ self.vectors[playlist].T
         parts = weights * (similarity + self._query.together(playlist, items))
         order = np.argsort(-parts, axis=1, kind="stable")[:, :most]
         query = songs.labels(playlist.tolist())
@@ -633,31 +682,29 @@ class Recommender:
             np.take_along_axis(similarity, order, axis=1).tolist(),
             strict=True,
         )
-        found = []
-        for item, (label, score), (at, weight, close) in zip(items.tolist(), labels, reasons, strict=True):
-            artists, albums = self._metadata(item)
-            why = [Reason(query[p], *numbers, names.get(p)) for p, *numbers in zip(at, weight, close, strict=True)]
-            found.append(Recommendation(len(found) + 1, label, score, artists, albums, why, songs.name(item)))
-        return found
+        return [
+            [Reason(query[p], *numbers, names.get(p)) for p, *numbers in zip(at, weight, close, strict=True)]
+            for at, weight, close in reasons
+        ]
 
     def _told(
-        self, query: _Resolved, items: np.ndarray, scores: np.ndarray, filters: Filters, most: int
+        self,
+        group: UserGroup,
+        queries: Sequence[_Resolved],
+        ranked: Sequence[tuple[np.ndarray, np.ndarray]],
+        most: int,
+    ) -> list[list[list[Part]]]:
+        """The reasons of the songs recommended to each listener of a group."""
+        if group.head is None:
+            pairs = zip(queries, ranked, strict=True)
+            return [self._told_by_similarity(query, *songs, most) for query, songs in pairs]
+        return self._explainer.by_head(group.reading, [items for items, _ in ranked], self.ids, most=most)
+
+    def _told_by_similarity(
+        self, query: _Resolved, items: np.ndarray, scores: np.ndarray, most: int
     ) -> list[list[Part]]:
-        """The reasons of the songs recommended to a listener without a playlist."""
-        scorer, row = self._scorer_of(query, filters)
-        if isinstance(scorer, RecencyScorer):
-            return self._explainer.by_head(scorer, row, items, self.ids, most=most)
         of, row = (self._user_songs, query.user) if query.listener is None else (query.listener.songs, 0)
         return self._explainer.by_similarity(self.vectors, scores, of.heard_by(row), items, self.ids, most=most)
-
-    def _scorer_of(self, query: _Resolved, filters: Filters) -> tuple[RecencyScorer | MixedScorer | None, int]:
-        """The scorer of all songs for a listener, and the listener's row in it; None where the index alone answers."""
-        if self.user_scorer is None or (query.user < 0 and query.listener is None):
-            return None, -1
-        if query.listener is None:
-            return self.user_scorer.scorer(heard=filters.heard), query.user
-        hosted = self.user_scorer.hosting(guests_of([query.listener]), query.listener.now)
-        return hosted.scorer(heard=filters.heard), 0
 
     def _metadata(self, item: int) -> tuple[list[Id], list[Id]]:
         """The ids of a song's artists and albums."""

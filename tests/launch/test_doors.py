@@ -104,12 +104,14 @@ def random_history(songs, rng):
 
 
 def told(answer):
-    """What a door answered: songs, scores, warnings and each song's first reason in words; or the error."""
+    """What a door answered: songs, scores, warnings, each song's reasons, and the tastes; or the error."""
     if isinstance(answer, str):
         return answer
     songs = answer["recommendations"]
-    reasons = [[reason["text"] for reason in r["reasons"][:1]] for r in songs]
-    return [r["item_id"] for r in songs], [r["score"] for r in songs], answer["warnings"], reasons
+    reasons = [[reason["text"] for reason in r["reasons"][:3]] for r in songs]
+    why = [[reason["item_id"] for reason in r["why"][:1]] for r in songs]
+    tastes = [taste["songs"] for taste in answer["tastes"]]
+    return [r["item_id"] for r in songs], [r["score"] for r in songs], answer["warnings"], reasons, why, tastes
 
 
 def by_python(recommender, query, filters):
@@ -117,9 +119,7 @@ def by_python(recommender, query, filters):
         answer = recommender.recommend(**query, k=K, filters=filters)
     except mm.UserError as e:
         return str(e)
-    songs = answer.recommendations
-    reasons = [[reason.text for reason in r.reasons[:1]] for r in songs]
-    return [r.item_id for r in songs], [r.score for r in songs], answer.warnings, reasons
+    return told(dataclasses.asdict(answer))
 
 
 def by_http(client, query, filters):

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from music_map.errors import DamagedFileError
-from music_map.playlist.attention import POSITIONS, Head, attend, push_away
+from music_map.playlist.attention import POSITIONS, Head, attend, attend_to, push_away
 from music_map.playlist.heads import Heads, from_json, to_json, untrained
 from music_map.playlist.space import PLAIN, Space, embed, moments_of
+from music_map.unit import unit_rows
 
 RNG = np.random.default_rng(0)
 HEAD = Head(
@@ -112,21 +113,34 @@ def test_songs_that_cancel_out_stay_finite():
     np.testing.assert_allclose(weights, [0.5, 0.5])
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 200])
+def test_one_playlist_in_numpy_is_the_same(count):
+    rng = np.random.default_rng(count)
+    rows, popularity = unit_rows(rng.normal(size=(count, 5))).astype(np.float32), rng.random(count).astype(np.float32)
+    for head in (HEAD, UNORDERED):
+        wanted = attend(jnp.asarray(rows), np.ones(count, bool), popularity, head)
+        for found, one in zip(attend_to(rows, popularity, head), wanted, strict=True):
+            np.testing.assert_allclose(found, one, rtol=1e-4, atol=1e-6)
+    assert not attend_to(rows[:0], popularity[:0], HEAD)[0].any()
+
+
 def test_a_disliked_song_loses_its_part_of_the_query():
-    q, d = jnp.asarray(SONGS[0]), jnp.asarray(unit(SONGS[0] + 0.5 * SONGS[1]))
-    where = jnp.array([True, False])
-    rows = jnp.stack([d, jnp.full(4, 9.0)])
-    before = float(q @ d)
-    pushed = [float(push_away(q, rows, where, strength=jnp.float32(s)) @ d) for s in (0.0, 0.5, 1.0)]
+    q, d = SONGS[:1], unit_rows(SONGS[:1] + 0.5 * SONGS[1:2])
+    before = (q @ d.T).item()
+    pushed = [(push_away(q, d, s) @ d.T).item() for s in (0.0, 0.5, 1.0)]
     assert pushed[0] == pytest.approx(before, rel=1e-5) and before > pushed[1] > pushed[2]
     assert pushed[2] == pytest.approx(0.0, abs=1e-5)
 
 
 def test_disliked_songs_that_point_elsewhere_change_nothing():
-    q = jnp.asarray(SONGS[0])
-    pushed = push_away(q, -q[None, :], jnp.array([True]), strength=jnp.float32(1.0))
-    np.testing.assert_allclose(pushed, q, rtol=1e-5)
-    np.testing.assert_allclose(push_away(q, -q[None, :], jnp.array([False]), strength=jnp.float32(1.0)), q, rtol=1e-5)
+    q = SONGS[:2]
+    np.testing.assert_allclose(push_away(q[:1], -q[:1], 1.0), q[:1], rtol=1e-5)
+    np.testing.assert_array_equal(push_away(q, q[:0], 1.0), q)
+    # The nearer of two weighs more: w = softmax(4 d . q).
+    near = SONGS[2:4] @ q[0]
+    odds = np.exp(4 * near) / np.exp(4 * near).sum()
+    wanted = q[0] - 0.5 * (odds * np.maximum(near, 0)) @ SONGS[2:4]
+    np.testing.assert_allclose(push_away(q, SONGS[2:4], 0.5)[0], wanted / np.linalg.norm(wanted), rtol=1e-5)
 
 
 def test_the_plain_space_is_the_embeddings():

@@ -41,12 +41,18 @@ def test_there_are_at_most_so_many_tastes_and_songs_without_embeddings_are_no_ob
     assert len(set(tastes_of(np.vstack([rows[:2], 0 * rows[:1]]), 0.9).tolist())) == 3
 
 
+def joined(lists):
+    """Lists of songs and scores as `fuse` takes them."""
+    tastes = np.repeat(np.arange(len(lists)), [len(songs) for songs, _ in lists])
+    return *(np.concatenate(column) for column in zip(*lists, strict=True)), tastes
+
+
 def test_fusion_by_hand():
     lists = [
         (np.array([4, 7, 1], np.int32), np.array([0.9, 0.8, 0.1], np.float32)),
         (np.array([2, 7], np.int32), np.array([0.5, 0.4], np.float32)),
     ]
-    songs, scores = fuse(lists, np.array([0.6, 0.4]))
+    songs, scores = fuse(*joined(lists), np.array([0.6, 0.4]))
     gain = {4: 0.6 / (KAPPA + 1), 7: 1.0 / (KAPPA + 2), 1: 0.6 / (KAPPA + 3), 2: 0.4 / (KAPPA + 1)}
     assert songs.tolist() == sorted(gain, key=gain.get, reverse=True)
     np.testing.assert_allclose(scores, np.float32([0.9, 0.8, 0.5, 0.1]))
@@ -56,8 +62,8 @@ def test_longer_lists_do_not_change_the_order_of_the_first():
     rng = np.random.default_rng(2)
     scores = [-np.sort(-rng.random(400)).astype(np.float32) for _ in range(2)]
     lists = [(rng.permutation(400).astype(np.int32), one) for one in scores]
-    whole, _ = fuse(lists, np.array([0.5, 0.5]))
-    first, _ = fuse([(songs[:DEPTH], s[:DEPTH]) for songs, s in lists], np.array([0.5, 0.5]))
+    whole, _ = fuse(*joined(lists), np.array([0.5, 0.5]))
+    first, _ = fuse(*joined([(songs[:DEPTH], s[:DEPTH]) for songs, s in lists]), np.array([0.5, 0.5]))
     np.testing.assert_array_equal(whole[: len(first)], first)
 
 

@@ -53,9 +53,21 @@ def test_scores_and_contributions_as_if_the_events_were_in_the_logs(kind, backen
         scores = np.asarray(found(np.zeros(rows_asked, np.int32)))
         np.testing.assert_allclose(scores[-1], np.asarray(wanted(np.array([3])))[0], rtol=1e-4, atol=1e-4)
     songs = np.arange(NUM_ITEMS)
-    parts, of_wanted = found.contributions(0, songs), wanted.contributions(3, songs)
-    for name, values in parts.items():
-        np.testing.assert_allclose(values, of_wanted[name], rtol=1e-4, atol=1e-4, err_msg=name)
-    np.testing.assert_allclose(sum(parts.values()), np.asarray(found(np.zeros(1, int)))[0], rtol=1e-4, atol=1e-4)
+    reading, of_wanted = (
+        found.reading(np.zeros(1, int)),
+        wanted.contributions(wanted.reading([1, 3]), np.tile(songs, (2, 1))),
+    )
+    parts = found.contributions(reading, songs[None])
+    for name, (values,) in parts.items():
+        np.testing.assert_allclose(values, of_wanted[name][1], rtol=1e-4, atol=1e-4, err_msg=name)
+    np.testing.assert_allclose(sum(parts.values()), np.asarray(found(np.zeros(1, int))), rtol=1e-4, atol=1e-4)
+    # Filled up to the size of a program.
+    padded = base.hosting(guests.padded(4), now=now)
+    reading = padded.reading(np.arange(4))
+    for name, (values,) in padded.contributions(reading, songs[None]).items():
+        np.testing.assert_allclose(values, of_wanted[name][1], rtol=1e-4, atol=1e-4, err_msg=name)
+    best, scores = padded.rank(reading, 5)
+    np.testing.assert_array_equal(best[:1], wanted.rank(np.array([3]), 5)[0])
+    np.testing.assert_allclose(scores[:1], wanted.rank(wanted.reading([3], size=4), 5)[1][:1], rtol=1e-4, atol=1e-4)
     # Other users are not touched, and the base scorer still scores its own.
     np.testing.assert_array_equal(np.asarray(base(np.array([1])))[0].shape, (NUM_ITEMS,))

@@ -395,7 +395,9 @@ def test_several_tastes_and_songs_listened_to_together_equal_brute_force(data):
         there = np.flatnonzero(left)
         order = there[np.lexsort((there, -scores[there]))]
         lists.append((order.astype(np.int32), scores[order]))
-    best = lists[0] if number == 1 else fuse(lists, weights)
+    tastes = np.repeat(np.arange(number), [len(own) for own, _ in lists])
+    joined = *(np.concatenate(column) for column in zip(*lists, strict=True)), tastes
+    best = lists[0] if number == 1 else fuse(*joined, weights)
     for index in (ExactIndex(vectors), Forgetful(vectors, np.zeros(0, np.int64))):
         options = {"filters": Filters(), "export": export}
         (found,) = search_filtered(index, vectors, [wanted], k, allowed, [out], **options)

@@ -1,5 +1,6 @@
 """Histories as people write them; listeners whom the model has never seen; plays since the logs end."""
 
+import jax
 import numpy as np
 import pytest
 from stored_run import extract_run
@@ -10,6 +11,7 @@ from music_map.ids import Ids
 from music_map.preprocess.dataset import LISTEN, Events
 from music_map.recency.history import Histories
 from music_map.recency.moment import observe
+from music_map.retrieval.answers import Query
 from music_map.retrieval.export import load_export, load_head, load_placing, load_user_songs
 from music_map.retrieval.filters import Filters
 from music_map.retrieval.plays import Play, plays_of, resolve
@@ -229,3 +231,29 @@ def test_a_user_at_a_later_time(workdir):
     wanted = mm.Recommender.load(workdir, now=later).recommend(user=216, k=10)
     found = recommender.recommend(user=216, k=10, now=later)
     assert [r.item_id for r in found.recommendations] == [r.item_id for r in wanted.recommendations]
+
+
+def test_after_the_warming_no_question_waits_for_a_program(workdir, caplog):
+    found = mm.Recommender.load(workdir)
+    assert found.warm() > 10
+    rng, songs, now = np.random.default_rng(0), found.ids.songs.labels(range(len(found.ids.songs))), found.present
+    users = found.ids.users.labels(range(len(found.ids.users)))
+
+    def query(kind):
+        picked = rng.choice(songs, rng.integers(1, 128)).tolist()
+        history = tuple((song, now + int(rng.integers(0, 90_000))) for song in picked)
+        user = {"user": int(rng.choice(users))}
+        return {
+            "songs": Query(tuple(picked), dislikes=tuple(songs[:3])),
+            "user": Query(**user),
+            "new": Query(history=history, now=now + 90_000),
+            "known": Query(**user, history=history, now=now + 90_000),
+        }[kind]
+
+    for size, filters in ((1, {}), (2, {}), (5, {"max_per_artist": 1}), (13, {"heard": False}), (64, {})):
+        kinds = rng.choice(["songs", "user", "new", "known"], size)
+        queries, options = [query(kind) for kind in kinds], {"k": 10, "filters": Filters(**filters), "reasons": 3}
+        with jax.log_compiles():
+            answers = found.recommend_batch(queries, **options)
+        assert all(len(answer.recommendations) for answer in answers)
+    assert not [line for line in caplog.messages if line.startswith("Compiling")]

@@ -27,7 +27,9 @@ def test_parts_are_what_the_score_consists_of_beyond_a_random_song(recommender, 
     row, scorer = recommender.ids.users.index_of(user), recommender.user_scorer
     items = recommender.ids.songs.indices([r.item_id for r in answer.recommendations])
     reference = recommender._explainer._reference
-    parts = scorer.contributions(row, np.concatenate([items, reference]), heard=heard)
+    group = scorer.group(np.array([row]), heard=heard)
+    parts = group.head.contributions(group.reading, np.concatenate([items, reference])[None])
+    parts = {name: values[0] for name, values in parts.items()}
     np.testing.assert_allclose(
         sum(parts.values())[:10], [r.score for r in answer.recommendations], rtol=1e-4, atol=1e-4
     )

@@ -93,22 +93,27 @@ def test_excluded_songs(recommender):
 
 
 class Fixed:
-    """A UserScorer with the same scores for every user, float32 [I]."""
+    """A UserScorer with the same scores for every user, float32 [I]; it is its own groups."""
+
+    most, now, head = 8, 0, None  # no head to take reasons from
 
     def __init__(self, scores):
         self.scores = scores
 
-    def rank(self, users, k, *, allowed, out, heard):
-        items, found = np.full((len(users), k), -1, np.int32), np.zeros((len(users), k), np.float32)
+    def group(self, users, *, heard):
+        return self
+
+    def some(self, rows):
+        return self
+
+    def rank(self, k, *, allowed, out):
+        items, found = np.full((len(out), k), -1, np.int32), np.zeros((len(out), k), np.float32)
         for row, mine in enumerate(out):
             left = allowed.copy()
             left[mine] = False
             best = [i for i in np.argsort(-self.scores, kind="stable") if left[i]][:k]
             items[row, : len(best)], found[row, : len(best)] = best, self.scores[best]
         return items, found
-
-    def scorer(self, *, heard):
-        return None  # no head to take reasons from
 
 
 @pytest.mark.parametrize("rules", [{}, {"max_per_artist": 1}, {"diversity": 0.5}, {"heard": False}])
