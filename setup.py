@@ -30,6 +30,7 @@ SERVE = [
     "prometheus-client",  # its metrics
     "sqlalchemy>=2",  # the store of events, in SQLite or PostgreSQL
     "uvicorn>=0.35",  # its ASGI server
+    "threadpoolctl",  # one thread for each of NumPy's products: several wait for each other under load
     "uvloop; sys_platform != 'win32'",  # the event loop that uvicorn takes where it is there
 ]
 

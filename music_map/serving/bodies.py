@@ -197,7 +197,7 @@ class StoredBody(BaseModel):
 
 
 class UserBody(BaseModel):
-    """What is known of a user: the model's part, and the events in the store, by kind."""
+    """What is known of a user: the model's part, the events in the store by kind, and the latest songs if asked for."""
 
     user: str
     in_model: bool
@@ -205,6 +205,7 @@ class UserBody(BaseModel):
     songs: int
     first: int | None
     last: int | None
+    latest: list[Id]
 
 
 class AnswerBody(BaseModel):
@@ -240,8 +241,15 @@ class AnswerBody(BaseModel):
         name: str | None
         reasons: list[Part]
 
+    class Taste(BaseModel):
+        """A taste of the playlist: its songs, and the sum of their attention weights."""
+
+        songs: list[Id]
+        weight: float
+
     recommendations: list[Song]
     warnings: list[str]
+    tastes: list[Taste]
 
 
 class Refused(BaseModel):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from fastapi import Query as Parameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from music_map.errors import UserError
 from music_map.events.event import Event, id_of
@@ -28,6 +31,7 @@ from music_map.retrieval.recommender import Recommender
 from music_map.serving.batcher import Ask, Batcher, Line, Overloaded, lower_priority
 from music_map.serving.bodies import (
     MOST_DIVERSE_K,
+    MOST_K,
     AddedBody,
     AnswerBody,
     EventsRequest,
@@ -43,9 +47,12 @@ from music_map.serving.guard import LOOPBACK_NAMES, Guard
 from music_map.serving.listeners import key_of, news_after, with_history
 from music_map.serving.pages import MapPage, add_docs
 from music_map.serving.served import Busy, Served
+from music_map.serving.workers import Worker
 
 # Batches of events that wait at once and those of one transaction; users whose events are read together.
 _MOST_BATCHES, _BATCHES, _MOST_READERS, _READERS = 512, 64, 1_024, 64
+# Seconds between looks at what other workers were told.
+_FOLLOW_SECONDS = 0.2
 _PATHS = frozenset(
     {
         "/",
@@ -78,6 +85,7 @@ def create_app(
     title: str = "Music Map",
     map_page: Path | None = None,
     reporter: Reporter = SILENT,
+    worker: Worker | None = None,
 ) -> FastAPI:
     """The application: see docs/service.md for its paths, and /docs for their schema.
 
@@ -90,6 +98,7 @@ def create_app(
       allowed_hosts, any_address, token: see Guard.
       title, map_page: of the map at /, see MapPage.
       reporter: is told of reloads by a signal.
+      worker: that this process is among those of one port; it does what the others are told.
     """
     registry = CollectorRegistry()
     served, pages = Served(recommender, load), MapPage(title, map_page)
@@ -114,6 +123,22 @@ def create_app(
         except Exception as e:  # of the new model, whatever it is: the old one answers
             reporter.warn(f"not reloaded, what was served before still answers: {type(e).__name__}: {e}")
 
+    def add_songs(songs: list[dict[str, Any]]) -> None:
+        try:
+            served.add_songs(songs)
+        except UserError as e:
+            reporter.warn(f"songs that another worker has added: {e}")
+
+    async def follow(worker: Worker) -> None:
+        while not worker.is_orphan():
+            await asyncio.sleep(_FOLLOW_SECONDS)
+            for note in worker.notes.new():
+                if "songs" in note:
+                    await asyncio.get_running_loop().run_in_executor(reloader, add_songs, note["songs"])
+                else:
+                    await reload_at_signal()
+        signal.raise_signal(signal.SIGTERM)
+
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loop, tasks = asyncio.get_running_loop(), set()
@@ -127,7 +152,14 @@ def create_app(
             loop.add_signal_handler(signal.SIGHUP, hang_up)
         for line in lines:
             line.start()
+        if worker is not None:
+            # The model that was loaded is that of the last reload; the songs are not in it.
+            for note in worker.notes.earlier:
+                add_songs(note.get("songs", []))
+            tasks.add(following := loop.create_task(follow(worker)))
         yield
+        if worker is not None:
+            following.cancel()
         if by_signal:
             loop.remove_signal_handler(signal.SIGHUP)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -204,24 +236,33 @@ def create_app(
         """Adds songs that were not there at training, to this process for its life. They are recommended at once."""
         given = [song.model_dump(exclude_none=True) for song in asked.songs]
         loop = asyncio.get_running_loop()
-        return {"warnings": await loop.run_in_executor(reloader, served.add_songs, given)}
+        warnings = await loop.run_in_executor(reloader, served.add_songs, given)
+        if worker is not None:
+            worker.notes.post(songs=given)
+        return {"warnings": warnings}
 
     if served.can_reload:
 
         @app.post("/reload", response_class=JSONResponse, responses=_responses(dict[str, Any], 409, 422))
         async def reload() -> dict[str, Any]:
             """Loads the newest model of the run's folder beside the one that answers, and puts it in its place."""
-            return await reload_now()
+            facts = await reload_now()
+            if worker is not None:
+                worker.notes.post(reload=True)
+            return facts
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
         """Whether the service answers, and with what. Needs no token."""
-        return {"status": "ok", **served.facts()}
+        return {"status": "ok", "process": os.getpid(), **served.facts()}
 
     @app.get("/metrics")
     async def metrics() -> Response:
         """Counters and latencies in Prometheus' text format."""
-        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+        counted = registry
+        if worker is not None:
+            MultiProcessCollector(counted := CollectorRegistry())
+        return Response(generate_latest(counted), media_type="text/plain; version=0.0.4")
 
     add_docs(app)
     pages.add(app, served)
@@ -280,14 +321,18 @@ class _Listeners:
             return stored._asdict()
 
         @app.get("/users/{user:path}", responses=_responses(UserBody, 404, 422, 503))
-        async def user(user: str) -> Response:
-            """What is known of a user: by the model, and in the store of events."""
-            key = id_of(user)
+        async def user(user: str, latest: Annotated[int, Parameter(ge=0, le=MOST_K)] = 0) -> Response:
+            """What is known of a user, by the model and in the store of events; with the `latest` songs played."""
+            key, recommender = id_of(user), served.current
             found = await self._others.ask(lambda: store.profile(key))
-            in_model = found.forgotten is None and served.current.ids.users.index_of(user) >= 0
+            in_model = found.forgotten is None and recommender.ids.users.index_of(user) >= 0
             if not found.events and not in_model:
-                return JSONResponse({"detail": served.current.ids.users.unknown("user", [user])}, 404)
-            body = {"user": key, "in_model": in_model, **found._asdict()}
+                return JSONResponse({"detail": recommender.ids.users.unknown("user", [user])}, 404)
+            songs = []
+            if latest:
+                query = await self.asked(Query(user=user), recommender)
+                songs = await self._others.ask(lambda: recommender.played(query, most=latest))
+            body = {"user": key, "in_model": in_model, "latest": songs, **found._asdict()}
             return JSONResponse({name: body[name] for name in UserBody.model_fields})
 
         @app.delete("/users/{user:path}", response_class=JSONResponse, responses=_responses(dict[str, int], 422, 503))

@@ -1,5 +1,8 @@
 """launch/serve.py as a process, and what it refuses."""
 
+import contextlib
+import functools
+import http.client
 import json
 import os
 import signal
@@ -47,9 +50,26 @@ def ask(port, body=None, **headers):
             return e.code, e.headers, json.load(e)
 
 
-def test_the_process_serves_and_ends_at_a_signal_with_status_0(trained):
+def ask_worker(port, token, is_wanted, method, path, body=None):
+    """Status and body of a request to a worker of which `is_wanted` its process: the system chooses who accepts."""
+    headers, deadline = {"content-type": "application/json", "authorization": f"Bearer {token}"}, time.time() + 60
+    while time.time() < deadline:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+            # A connection stays with the worker that has accepted it.
+            connection.request("GET", "/health")
+            process = json.load(connection.getresponse())["process"]
+            if is_wanted(process):
+                connection.request(method, path, None if body is None else json.dumps(body), headers)
+                answer = connection.getresponse()
+                return answer.status, json.load(answer)
+        time.sleep(0.05)
+    raise TimeoutError("no such worker")
+
+
+def test_workers_serve_one_port_and_end_at_a_signal_with_status_0(trained):
     port, token = free_port(), "s" * 32
-    command = [sys.executable, "launch/serve.py", f"--workdir={trained[0]}/work", f"--port={port}", "--host=0.0.0.0"]
+    command = [sys.executable, "launch/serve.py", f"--workdir={trained[0]}/work", f"--port={port}", "--host=0.0.0.0",
+               "--workers=2"]  # fmt: skip
     env = ENV | {"PYTHONUNBUFFERED": "1", "MUSIC_MAP_TOKEN": token}
     with subprocess.Popen(
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -68,9 +88,26 @@ def test_the_process_serves_and_ends_at_a_signal_with_status_0(trained):
             bearer = {"authorization": f"Bearer {token}"}
             assert ask(port, {"songs": ["no such song"]}, **bearer)[0] == 422
             assert ask(port, {"songs": []}, host="attacker.example", **bearer)[0] == 400
+            first = body["process"]
+            one = functools.partial(ask_worker, port, token, lambda process: process == first)
+            other = functools.partial(ask_worker, port, token, lambda process: process != first)
+            # What a user did at one counts at the other at once.
+            song = int(np.load(f"{trained[0]}/work/embeddings/item_ids.npy")[0])
+            event = {"id": "e1", "user": "new", "song": song, "time": int(time.time())}
+            assert other("POST", "/recommend", {"user": "new"})[0] == 422
+            assert one("POST", "/events", {"events": [event]})[0] == 200
+            status, found = other("POST", "/recommend", {"user": "new"})
+            assert status == 200 and one("POST", "/recommend", {"user": "new"}) == (200, found)
+            # A reload at one reaches the other.
+            since = other("GET", "/health")[1]["since"]
+            assert one("POST", "/reload")[0] == 200
+            deadline = time.time() + 60
+            while other("GET", "/health")[1]["since"] == since:
+                assert time.time() < deadline
+                time.sleep(0.2)
             os.kill(process.pid, signal.SIGTERM)
             out, err = process.communicate(timeout=30)
-            assert process.returncode == 0 and err == "" and f"http://0.0.0.0:{port}/docs" in out
+            assert process.returncode == 0 and err == "" and out.count(f"http://0.0.0.0:{port}/docs") == 2
         finally:
             process.kill()
 

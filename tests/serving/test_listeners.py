@@ -59,13 +59,15 @@ def test_what_a_user_does_counts_at_once(client):
     assert client.post("/events", json=batch).json() == {"stored": 0, "repeated": 3, "forgotten": 0}
     first = songs_of(client, user="new")
     assert len(first) == 10
-    client.post("/events", json={"events": [event(n, song=n) for n in range(10, 20)]})
+    client.post("/events", json={"events": [event(n, song=n, time=NOW - n) for n in range(10, 20)]})
     assert songs_of(client, user="new") != first
     found = client.get("/users/new").json()
     assert found["events"] == {"listen": 12, "like": 1} and found["songs"] == 12 and not found["in_model"]
     assert client.get("/users/7").json() == {
-        "user": "7", "in_model": True, "events": {}, "songs": 0, "first": None, "last": None
+        "user": "7", "in_model": True, "events": {}, "songs": 0, "first": None, "last": None, "latest": []
     }  # fmt: skip
+    assert client.get("/users/new", params={"latest": 4}).json()["latest"] == [5, 10, 11, 12]
+    assert client.get("/users/new", params={"latest": -1}).status_code == 422
     assert client.get("/users/nobody%2Felse").status_code == 404
     assert 'music_map_events_total{outcome="stored"} 13.0' in client.get("/metrics").text
     assert 'path="/users"' in client.get("/metrics").text
