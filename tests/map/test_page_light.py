@@ -61,7 +61,7 @@ def test_the_page_of_a_service_shows_the_answers_of_the_service():
     def answer(path, body):
         why = [{"item_id": labels[7], "weight": 0.75, "similarity": 0.5}] if path == "/recommend" else []
         found = [{"rank": 1, "item_id": labels[30], "score": 0.875, "why": why}]
-        return {"recommendations": found, "warnings": []}
+        return {"recommendations": found, "warnings": [], "tastes": [{"songs": [labels[7]], "weight": 1.0}]}
 
     html = live(render(pack(*maps.payload(export, ids=labels)), title="Music Map: test"), source="map.html")
     with service(html, answer) as (url, asked), opened(SimpleNamespace(as_uri=lambda: url)) as page:

@@ -90,28 +90,35 @@ def test_a_view_as_a_link_and_back():
 
 
 def test_the_service_as_the_source_of_answers():
-    asked, found, near = run(
+    asked, found, near, listener = run(
         "query.js",
         """await (async () => {
       const asked = [], ids = ["a", "b", "c", "d"];
       const answers = { recommendations: [
         { item_id: "c", score: 0.9, why: [{ item_id: "b", weight: 0.7, similarity: 0.5 }] },
         { item_id: "not on the map", score: 0.8, why: [] },
-        { item_id: "d", score: 0.7, why: [] } ], warnings: [] };
-      const ask = async (path, body) => (asked.push([path, body]), answers);
+        { item_id: "d", score: 0.7, why: [], reasons: [{ text: "popular now" }, { text: "by X" }] } ], warnings: [],
+        tastes: [{ songs: ["b"], weight: 0.7 }, { songs: ["a"], weight: 0.3 }], latest: ["d", "no", "a"] };
+      const ask = async (path, body) => (asked.push(body ? [path, body] : [path]), answers);
       const source = m.serviceSource({ ask, idOf: (i) => ids[i],
         rowOf: (id) => (ids.includes(id) ? ids.indexOf(id) : undefined), position: [0, 0, 0, 0, 1, 1, 3, 3] });
       const found = await source.answer(
         { playlist: [1, 0, 1], dislikes: [3], ordered: true, k: 3, diversity: 0, maxPerArtist: 2 });
-      return [asked, found, await source.nearest(0, 5)]; })()""",
+      answers.recommendations.forEach((r) => { r.reasons ??= []; });
+      return [asked, found, await source.nearest(0, 5), await source.listener(
+        { user: "7/8", k: 3, diversity: 0, maxPerArtist: 2 })]; })()""",
     )
     assert asked == [
         ["recommend", {"songs": ["a", "b"], "dislikes": ["d"], "ordered": True, "k": 3, "reasons": 10,
                        "filters": {"max_per_artist": 2, "diversity": 0}}],
         ["similar", {"song": "a", "k": 5}],
+        ["users/7%2F8?latest=200"],
+        ["recommend", {"user": "7/8", "k": 3, "reasons": 3, "filters": {"max_per_artist": 2, "diversity": 0}}],
     ]  # fmt: skip
     assert found["playlist"] == [0, 1] and found["weights"] == [None, 0.7]
     assert (found["songs"], found["scores"], found["reasons"]) == ([2, 3], [0.9, 0.7], [1, None])
-    [(x, y)] = found["stars"]
-    assert 1 <= x == y <= 3
+    # The first taste's star is at the song that is recommended for it; for the second none is: at its own song.
+    assert found["stars"] == [[1, 1], [0, 0]]
+    assert (listener["songs"], listener["played"]) == ([2, 3], [3, 0]) and listener["stars"] == []
+    assert listener["words"] == ["", "popular now; by X"] and listener["about"]["latest"] == ["d", "no", "a"]
     assert near == [[2, 0.9], [3, 0.7]]

@@ -23,8 +23,8 @@ function remembered(key, value) {
 
 async function askService(path, body) {
   const token = () => { try { return sessionStorage.getItem("music-map-token"); } catch { return null; } };
-  const ask = () => fetch(path, { method: "POST", body: JSON.stringify(body), headers: {
-    "content-type": "application/json", ...(token() && { authorization: `Bearer ${token()}` }) } });
+  const ask = () => fetch(path, { method: body ? "POST" : "GET", body: body && JSON.stringify(body), headers: {
+    ...(body && { "content-type": "application/json" }), ...(token() && { authorization: `Bearer ${token()}` }) } });
   let response = await ask();
   if (response.status === 401) {
     const given = prompt("This service wants its token:");
@@ -44,7 +44,7 @@ async function start() {
 
   const state = {
     colour: "cluster", spot: null, song: null, near: [], visited: new Set(), playlist: [], dislikes: [], ordered: true,
-    answer: null,
+    answer: null, listener: null,
   };
   const root = document.documentElement, canvas = byId("plot");
   root.dataset.theme = remembered("music-map-theme") || (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
@@ -312,7 +312,19 @@ async function start() {
       state.playlist = kept;
     }
     state.dislikes = state.dislikes.filter((i) => !state.playlist.includes(i));
+    if (state.playlist.length) state.listener = null;
     return update();
+  }
+
+  // A listener in place of the playlist, or null: no more.
+  async function setListener(user) {
+    state.listener = user;
+    if (user !== null) { state.playlist = []; state.dislikes = []; }
+    await update();
+    if (user === null || state.listener !== user || !state.answer) return;
+    const { songs, played } = state.answer;
+    if (songs.length) view.show([...songs, ...played.slice(0, 20)], 0.3);
+    if (narrow.matches) showInSheet("answer");
   }
 
   const number = (id, low, high) => Math.min(high, Math.max(low, Math.floor(Number(byId(id).value) || low)));
@@ -321,13 +333,13 @@ async function start() {
   async function update() {
     const mine = ++turn;
     let answer = null;
-    if (state.playlist.length) {
-      answer = await answered(source.answer({
-        playlist: state.playlist, dislikes: state.dislikes, ordered: state.ordered, k: number("k", 1, 200), diversity: Number(byId("diversity").value),
-        maxPerArtist: number("max-per-artist", 0, 100), maxPerAlbum: meta.filters.max_per_album,
-      }));
-      if (mine !== turn) return;
+    const asked = { k: number("k", 1, 200), diversity: Number(byId("diversity").value), maxPerArtist: number("max-per-artist", 0, 100),
+      maxPerAlbum: meta.filters.max_per_album };
+    if (state.listener !== null) answer = await answered(source.listener({ ...asked, user: state.listener }));
+    else if (state.playlist.length) {
+      answer = await answered(source.answer({ ...asked, playlist: state.playlist, dislikes: state.dislikes, ordered: state.ordered }));
     }
+    if (mine !== turn) return;
     state.answer = answer;
     drawPlaylist();
     drawSong();
@@ -341,6 +353,7 @@ async function start() {
     byId("playlist-empty").hidden = playlist.length > 0;
     byId("playlist-body").hidden = playlist.length === 0;
     byId("answer").hidden = !answer;
+    drawListener();
     byId("ordered").checked = state.ordered;
     const weight = new Map(answer?.playlist.map((i, at) => [i, answer.weights[at]]));
     const percent = (i) => (typeof weight.get(i) === "number" ? `${(100 * weight.get(i)).toFixed(1)} %` : "");
@@ -351,7 +364,7 @@ async function start() {
     if (!answer) return;
     byId("recommended").replaceChildren(...answer.songs.map((i, at) => {
       const reason = answer.reasons[at];
-      const more = reason === null || playlist.length < 2 ? below(i) : [names.artist(i), `like ${names.title(reason)}`].filter(Boolean).join(" · ");
+      const more = answer.words ? [names.artist(i), answer.words[at]].filter(Boolean).join(" · ") : reason === null || playlist.length < 2 ? below(i) : [names.artist(i), `like ${names.title(reason)}`].filter(Boolean).join(" · ");
       return entryOf(i, { lead: at + 1, value: answer.scores[at].toFixed(3), more, buttons: [adder(i)] });
     }));
     if (!answer.songs.length) byId("recommended").append(make("li", { className: "more", textContent: "No song is left to recommend." }));
@@ -359,15 +372,27 @@ async function start() {
     const field = (text) => (/[,"]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
     const ids = (list) => quoted(list.map((i) => field(String(idOf(i)))).join(","));
     const most = number("max-per-artist", 0, 100), diversity = byId("diversity").value;
-    byId("command").textContent = ["python launch/recommend.py", `--workdir=${quoted(facts.workdir)}`, `--songs=${ids(playlist)}`,
-      state.dislikes.length ? `--dislikes=${ids(state.dislikes)}` : "", `--k=${number("k", 1, 200)}`, state.ordered ? "" : "--ordered=false",
+    byId("command").textContent = ["python launch/recommend.py", `--workdir=${quoted(facts.workdir)}`,
+      state.listener === null ? `--songs=${ids(playlist)}` : `--user=${quoted(state.listener)}`, state.dislikes.length ? `--dislikes=${ids(state.dislikes)}` : "", `--k=${number("k", 1, 200)}`, state.ordered || state.listener !== null ? "" : "--ordered=false",
       `--max_per_artist=${most}`, `--diversity=${diversity}`].filter(Boolean).join(" ");
+  }
+
+  function drawListener() {
+    const { listener, answer } = state, here = listener !== null && answer !== null;
+    byId("answer-title").textContent = here ? `Recommended for ${listener}` : "Recommended next";
+    byId("listener-body").hidden = !here;
+    if (!here) return;
+    const { about, played } = answer, total = Object.values(about.events).reduce((sum, n) => sum + n, 0);
+    byId("listener-about").textContent = [about.in_model ? "Known to the model" : "Not known to the model: placed by what the service was told",
+      total ? `${plural(total, "event")} told to the service` : "", played.length ? "squares on the map: the songs played" : ""].filter(Boolean).join(" · ");
+    byId("listener-played-title").textContent = `${played.length === 200 ? "The latest " : ""}${plural(played.length, "song")} played, the latest first`;
+    byId("listener-played").replaceChildren(...played.map((i) => entryOf(i, { buttons: [adder(i)] })));
   }
 
   function drawMarks() {
     const answer = state.answer;
     view.state.marks = {
-      playlist: state.playlist, weights: answer ? answer.playlist.map((_, at) => answer.weights[at] || 0) : [], recommended: answer ? answer.songs : [],
+      playlist: answer?.played ?? state.playlist, weights: answer ? answer.playlist.map((_, at) => answer.weights[at] || 0) : [], recommended: answer ? answer.songs : [],
       stars: answer ? answer.stars : [], song: state.song, near: answer ? [] : state.near.map((n) => n[0]),
     };
     view.redraw();
@@ -589,6 +614,9 @@ async function start() {
   byId("save-m3u8").onclick = () => save("m3u8", m3u8Of);
   byId("save-jspf").onclick = () => save("jspf", jspfOf);
   byId("help").onclick = () => byId("about").showModal();
+  byId("listener").hidden = !meta.service;
+  byId("listener-form").onsubmit = (event) => { event.preventDefault(); setListener(byId("listener-id").value.trim() || null); };
+  byId("listener-clear").onclick = () => { byId("listener-id").value = ""; setListener(null); };
   byId("clear").onclick = () => { state.dislikes = []; setPlaylist([]); };
   byId("ordered").onchange = (event) => setPlaylist(state.playlist, { ordered: event.target.checked });
   for (const id of ["k", "max-per-artist", "diversity"]) byId(id).onchange = update;
@@ -629,7 +657,7 @@ async function start() {
     meta.service ? paragraph("Answers are those of the service that this page came from; nothing is asked of any other.") : paragraph("Everything is computed in this page, which asks nothing of any server. The songs' vectors are rounded to ", `${facts.bits} bits`,
       " a number; from those, nearest songs, queries and recommendations are those that the Python recommender gives. Against the unrounded vectors ",
       percent(facts.same_top_10), ` of the ten best songs of ${facts.num_queries} sample queries are the same, and scores differ by at most `, facts.worst_score_error.toFixed(4), "."),
-    paragraph("A playlist's ", "star", " is its query: attention weighs the songs (in the list, in per cent). It stands at the median of its fifteen nearest songs. ",
+    paragraph("A playlist's ", "star", " is its query: attention weighs the songs (in the list, in per cent). It stands at the median of its fifteen nearest songs; a playlist of several tastes has a star for each. ",
       "Squares", " are the playlist, ", "numbered discs", " what is recommended."),
     paragraph("A song's link is followed only where it is clicked. The address of the page holds the view and the playlist: it is a link to what is shown."),
     paragraph("Drawn by regl-scatterplot (MIT); the notices of all libraries are in this file."));
@@ -645,7 +673,7 @@ async function start() {
   window.addEventListener("hashchange", () => { if (location.hash !== shared) restore(location.hash); });
   byId("loading").hidden = true;
   // For the console.
-  window.musicMap = { data, names, view, source, state, select, setPlaylist, dislike, colourBy, spotlight, setTheme, seconds: (performance.now() - began) / 1000 };
+  window.musicMap = { data, names, view, source, state, select, setPlaylist, setListener, dislike, colourBy, spotlight, setTheme, seconds: (performance.now() - began) / 1000 };
 }
 
 start().catch((error) => {

@@ -192,17 +192,17 @@ function makePlot({ arrays, meta }, names, { canvas, ground, marks, covering, th
       pen.beginPath(); pen.arc(p[0], p[1], radius, 0, 7); pen.stroke();
     };
 
-    if (stars.length) {
+    if (stars.length || recommended.length || playlist.length) {
       const places = stars.map(([a, b]) => [xScale(a), yScale(b)]);
       const nearest = (p) => places.reduce((best, q) => (Math.hypot(q[0] - p[0], q[1] - p[1]) < Math.hypot(best[0] - p[0], best[1] - p[1]) ? q : best));
       const most = Math.max(...weights, 1e-9);
-      playlist.slice(0, MARKED_AT_MOST).forEach((i, n) => {
+      if (places.length) playlist.slice(0, MARKED_AT_MOST).forEach((i, n) => {
         const p = at(i);
         pen.globalAlpha = 0.15 + 0.5 * (weights[n] / most); pen.lineWidth = 1.3; pen.strokeStyle = mark;
         pen.beginPath(); pen.moveTo(...p); pen.lineTo(...nearest(p)); pen.stroke();
       });
       pen.setLineDash([3, 4]); pen.globalAlpha = 0.75; pen.strokeStyle = accent; pen.lineWidth = 1.3;
-      for (const i of recommended) { const p = at(i); pen.beginPath(); pen.moveTo(...nearest(p)); pen.lineTo(...p); pen.stroke(); }
+      if (places.length) for (const i of recommended) { const p = at(i); pen.beginPath(); pen.moveTo(...nearest(p)); pen.lineTo(...p); pen.stroke(); }
       pen.setLineDash([]); pen.globalAlpha = 1;
       playlist.slice(0, MARKED_AT_MOST).forEach((i) => {  // squares: what the playlist has
         const p = at(i), r = playlist.length > 60 ? 3 : 4.5;

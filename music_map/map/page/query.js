@@ -289,6 +289,8 @@ function placeOf(scores, position, near = 15) {
 //   answer(asked): {playlist, weights, songs, scores, reasons, stars}. `weights` belong to `playlist` (null: not known),
 //     `scores` and `reasons` (the song of the playlist that speaks for it most, or null) to `songs`; `stars` are the
 //     places of the queries.
+// That of the service has a third, listener(asked), which answers so for a listener without a playlist: `words` are the
+//   reasons, `played` the listener's songs, the latest first, and `about` what GET /users/ID says.
 
 // The page's own arithmetic over its vectors.
 function offlineSource({ songs, popularity, heads, push, may, artists, albums, position }) {
@@ -311,24 +313,39 @@ function offlineSource({ songs, popularity, heads, push, may, artists, albums, p
   };
 }
 
-// The service that the page came from. `ask(path, body)` posts JSON and gives JSON; ids are the logs' own.
+// The service that the page came from. `ask(path, body)` posts JSON, or gets where there is no body, and gives JSON; ids are
+// the logs' own.
 function serviceSource({ ask, idOf, rowOf, position }) {
+  const rows = (ids) => ids.map(rowOf).filter((i) => i !== undefined);
   const known = (found) => found.recommendations.map((r) => ({ ...r, row: rowOf(r.item_id) })).filter((r) => r.row !== undefined);
+  const filters = (asked) => ({ max_per_artist: asked.maxPerArtist, diversity: asked.diversity });
+  const listed = (found) => ({ songs: found.map((r) => r.row), scores: found.map((r) => r.score) });
+  // The query of a taste lies among what is recommended for its songs, or else among them.
+  const starOf = (taste, found) => {
+    const led = found.filter((r) => r.why.length && taste.songs.includes(r.why[0].item_id)).slice(0, 15);
+    const songs = led.length ? led.map((r) => r.row) : rows(taste.songs);
+    return songs.length ? [placeAmong(songs, led.length ? led.map((r) => r.score) : songs.map(() => 1), position)] : [];
+  };
   return {
     async nearest(song, k) {
       return known(await ask("similar", { song: idOf(song), k })).map((r) => [r.row, r.score]);
     },
     async answer(asked) {
       const playlist = [...new Set([...asked.playlist].reverse())].reverse();
-      const found = known(await ask("recommend", {
+      const answer = await ask("recommend", {
         songs: playlist.map(idOf), dislikes: asked.dislikes.map(idOf), ordered: asked.ordered, k: asked.k, reasons: 10,
-        filters: { max_per_artist: asked.maxPerArtist, diversity: asked.diversity },
-      }));
-      const weights = new Map(found.flatMap((r) => r.why.map((reason) => [rowOf(reason.item_id), reason.weight])));
-      const songs = found.map((r) => r.row), scores = found.map((r) => r.score);
-      return { playlist, weights: playlist.map((i) => weights.get(i) ?? null), songs, scores,
+        filters: filters(asked),
+      });
+      const found = known(answer), weights = new Map(found.flatMap((r) => r.why.map((reason) => [rowOf(reason.item_id), reason.weight])));
+      return { playlist, weights: playlist.map((i) => weights.get(i) ?? null), ...listed(found),
         reasons: found.map((r) => (r.why.length ? rowOf(r.why[0].item_id) : null)),
-        stars: songs.length ? [placeAmong(songs.slice(0, 15), scores.slice(0, 15), position)] : [] };
+        stars: found.length ? answer.tastes.flatMap((taste) => starOf(taste, found)) : [] };
+    },
+    async listener(asked) {
+      const about = await ask(`users/${encodeURIComponent(asked.user)}?latest=200`);
+      const found = known(await ask("recommend", { user: asked.user, k: asked.k, reasons: 3, filters: filters(asked) }));
+      return { playlist: [], weights: [], ...listed(found), reasons: found.map(() => null),
+        words: found.map((r) => r.reasons.map((reason) => reason.text).join("; ")), stars: [], played: rows(about.latest), about };
     },
   };
 }
