@@ -4,8 +4,9 @@
     python benchmarks/events.py --postgres=postgresql://user@127.0.0.1/empty --output=events.json
     python benchmarks/events.py --workdir=checkpoints/demo --only=mixed,reload --output=mixed.json
 
-Without --workdir the catalogue is generated, as in benchmarks/recommend.py. The service is a process on loopback; all
-events are posted over HTTP, those that it has answered with 200 count as taken in, and are looked for in the database.
+Without --workdir the catalogue is generated, as in benchmarks/recommend.py; with --processed over the train events of a
+data set, with a recency head. The service is a process on loopback; all events are posted over HTTP, those that it has
+answered with 200 count as taken in, and are looked for in the database.
 """
 
 import asyncio
@@ -24,19 +25,22 @@ import numpy as np
 import options
 from absl import flags
 from http_load import HOST, Service, load, request, running
-from workdir import make_workdir
+from workdir import make_workdir, make_workdir_of
 
 from music_map.events.event import Event
 from music_map.events.store import EventStore
+from music_map.preprocess.dataset import Dataset
 from music_map.run.recommender import Recommender
 from music_map.storage import write_json
 
 TABLES = ("accepted", "kills", "mixed", "reload")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Of a trained run; left out: 254,000 generated songs, 10,000 users.")
+_PROCESSED = flags.DEFINE_string("processed", None, "Folder of a processed data set, in place of --workdir.")
 _POSTGRES = flags.DEFINE_string("postgres", None, "URL of an empty database; left out: SQLite alone.")
 _ONLY = flags.DEFINE_list("only", list(TABLES), f"Of {', '.join(TABLES)}.")
 _SECONDS = flags.DEFINE_float("seconds", 120.0, "Of the mixed load.", 1.0)
+_WORKERS = flags.DEFINE_integer("workers", 1, "Processes of the service, under the mixed load.", 1)
 _CLIENTS = flags.DEFINE_integer("clients", 64, "Of the mixed load.", 1)
 _KILLS = flags.DEFINE_integer("kills", 20, "Of the service, for each database.", 1)
 
@@ -165,7 +169,7 @@ def under_load(
                     raise SystemExit(f"the reload failed: {answer.text}")
                 reloads.append(time.perf_counter() - start)
 
-    with running(workdir, f"--events={url}") as service:
+    with running(workdir, f"--events={url}", f"--workers={_WORKERS.value}") as service:
         fill(url, songs, users)
         asks = mixed_asks(songs, users, clients)
         asyncio.run(load(service, asks, min(5.0, seconds)))
@@ -190,6 +194,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         if _WORKDIR.value:
             workdir = options.path_of(_WORKDIR.value, "workdir")
+        elif _PROCESSED.value:
+            dataset = Dataset.open(options.path_of(_PROCESSED.value, "processed"))
+            workdir = make_workdir_of(Path(folder) / "run", dataset)
         else:
             workdir = make_workdir(Path(folder) / "run", num_songs=254_000, num_users=10_000)
         ids = Recommender.load(workdir, index="exact").ids

@@ -161,17 +161,26 @@ async def load(
     """
     end, seen = time.perf_counter() + seconds, Seen()
     loop, memory, many, process = asyncio.get_running_loop(), [], [], psutil.Process(service.process.pid)
-    before, mine = sum(process.cpu_times()[:2]), time.process_time()
+    # With its workers.
+    processes = [process, *process.children()]
+
+    def used() -> float:
+        return sum(sum(one.cpu_times()[:2]) for one in processes)
+
+    def resident() -> float:
+        return sum(one.memory_info().rss for one in processes) / 2**20
+
+    before, mine = used(), time.process_time()
     other = loop.create_task(beside(end)) if beside else None
     for ask in asks:
         client = Client(ask, seen, end, loop.create_future(), told)
         many.append(client)
         await loop.create_connection(lambda client=client: client, HOST, service.port)
     while time.perf_counter() < end:
-        memory.append(process.memory_info().rss / 2**20)
+        memory.append(resident())
         await asyncio.sleep(min(10.0, max(0.0, end - time.perf_counter())))
     await asyncio.gather(*(client.done for client in many), *([other] if other else []))
-    memory.append(process.memory_info().rss / 2**20)
+    memory.append(resident())
     everything = [s for times in seen.seconds.values() for s in times]
     return {
         "requests": len(everything),
@@ -180,7 +189,7 @@ async def load(
         "kinds": {
             kind: {"requests": len(times), **_percentiles(times)} for kind, times in sorted(seen.seconds.items())
         },
-        "service_core_ms": 1e3 * (sum(process.cpu_times()[:2]) - before) / len(everything),
+        "service_core_ms": 1e3 * (used() - before) / len(everything),
         "client_core_ms": 1e3 * (time.process_time() - mine) / len(everything),
         "errors": seen.errors[:5],
         "num_errors": len(seen.errors),

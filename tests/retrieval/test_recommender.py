@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,7 +16,6 @@ from music_map.preprocess.dataset import ItemFeatures
 from music_map.retrieval.export import UserSongs, load_export, load_user_songs, make_export, save_export
 from music_map.retrieval.filters import Filters
 from music_map.retrieval.playlist_files import Track
-from music_map.retrieval.playlist_query import _queries
 from music_map.retrieval.recommender import MAX_SONGS, Query, Recommender
 
 RNG = np.random.default_rng(0)
@@ -300,13 +300,13 @@ def test_an_over_long_playlist_is_refused_with_the_limit(recommender):
         recommender.recommend(list(range(MAX_SONGS + 1)))
 
 
-def test_no_program_is_compiled_for_another_playlist_length(export):
+def test_no_program_is_compiled_for_another_playlist_length(export, caplog):
     recommender = Recommender(export, index="exact")
     recommender.recommend([5], k=3)
-    before = _queries._cache_size()
-    for songs in ([5, 17], [5, 17, 100], [17, 100, 1000, 2**31]):
-        recommender.recommend(songs, k=3)
-    assert _queries._cache_size() == before
+    with jax.log_compiles():
+        for songs in ([5, 17], [5, 17, 100], [17, 100, 1000, 2**31]):
+            recommender.recommend(songs, k=3)
+    assert not [line for line in caplog.messages if line.startswith("Compiling")]
 
 
 def test_explain_ranks_any_song(recommender, export):
