@@ -18,6 +18,7 @@ from absl import flags
 import music_map as mm
 from music_map.errors import UserError
 from music_map.reporter import SILENT
+from music_map.runfiles import read_json
 from music_map.storage import write_json
 from music_map.synthetic.settings import settings_for
 from music_map.synthetic.writer import generate
@@ -49,7 +50,7 @@ METRIC = "ndcg@20"
 
 
 def raw_logs(folder: Path, listens: int, seed: int) -> Path:
-    raw_dir = folder / f"{listens}-{seed}" / "raw"
+    raw_dir = folder / "raw"
     if not raw_dir.exists():
         settings = settings_for(
             "tiny", num_users=listens // 100, num_items=listens // 40, num_listens=listens, seed=seed
@@ -68,6 +69,21 @@ def chosen(factors: dict, sizes: dict) -> dict:
         if name == "train.min_steps":
             found["train.num_epochs"] = 1  # the least number of steps decides
     return found
+
+
+def trained(folder: Path, name: str, listens: int, seed: int) -> mm.Run:
+    """A run of a variant on the logs of a seed."""
+    logs = mm.read_logs(raw_logs(folder, listens, seed), size="tiny", reporter=SILENT)
+    if name == OURS:
+        return mm.train(logs, folder / "sizes", reporter=SILENT)
+    config = mm.open_run(folder / "sizes", reporter=SILENT).config
+    sizes = {
+        "data.min_interactions": config.data.min_interactions,
+        "model.embedding_dim": config.model.embedding_dim,
+        "train.batch_size": config.train.batch_size,
+        "train.min_steps": config.train.min_steps,
+    }
+    return mm.train(logs, folder / name.replace(" ", "-"), settings=chosen(VARIANTS[name], sizes), reporter=SILENT)
 
 
 def measured(run: mm.Run, split: str) -> dict:
@@ -100,32 +116,23 @@ def main() -> int:
     folder, listens = Path(_FOLDER.value).absolute(), _LISTENS.value
     if unknown := set(_VARIANTS.value) - set(VARIANTS):
         raise UserError(f"--variants={', '.join(unknown)}: no such variant; choose of {', '.join(VARIANTS)}")
-    results: dict[str, dict[str, list[dict]]] = {}
+    output = options.path_of(_OUTPUT.value, "output")
+    kept = read_json(output) if output.exists() else {}
+    results = kept["results"] if kept.get("num_listens") == listens else {}
     options.say(f"| {listens:,} listens | best steps | model | encoder alone | item-kNN | model - item-kNN |")
     options.say("|---|---|---|---|---|---|")
     for name in (OURS, *(name for name in _VARIANTS.value if name != OURS)):
-        results[name] = {"val": [], "test": []}
+        found = results.setdefault(name, {"val": {}, "test": {}})
         for seed in _SEEDS.value:
-            place = folder / f"{listens}-{seed}"
-            logs = mm.read_logs(raw_logs(folder, listens, int(seed)), size="tiny", reporter=SILENT)
-            if name == OURS:
-                settings, workdir = {}, place / "sizes"
-            else:
-                config = mm.open_run(place / "sizes", reporter=SILENT).config
-                sizes = {
-                    "data.min_interactions": config.data.min_interactions,
-                    "model.embedding_dim": config.model.embedding_dim,
-                    "train.batch_size": config.train.batch_size,
-                    "train.min_steps": config.train.min_steps,
-                }
-                settings, workdir = chosen(VARIANTS[name], sizes), place / name.replace(" ", "-").replace(",", "")
-            run = mm.train(logs, workdir, settings=settings, reporter=SILENT)
-            for split in ("val", "test") if name == OURS else ("val",):
-                results[name][split].append(measured(run, split))
-        options.say(row(name, results[name]["val"]))
-        write_json(Path(_OUTPUT.value), {"num_listens": listens, "results": results})
-    options.say(f"\nTest split:\n{row(OURS, results[OURS]['test'])}")
-    for seed, each in zip(_SEEDS.value, results[OURS]["test"], strict=True):
+            splits = [split for split in (("val", "test") if name == OURS else ("val",)) if seed not in found[split]]
+            if splits:
+                run = trained(folder / f"{listens}-{seed}", name, listens, int(seed))
+                found |= {split: found[split] | {seed: measured(run, split)} for split in splits}
+                write_json(output, {"num_listens": listens, "results": results})
+        options.say(row(name, [found["val"][seed] for seed in _SEEDS.value]))
+    tests = [results[OURS]["test"][seed] for seed in _SEEDS.value]
+    options.say(f"\nTest split:\n{row(OURS, tests)}")
+    for seed, each in zip(_SEEDS.value, tests, strict=True):
         options.say(
             f"seed {seed}: {each['users']} users, {each['model']:.4f} against {each['item_knn']:.4f}, "
             f"[{each['low']:+.4f}, {each['high']:+.4f}]"
