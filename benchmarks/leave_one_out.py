@@ -27,12 +27,11 @@ _SIZE = flags.DEFINE_string("size", "50m", "Name of the folder under raw_dir/fla
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file of all results.", required=True)
 _BASELINES = flags.DEFINE_list("baselines", ["most_pop", "item_knn_decay", "sasrec", "esasrec"], "Baselines.")
 _TIES = flags.DEFINE_enum("ties", "file", ["file", "random"], "Order of a user's events of the same time.")
+_DROPOUTS = flags.DEFINE_list("dropouts", ["0.2", "0.5"], "Values that are tried for the Transformers.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the baselines with randomness.")
 
 PROTOCOL = Protocol("leave_one_out", "any", history="any", mask="none", candidates="all")
 MIN_EVENTS = 5
-# Nobody rates a film twice: every event is a first meeting.
-GRIDS = {**tuning.GRIDS, "sasrec": {"dropout": (0.2, 0.5)}, "esasrec": {"dropout": (0.2, 0.5)}}
 METRICS = ("hit_rate@10", "ndcg@10", "hit_rate@20", "ndcg@20")
 
 
@@ -68,9 +67,12 @@ def main() -> int:
     )
     inputs = sizes | {"train_end": int(train.timestamp.max()), "seed": _SEED.value}
     validation = build_task(PROTOCOL, "val", train=train, val=val, test=test, **sizes)
+    # Nobody rates a film twice: every event is a first meeting.
+    grid = {"dropout": tuple(map(float, _DROPOUTS.value))}
+    grids = {**tuning.GRIDS, "sasrec": grid, "esasrec": grid}
     settings = {}
     for name, tuned in tune_baselines(
-        names, train, validation, **inputs, metric="ndcg@10", grids=GRIDS, progress=options.bar
+        names, train, validation, **inputs, metric="ndcg@10", grids=grids, progress=options.bar
     ):
         settings[name] = tuned.settings
         options.say(f"{name}: validation ndcg@10 {tuned.value:.4f} with {tuned.settings}")

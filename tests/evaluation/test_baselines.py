@@ -190,8 +190,8 @@ def test_fit_knows_every_name_and_hands_on_the_settings():
     users = np.arange(3, dtype=np.int32)
     # Without `implicit` the other test files say so.
     names = [name for name in BASELINES if name not in ("ials", "bpr_mf")]
-    small = {"dim": 8, "num_epochs": 1, "batch_size": 2, "max_length": 4}
-    quick = {"sasrec": SasRecSettings(**small), "esasrec": ESasRecSettings(**small, feed_forward=2)}
+    small = {"dim": 8, "num_blocks": 1, "num_epochs": 1, "batch_size": 2, "max_length": 4}
+    quick = {"sasrec": SasRecSettings(**small), "esasrec": ESasRecSettings(**small)}
     tuned = {
         "decay_pop": DecayPopSettings(half_life_days=0.5),
         "item_knn": ItemKnnSettings(num_neighbours=1, shrinkage=1.0, max_history=1),
@@ -236,7 +236,7 @@ def test_settings_survive_json():
         ({"ials": 3}, "ials=3: must be an object"),
         ({"sasrec": {"dim": 5}}, "sasrec.dim=5"),
         ({"esasrec": {"dim": 5}}, "esasrec.dim=5"),
-        ({"esasrec": {"layers": "post"}}, "esasrec.layers='post': must be one of pre_norm, post_norm, ligr"),
+        ({"esasrec": {"layers": "post"}}, "esasrec.layers='post': must be one of pre_norm, ligr"),
     ],
 )
 def test_settings_that_mean_nothing_are_named(stored, says):

@@ -102,11 +102,8 @@ class BprSettings(settings.Settings):
     num_epochs: int = setting(100, "an epoch draws as many triples as there are pairs", **_EPOCHS)
 
 
-_FEED_FORWARD = "width of the feed-forward layer, in widths of the Transformer"
-
-
 def _layers(default: str) -> str:
-    return setting(default, "form of a block, see baselines.sasrec.SasRec", choices=("pre_norm", "post_norm", "ligr"))
+    return setting(default, "form of a block, see baselines.sasrec.SasRec", choices=("pre_norm", "ligr"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +115,7 @@ class SasRecSettings(settings.Settings):
     num_blocks: int = setting(2, "self-attention blocks", at_least=1, at_most=256)
     num_heads: int = setting(2, "attention heads", **_SIZE)
     layers: str = _layers("pre_norm")
-    feed_forward: int = setting(1, _FEED_FORWARD, **_SIZE)
+    feed_forward: int = setting(4, "width of the feed-forward layer, in widths of the Transformer", **_SIZE)
     max_length: int = setting(50, "events of a history that are read, the last ones", **_SIZE)
     dropout: float = setting(0.2, "share of units dropped in training", at_least=0, below=1)
     first_only: bool = setting(False, "predict only each user's first event on a song; all events are read")
@@ -141,11 +138,10 @@ class SasRecSettings(settings.Settings):
 
 @dataclasses.dataclass(frozen=True)
 class ESasRecSettings(SasRecSettings):
-    """SASRec with gated layers and wider feed-forward ones."""
+    """SASRec with gated layers."""
 
     section = "esasrec"
     layers: str = _layers("ligr")
-    feed_forward: int = setting(4, _FEED_FORWARD, **_SIZE)
 
 
 Settings = (

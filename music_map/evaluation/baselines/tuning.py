@@ -54,8 +54,8 @@ class _Epochs(NamedTuple):
 _EPOCHS = {
     "ials": _Epochs(3, 30, 2),
     "bpr_mf": _Epochs(10, 300, 3),
-    "sasrec": _Epochs(2, 40, 3),
-    "esasrec": _Epochs(2, 40, 3),
+    "sasrec": _Epochs(3, 150, 3),
+    "esasrec": _Epochs(3, 150, 3),
 }
 
 
