@@ -42,6 +42,11 @@ _COLUMNS = {
     "time": flags.DEFINE_string("time", None, "Column of the time."),
     "user_value": flags.DEFINE_string("user_value", None, "The user of all events, where there is no such column."),
 }
+_UNTIMED = flags.DEFINE_bool(
+    "untimed",
+    False,
+    "The log has no times: each user's songs are taken in a random order, whose last part is held out.",
+)
 
 app.section("Other files")
 _LIKES = flags.DEFINE_list("likes", [], "Files of likes: their columns of user, song and time.")
@@ -121,9 +126,16 @@ def _import(paths: Sequence[Path]) -> Import:
     """The files and columns to read, from the preset, if one is given, and the flags."""
     found = PRESETS.find(_PRESET.value)(paths) if _PRESET.value else Import({"listens": paths}, {})
     columns = found.columns | {name: flag.value for name, flag in _COLUMNS.items() if flag.value is not None}
-    for name in ("item", "time"):
-        if name not in columns:
-            raise UserError(f"--{name} missing; give the name of a column, or --preset")
+    if _UNTIMED.value:
+        if _COLUMNS["time"].value is not None:
+            raise UserError(
+                f"--time={_COLUMNS['time'].value}: --untimed says that there are no times; give one of them"
+            )
+        columns["time"] = None
+    if "item" not in columns:
+        raise UserError("--item missing; give the name of a column, or --preset")
+    if "time" not in columns:
+        raise UserError("--time missing; give the name of a column, --untimed where there are no times, or --preset")
     if "user" not in columns and "user_value" not in columns:
         raise UserError("--user missing; give the column of the user, or --user_value=NAME where all events are of one")
     if _TYPES.value and "type" not in columns:

@@ -146,4 +146,8 @@ def test_users_are_a_column_or_one_name(own, tmp_path):
     files = [f"--input={own}/plays.csv", f"--output={tmp_path}/raw", *NAMED[1:]]
     fails("convert", *files, says=["--user missing", "--user_value=NAME"])
     fails("convert", *files[:2], "--user=listener", "--time=at", says=["--item missing", "--preset"])
+    fails("convert", *files[:2], *NAMED[:2], says=["--time missing", "--untimed"])
+    fails("convert", *files[:2], *NAMED, "--untimed", says=["--time=at", "--untimed says that there are no times"])
+    done = launch("convert", *files[:2], *NAMED[:2], "--untimed", "--dry_run")
+    assert "no times: each user's songs are taken in a random order" in done.stderr
     assert "1 user, " in launch("convert", *files, "--user_value=ann").stdout
