@@ -4,23 +4,32 @@
 
 The last event of each user is the test, the one before it the validation, all songs are ranked (none is masked), songs
 of fewer than 5 events are left out: RecBole's setting. Settings and epoch are chosen on validation; for the test the
-model is fitted on train and validation.
+model is fitted on train and validation. A second run with the same output tunes nothing again.
 
 Times that are rounded to 5 seconds leave half of the ratings tied with the one before, and the file has ties by
 ascending song. Which rating is the last, and how popular its film is, then depends on the order of ties: --ties=random
 draws it.
 """
 
+from pathlib import Path
+
 import numpy as np
 import options
 import pyarrow.parquet as pq
 from absl import flags
 
-from music_map.evaluation.baselines import check_names, fit_baselines, settings_to_json, tune_baselines, tuning
+from music_map.evaluation.baselines import (
+    check_names,
+    fit_baselines,
+    settings_from_json,
+    settings_to_json,
+    tune_baselines,
+    tuning,
+)
 from music_map.evaluation.evaluate import confidence_interval, evaluate_scores
 from music_map.evaluation.protocols import Protocol, build_task
 from music_map.preprocess.dataset import LISTEN, Events
-from music_map.storage import write_json
+from music_map.storage import read_json, write_json
 
 _RAW_DIR = flags.DEFINE_string("raw_dir", None, "Raw logs.", required=True)
 _SIZE = flags.DEFINE_string("size", "50m", "Name of the folder under raw_dir/flat.")
@@ -70,11 +79,15 @@ def main() -> int:
     # Nobody rates a film twice: every event is a first meeting.
     grid = {"dropout": tuple(map(float, _DROPOUTS.value))}
     grids = {**tuning.GRIDS, "sasrec": grid, "esasrec": grid}
-    settings = {}
+    output = options.path_of(_OUTPUT.value, "output")
+    kept = Path(f"{output}.tuned.json")
+    settings = settings_from_json(read_json(kept), source=str(kept)) if kept.exists() else {}
+    left = [name for name in names if name not in settings]
     for name, tuned in tune_baselines(
-        names, train, validation, **inputs, metric="ndcg@10", grids=grids, progress=options.bar
+        left, train, validation, **inputs, metric="ndcg@10", grids=grids, progress=options.bar
     ):
         settings[name] = tuned.settings
+        write_json(kept, settings_to_json(settings))
         options.say(f"{name}: validation ndcg@10 {tuned.value:.4f} with {tuned.settings}")
     both = events(*(np.concatenate([a, b]) for a, b in zip(train[:3], val[:3], strict=True)))
     order = np.lexsort((both.timestamp, both.user))
@@ -90,9 +103,7 @@ def main() -> int:
         )
         options.say(f"{name}: test {', '.join(cells)}")
     about = {"num_users": len(task.users), "num_items": sizes["num_items"]}
-    write_json(
-        options.path_of(_OUTPUT.value, "output"), about | {"results": results, "settings": settings_to_json(settings)}
-    )
+    write_json(output, about | {"results": results, "settings": settings_to_json(settings)})
     return 0
 
 
