@@ -24,7 +24,7 @@ from music_map.recency.moment import TREND
 from music_map.recency.scores import FEATURES, QUERIES, WALKS
 from music_map.run.config import with_values
 from music_map.run.evaluation import fitted_baselines, read_baseline_settings, tuned_baselines
-from music_map.run.recency import Past, ablations, scores_for
+from music_map.run.recency import Past, ablations, scores_for, weights_for
 from music_map.storage import write_json
 
 _CONFIG = options.define_config()
@@ -73,9 +73,10 @@ def main() -> int:
         run = trained_in(folder / "final", final, reporter=options.REPORTER)
     past, task = Past(run), run.task(config.eval.protocol, "test")
     without = {f"without {name}": [f for f in FEATURES if f not in part] for name, part in PARTS.items()}
-    model = scores_for(past, task)
-    if model is None:
+    weights = weights_for(past, config.eval.protocol)
+    if weights is None:
         raise UserError("this configuration has no recency head: config.recency.enabled is off, or train is too short")
+    model = scores_for(past, weights)
     scorers = [("model", model), ("the encoder alone", run.encoder_scores())]
     scorers += ablations(past, task, without)
     baselines = fitted_baselines(run, task, names, settings)

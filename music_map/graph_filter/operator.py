@@ -29,6 +29,7 @@ from music_map.graph_filter.settings import KINDS
 from music_map.model.propagation import Csr, Matrix, prepare, spmm
 from music_map.reporter import Progress, silent
 from music_map.rows import row_of_each
+from music_map.walks import second_step
 
 # Columns beyond k and products with R~'R~ of the randomised eigendecomposition. Eigenvalues fall slowly at
 # the end of the spectrum, which the extra columns and a few products keep accurate.
@@ -77,26 +78,36 @@ class Normalised(NamedTuple):
     of_item: jax.Array
 
 
-class Operator(NamedTuple):
-    """A filter on the device.
+class Kernel(NamedTuple):
+    """What a filter does on the device.
 
     Attributes:
-      into, back: R [U, I] and its transpose.
-      before, after: float32 [I], D_i^(-b - 1/2) and D_i^(q - 1/2); 0 for songs without edges.
-      between: float32 [U], D_u^-1.
+      back: the transpose of R [U, I].
+      after: float32 [I], D_i^(q - 1/2); 0 for songs without edges.
       slope: float32 [], c.
       vectors: float32 [I, k], D_i^1/2 V; None for the linear filter.
       gains: float32 [k], h(w) - c w + a; None likewise.
     """
 
-    into: Csr
     back: Csr
-    before: jax.Array
-    between: jax.Array
     after: jax.Array
     slope: jax.Array
     vectors: jax.Array | None
     gains: jax.Array | None
+
+
+class Operator(NamedTuple):
+    """A filter.
+
+    Attributes:
+      before: float32 [I], D_i^(-b - 1/2), in the host's memory; 0 for songs without edges.
+      between: float32 [U], D_u^-1, likewise.
+      kernel: the rest, on the device.
+    """
+
+    before: np.ndarray
+    between: np.ndarray
+    kernel: Kernel
 
 
 def matrix_of(rows: UserRows, num_items: int, *, backend: str) -> Matrix:
@@ -202,9 +213,9 @@ def make_operator(
         slope = gain[-1] / w[-1]
         gains = jnp.asarray(gain - slope * w + chosen.ideal, jnp.float32)
         vectors = jnp.asarray(power(item_degree, 0.5)[:, None] * found.vectors)
-    before, after = power(item_degree, -exponent - 0.5), power(item_degree, exponent - 0.5)
-    scales = before, power(user_degree, -1.0), after, np.float32(slope)
-    return Operator(matrix.forward, matrix.backward, *map(jnp.asarray, scales), vectors, gains)
+    scales = power(item_degree, exponent - 0.5), np.float32(slope)
+    kernel = Kernel(matrix.backward, *map(jnp.asarray, scales), vectors, gains)
+    return Operator(power(item_degree, -exponent - 0.5), power(user_degree, -1.0), kernel)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -249,24 +260,21 @@ class FilteredGraph:
 
 
 def filtered(
-    operator: Operator, rows: jax.Array, items: jax.Array, values: jax.Array, *, num_rows: int, backend: str
+    kernel: Kernel, nodes: jax.Array, rows: jax.Array, items: jax.Array, starts: jax.Array, *, backend: str
 ) -> jax.Array:
     """s of B users, float32 [B, I].
 
     Args:
-      operator: the filter.
-      rows, items, values: int32, int32, float32 [N]: the users' edge weights; rows of B and more are ignored.
-      num_rows: B.
-      backend: of the sparse products.
+      kernel: of the filter.
+      nodes: float32 [U, B], the first step from the starts, times `between`.
+      rows, items, starts: int32, int32, float32 [N]: the users' edge weights times `before`; rows of B and more are
+        ignored.
+      backend: of the sparse product.
     """
-    given = values * operator.before[items]
-    start = jnp.zeros((operator.after.shape[0], num_rows), jnp.float32).at[items, rows].add(given, mode="drop")
-    # No gradient is taken, so there is no transpose.
-    users = operator.between[:, None] * spmm(Matrix(operator.into, None), start, backend)
-    scores = operator.slope * spmm(Matrix(operator.back, None), users, backend).T
-    if operator.vectors is not None:
-        inner = jnp.zeros((num_rows, operator.gains.shape[0]), jnp.float32)
-        inner = inner.at[rows].add(given[:, None] * operator.vectors[items], mode="drop")
-        weighted = inner * operator.gains[None]
-        scores += jnp.matmul(weighted, operator.vectors.T, precision=jax.lax.Precision.HIGHEST)
-    return scores * operator.after[None]
+    scores = kernel.slope * second_step(kernel.back, nodes, backend).T
+    if kernel.vectors is not None:
+        inner = jnp.zeros((nodes.shape[1], kernel.gains.shape[0]), jnp.float32)
+        inner = inner.at[rows].add(starts[:, None] * kernel.vectors[items], mode="drop")
+        weighted = inner * kernel.gains[None]
+        scores += jnp.matmul(weighted, kernel.vectors.T, precision=jax.lax.Precision.HIGHEST)
+    return scores * kernel.after[None]

@@ -40,7 +40,7 @@ class GraphFilterSettings(Settings):
         before=False,
     )
     kinds: tuple[str, ...] = setting(
-        ("chebyshev", "linear"), "the filters to choose from on validation, the smoothest first", free=True
+        ("chebyshev", "linear"), "the filters to choose from on validation; of equals the first", free=True
     )
     share: float | None = setting(
         None, "share of the filter in the score; none: chosen on validation", at_least=0, at_most=1, free=True

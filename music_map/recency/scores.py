@@ -31,12 +31,13 @@ from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.ranking import best_songs
 from music_map.mesh import on_one_device
 from music_map.model.attention import pool
-from music_map.model.propagation import Csr, Matrix, choose_backend, prepare, spmm
+from music_map.model.propagation import Csr, choose_backend, prepare
 from music_map.recency.guests import Guests
 from music_map.recency.history import FAMILIARITY, WALK_HALF_LIVES, Histories, Latest, UserLists, read_users
 from music_map.recency.moment import TREND, Moment
 from music_map.rows import row_of_each, select
 from music_map.topk import rows_with_copies
+from music_map.walks import first_step, second_step
 
 ATTENTION_HALF_LIVES = (1.0, 24.0, 168.0, 1440.0)
 
@@ -211,7 +212,7 @@ class Reading:
     def nodes(self) -> tuple[np.ndarray, np.ndarray, Entries | None]:
         """`nodes`, `scale` and `through` of Start, the last one not padded, ascending by column, then song."""
         scorer, users, guests = self.scorer, self.users, self.scorer.guests
-        nodes = np.ascontiguousarray((self.starts @ scorer.moment.listeners).toarray().T)
+        nodes = first_step(self.starts, scorer.moment.listeners)
         if guests is None:
             total, through = scorer.moment.user_totals @ nodes, None
         else:
@@ -645,8 +646,7 @@ def walks_over_users(listeners: Csr, start: Start, backend: str) -> jax.Array:
     """log(1 + I p) of the walks over users, float32 [I, W B]."""
     reached = start.reached
     if reached is None:
-        # No gradient is taken, so there is no transpose.
-        reached = spmm(Matrix(listeners, None), start.nodes, backend)
+        reached = second_step(listeners, start.nodes, backend)
         if start.through is not None:
             rows, columns, values = start.through
             reached = reached.at[rows, columns].add(values, mode="drop")

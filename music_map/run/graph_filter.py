@@ -11,7 +11,7 @@ from collections.abc import Callable
 from music_map import processes
 from music_map.errors import UserError
 from music_map.evaluation.protocols import find_protocol
-from music_map.graph_filter.choose import Choice, choose, sample_of, try_shares
+from music_map.graph_filter.choose import Choice, choose, groups_of, sample_of, try_shares
 from music_map.graph_filter.scores import MixedScorer
 from music_map.graph_filter.settings import KINDS
 from music_map.reporter import Stoppable
@@ -19,7 +19,7 @@ from music_map.run.run import Run, keep, read_kept
 from music_map.storage import fingerprint
 
 # Raise it when filters or the rule of the choice change: filters are then chosen anew.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FOLDER = "graph_filter"
 
 
@@ -77,17 +77,19 @@ def _chosen(run: Run, protocol: str, name: str, identity: str, should_stop: Call
         task = sample_of(run.task(protocol, "val"), settings.num_users, seed=config.train.seed)
     except UserError:  # no user has a target there
         return usual
+    groups = groups_of(mixed_scores(run, Choice("linear", 0.0, 0.0)), task)
     tried = []
     for kind in settings.kinds:
         exponents = KINDS.find(kind).exponents if settings.exponent is None else (settings.exponent,)
         for exponent in exponents:
             scorer = mixed_scores(run, Choice(kind, exponent, 0.0))
-            tried.append(try_shares(scorer, kind, exponent, task, metric=config.eval.metric, progress=reporter.bar))
+            options = {"metric": config.eval.metric, "progress": reporter.bar}
+            tried.append(try_shares(scorer, kind, exponent, task, groups, **options))
     choice, values = choose(tried)
-    of_choice, alone = (dict(values)[c] for c in (choice, values[0][0]))
     run.reporter.note(
         f"graph filter: {choice.kind}, exponent {choice.exponent:g}, share {choice.share:g}: validation "
-        f"{config.eval.metric} {of_choice:.4f} against {alone:.4f} of the encoder alone on {len(task.users)} users"
+        f"{config.eval.metric} at least {dict(values)[choice]:.3f} times that of the encoder alone in each group of "
+        f"targets, of {len(task.users)} users"
     )
     if processes.first():
         trials = [{**candidate._asdict(), "value": value} for candidate, value in values]

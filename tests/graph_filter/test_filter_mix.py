@@ -1,5 +1,7 @@
 """The mix of encoder and filter against plain NumPy, and the choice on validation."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from test_graph_filter import dense_scores, graph_of, random_weights
 from music_map.evaluation.evaluate import evaluate_scores
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.protocols import RankingTask, find_protocol
-from music_map.graph_filter.choose import Choice, Tried, choose, sample_of, try_shares
+from music_map.graph_filter.choose import GROUPS, Choice, Tried, choose, groups_of, sample_of, try_shares
 from music_map.graph_filter.kept import KeptFilter
 from music_map.graph_filter.scores import MixedScorer
 from music_map.storage import ArrayFolder, ArrayWriter
@@ -71,32 +73,73 @@ def task_of(rng, num_users=14):
     return RankingTask(find_protocol("lightgcn"), "val", users, targets, nothing, np.ones(11, bool), 0, 0.0)
 
 
-def test_shares_are_measured_as_the_scorer_of_each_share_is():
+def part_of(task, there):
+    """The task with some of its targets and the users who have one."""
+    targets = Pairs.of(task.targets.rows[there], task.targets.items[there], num_rows=len(task.users), num_items=11)
+    users = np.flatnonzero(targets.sizes)
+    picked = {"targets": targets.select(users), "masked": task.masked.select(users)}
+    return dataclasses.replace(task, users=task.users[users], **picked)
+
+
+def test_shares_are_measured_in_each_group_as_the_scorer_of_each_share_is():
     task = task_of(np.random.default_rng(0))
-    tried = try_shares(mixed(0.0), "linear", 0.2, task, metric="ndcg@5", shares=(0.0, 0.3, 1.0))
-    for choice, row in zip(tried.choices, tried.numerators, strict=True):
-        found = evaluate_scores(mixed(choice.share), task, ks=(5,)).metrics["ndcg@5"]
-        assert row.sum() / tried.denominators.sum() == pytest.approx(found)
+    groups = np.arange(len(task.targets.items)) % 3
+    tried = try_shares(mixed(0.0), "linear", 0.2, task, groups, metric="ndcg@5", shares=(0.0, 0.3, 1.0))
+    for group in range(3):
+        part = part_of(task, groups == group)
+        for choice, row in zip(tried.choices, tried.numerators[:, :, group], strict=True):
+            found = evaluate_scores(mixed(choice.share), part, ks=(5,)).metrics["ndcg@5"]
+            assert row.sum() / tried.denominators[:, group].sum() == pytest.approx(found)
     # Lists that are longer than the catalogue.
-    assert try_shares(mixed(0.0), "linear", 0.2, task, metric="recall@20").numerators[0].mean() == 1.0
+    whole = try_shares(mixed(0.0), "linear", 0.2, task, np.zeros(len(groups), int), metric="recall@20")
+    assert whole.numerators[0].mean() == 1.0
     assert len(sample_of(task, 6, seed=0).users) == 6 and sample_of(task, 99, seed=0) is task
 
 
-def tried(kind, rows, shares=(0.0, 0.5)):
-    return Tried([Choice(kind, 0.2, share) for share in shares], np.array(rows, float), np.ones(len(rows[0])))
+def test_groups_are_equal_parts_of_the_targets_by_summed_cosine():
+    task = task_of(np.random.default_rng(2))
+    degree = DENSE.sum(axis=0)
+    root = np.where(degree > 0, degree, np.inf) ** -0.5
+    near = (DENSE @ (root[:, None] * (DENSE.T @ DENSE) * root))[task.users[task.targets.rows], task.targets.items]
+    graph = graph_of(DENSE)
+    linear = MixedScorer(USERS, SONGS, graph.rows, graph.operator("linear", 0.0), 0.0, "csr")
+    found = groups_of(linear, task)
+    order = np.argsort(near, kind="stable")
+    assert (np.diff(found[order]) >= 0).all() and found.max() == GROUPS - 1
+
+
+def tried(kind, *rows, shares=(0.0, 0.5)):
+    """Rows [U, G] of each share."""
+    return Tried([Choice(kind, 0.2, share) for share in shares], np.array(rows, float), np.ones_like(rows[0]))
 
 
 def test_the_simplest_within_a_standard_error_is_chosen():
-    alone, better = [0.1, 0.2, 0.3, 0.2], [0.4, 0.5, 0.6, 0.5]
-    # The same lead for every user has no error: the better one.
-    assert choose([tried("linear", [alone, better])])[0] == Choice("linear", 0.2, 0.5)
-    # Leads of 0, 0, .6 and -.2: their mean is .1, its standard error sqrt(.01 + .01 + .25 + .09) / 4 = .15.
-    lucky = [0.1, 0.2, 0.9, 0.0]
-    assert choose([tried("linear", [alone, lucky])])[0].share == 0.0
-    # Between two kinds, the first of equals.
-    kinds = [tried("linear", [alone, better]), tried("chebyshev", [alone, better])]
+    alone, better = np.array([[0.1, 0.2, 0.3, 0.2], [0.4, 0.5, 0.6, 0.5]])[:, :, None]
+    # A lead of four times as much for every user has no error: the better one.
+    assert choose([tried("linear", alone, 4 * alone)])[0] == Choice("linear", 0.2, 0.5)
+    # Leads of 0, 0, .6 and -.2 on a sum of .8: a ratio of 1.5, with an error of sqrt(.01 + .04 + .2025 + .09) / .8.
+    lucky = np.array([0.1, 0.2, 0.9, 0.0])[:, None]
+    assert choose([tried("linear", alone, lucky)])[0].share == 0.0
+    # Smaller shares first; of equal shares and values the first kind.
+    shares = (0.0, 0.5, 0.2)
+    kinds = [tried(kind, alone, better, better, shares=shares) for kind in ("linear", "chebyshev")]
     found, values = choose(kinds)
-    assert found.kind == "linear" and [choice.kind for choice, _ in values] == ["linear", "linear", "chebyshev"]
+    assert found == Choice("linear", 0.2, 0.2)
+    assert [(choice.kind, choice.share) for choice, _ in values] == [
+        ("linear", 0.0), ("linear", 0.2), ("chebyshev", 0.2), ("linear", 0.5), ("chebyshev", 0.5)
+    ]  # fmt: skip
+
+
+def test_a_mix_is_worth_what_it_does_for_the_group_that_it_serves_worst():
+    alone = np.full((50, 2), 0.2)
+    local, smooth = alone * [0.9, 3.0], alone * [1.05, 1.1]
+    found, values = choose([tried("ridge", alone, local), tried("linear", alone, smooth)])
+    assert found.kind == "linear" and [value for _, value in values] == pytest.approx([1.0, 0.9, 1.05])
+    assert choose([tried("ridge", alone, local)])[0].share == 0.0
+    # A group in which the encoder has no hit says nothing; without any hit the encoder alone remains.
+    alone[:, 1] = 0.0
+    assert choose([tried("linear", alone, smooth)])[0].share == 0.5
+    assert choose([tried("linear", 0 * alone, smooth)])[0].share == 0.0
 
 
 @pytest.mark.parametrize("kind", ["linear", "chebyshev"])

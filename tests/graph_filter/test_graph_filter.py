@@ -9,6 +9,7 @@ from scipy import sparse
 from music_map.errors import UserError
 from music_map.graph_filter.kinds import plateau, ridge
 from music_map.graph_filter.operator import FilteredGraph, UserRows, filtered, matrix_of, normalised, spectrum
+from music_map.graph_filter.scores import MixedScorer
 from music_map.graph_filter.settings import KINDS, GraphFilterSettings
 
 
@@ -52,14 +53,10 @@ def dense_scores(dense, kind, exponent, rank):
 
 
 def scores_of(graph, kind, exponent, users):
-    """s of some users by the device, float32 [B, I]; the list of edges is padded."""
-    rows = graph.rows
-    picked = [np.arange(rows.offsets[u], rows.offsets[u + 1]) for u in users]
-    at = np.concatenate(picked)
-    row = np.append(np.repeat(np.arange(len(users)), [len(one) for one in picked]), len(users)).astype(np.int32)
-    items, values = np.append(rows.items[at], 0), np.append(rows.weights[at], np.float32(9))
-    operator = graph.operator(kind, exponent)
-    return np.asarray(filtered(operator, row, items, values, num_rows=len(users), backend=graph.backend))
+    """s of some users, float32 [B, I]."""
+    nothing = (np.zeros((n, 1), np.float32) for n in (len(graph.rows.offsets) - 1, graph.num_items))
+    scorer = MixedScorer(*nothing, graph.rows, graph.operator(kind, exponent), 1.0, graph.backend)
+    return np.asarray(filtered(scorer.operator.kernel, *scorer.prepare(np.array(users))[1:], backend=graph.backend))
 
 
 @pytest.mark.parametrize("backend", ["csr", "segment"])

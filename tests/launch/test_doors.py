@@ -11,8 +11,7 @@ from commands import launch
 from stored_run import extract_run
 
 import music_map as mm
-from music_map.evaluation.evaluate import evaluate_scores
-from music_map.graph_filter.choose import Choice
+from music_map.graph_filter.choose import SHARES, Choice, choose, groups_of, try_shares
 from music_map.retrieval.index import installed
 from music_map.run.config import with_values
 from music_map.run.graph_filter import filter_for, mixed_scores
@@ -237,8 +236,10 @@ def test_the_filter_is_chosen_on_validation_and_kept(filtered, tmp_path):
     stored = json.loads((filtered / "graph_filter/temporal.json").read_text())
     values = {trial["share"]: trial["value"] for trial in stored["trials"] if trial["exponent"] == 0.2}
     assert choice is None or values[choice.share] > values[0.0]
-    measured = evaluate_scores(mixed_scores(run, Choice("linear", 0.2, 0.3)), run.task("temporal", "val"), ks=(20,))
-    assert values[0.3] == pytest.approx(measured.metrics["ndcg@20"])
+    task = run.task("temporal", "val")
+    groups = groups_of(mixed_scores(run, Choice("linear", 0.0, 0.0)), task)
+    tried = try_shares(mixed_scores(run, Choice("linear", 0.2, 0.0)), "linear", 0.2, task, groups, metric="ndcg@20")
+    assert len(values) == len(SHARES) and values == {c.share: pytest.approx(v) for c, v in choose([tried])[1]}
     before = (filtered / "graph_filter/temporal.json").stat().st_mtime_ns
     assert filter_for(run, "temporal") == choice
     assert (filtered / "graph_filter/temporal.json").stat().st_mtime_ns == before
