@@ -312,7 +312,7 @@ async function start() {
       state.playlist = kept;
     }
     state.dislikes = state.dislikes.filter((i) => !state.playlist.includes(i));
-    if (state.playlist.length) state.listener = null;
+    if (state.playlist.length && state.listener !== null) { state.listener = null; byId("listener-id").value = ""; }
     return update();
   }
 
@@ -381,6 +381,7 @@ async function start() {
     const { listener, answer } = state, here = listener !== null && answer !== null;
     byId("answer-title").textContent = here ? `Recommended for ${listener}` : "Recommended next";
     byId("listener-body").hidden = !here;
+    byId("playlist-section").hidden = here;
     if (!here) return;
     const { about, played } = answer, total = Object.values(about.events).reduce((sum, n) => sum + n, 0);
     byId("listener-about").textContent = [about.in_model ? "Known to the model" : "Not known to the model: placed by what the service was told",
