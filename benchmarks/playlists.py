@@ -93,6 +93,7 @@ def measure(workdir: str, number: int) -> dict[tuple[str, int], dict[str, dict[s
         scorers = {
             "model": scores(task, heads.mixture),
             "one taste": scores(task, heads.mixture._replace(cohesion=PLAIN_MIXTURE.cohesion)),
+            "not onward": scores(task, heads.mixture._replace(one=PLAIN_MIXTURE.one, several=PLAIN_MIXTURE.several)),
             "embeddings alone": scores(task, PLAIN_MIXTURE),
             "plain mean": query_scores(items, task, mean_query, popularity=popularity),
             "last song": query_scores(items, task, last_query, popularity=popularity),

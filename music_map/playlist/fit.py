@@ -28,8 +28,8 @@ from music_map.playlist.space import Moments, Space, embed, moments_of
 from music_map.reporter import Progress, silent
 from music_map.topk import top_k
 
-# At most: songs in a query, targets of an example, candidates of a window.
-_MOST_SONGS, _MOST_TARGETS, _MOST_CANDIDATES = 128, 32, 8_192
+# At most: songs in a query, targets of an example, the same where it only measures, candidates of a window.
+_MOST_SONGS, _MOST_TARGETS, _MOST_MEASURED, _MOST_CANDIDATES = 128, 32, 128, 8_192
 # Start of the space (centring, whitening), where its gradient is not 0, and the strength of the pull towards it.
 _START, _SPACE_STRENGTH = (0.5, 0.0), 1.0
 # Strengths that are tried: with strength s, a weight of 1 costs a loss of s / 2 nats, summed over sessions.
@@ -85,21 +85,66 @@ def examples_of(
       None if no session has three known songs.
     """
     rng = np.random.default_rng(seed)
-    lists = (sessions.items[a:b] for a, b in zip(sessions.offsets[:-1], sessions.offsets[1:], strict=True))
-    lists = [s for s in (s[known[s]] for s in lists) if len(s) >= 3]
+    lists = _lists(sessions, known, least=3)
     if not lists:
         return None
-    chosen = rng.permutation(len(lists))[:most]
+    chosen = [lists[s] for s in rng.permutation(len(lists))[:most]]
     # A cut after one song teaches nothing: a single song is its own query.
-    cuts = [int(np.exp(rng.uniform(np.log(2), np.log(len(lists[s]))))) for s in chosen]
+    cuts = [int(np.exp(rng.uniform(np.log(2), np.log(len(songs))))) for songs in chosen]
+    return _examples(chosen, cuts, items, popularity, known, rng=rng, most_targets=_MOST_TARGETS)
+
+
+def examples_at(
+    cuts: Sequence[int],
+    sessions: Sessions,
+    items: np.ndarray,
+    popularity: np.ndarray,
+    known: np.ndarray,
+    *,
+    most: int,
+    seed: int,
+) -> tuple[Examples, np.ndarray] | None:
+    """Cuts sessions after each of some numbers of songs, those that are longer; see `examples_of` for the arguments.
+
+    Returns:
+      the examples, and the session of each, int [N]; None if no session is long enough. `most` counts sessions.
+    """
+    rng = np.random.default_rng(seed)
+    lists = _lists(sessions, known, least=min(cuts) + 1)
+    if not lists:
+        return None
+    lists = [lists[s] for s in rng.permutation(len(lists))[:most]]
+    rows = [(s, cut) for s, songs in enumerate(lists) for cut in cuts if len(songs) > cut]
+    of, each = (list(column) for column in zip(*rows, strict=True))
+    given = (items, popularity, known)
+    return _examples([lists[s] for s in of], each, *given, rng=rng, most_targets=_MOST_MEASURED), np.array(of)
+
+
+def _lists(sessions: Sessions, known: np.ndarray, *, least: int) -> list[np.ndarray]:
+    """The known songs of the sessions that have so many."""
+    lists = (sessions.items[a:b] for a, b in zip(sessions.offsets[:-1], sessions.offsets[1:], strict=True))
+    return [s for s in (s[known[s]] for s in lists) if len(s) >= least]
+
+
+def _examples(
+    lists: Sequence[np.ndarray],
+    cuts: Sequence[int],
+    items: np.ndarray,
+    popularity: np.ndarray,
+    known: np.ndarray,
+    *,
+    rng: np.random.Generator,
+    most_targets: int,
+) -> Examples:
+    """An example of each list, cut after so many songs."""
     width = 1 << (min(max(cuts), _MOST_SONGS) - 1).bit_length()
-    songs = np.zeros((len(chosen), width), np.int32)
+    songs = np.zeros((len(lists), width), np.int32)
     where = np.zeros(songs.shape, bool)
-    targets = np.full((len(chosen), _MOST_TARGETS), -1, np.int64)
-    for row, (s, cut) in enumerate(zip(chosen, cuts, strict=True)):
-        given, rest = lists[s][:cut][-_MOST_SONGS:], lists[s][cut:]
+    targets = np.full((len(lists), most_targets), -1, np.int64)
+    for row, (played, cut) in enumerate(zip(lists, cuts, strict=True)):
+        given, rest = played[:cut][-_MOST_SONGS:], played[cut:]
         songs[row, : len(given)], where[row, : len(given)] = given, True
-        drawn = rng.permutation(rest)[:_MOST_TARGETS]
+        drawn = rng.permutation(rest)[:most_targets]
         targets[row, : len(drawn)] = drawn
     there = targets >= 0
     wanted = np.unique(targets[there])
@@ -109,7 +154,7 @@ def examples_of(
     candidates = np.concatenate([wanted, sample])
     position = np.full(len(items), len(candidates), np.int32)
     position[candidates] = np.arange(len(candidates))
-    own = np.zeros((len(chosen), len(candidates) + 1), bool)
+    own = np.zeros((len(lists), len(candidates) + 1), bool)
     np.put_along_axis(own, np.where(where, position[songs], len(candidates)), True, axis=1)
     return Examples(
         songs,

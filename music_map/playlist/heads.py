@@ -12,15 +12,19 @@ from music_map.playlist.space import PLAIN, Space
 
 
 class Mixture(NamedTuple):
-    """What the query knows beside the attention; both float32 [].
+    """What the query knows beside the attention; all float32 [].
 
     Attributes:
       together: weight of the songs that are listened to together, see `music_map.playlist.companions`.
       cohesion: a playlist below it has several tastes, see `music_map.playlist.tastes`.
+      one: weight of where sessions go on from a single song, see `music_map.playlist.onward`.
+      several: the same from several songs.
     """
 
     together: np.ndarray
     cohesion: np.ndarray
+    one: np.ndarray = np.float32(0.0)
+    several: np.ndarray = np.float32(0.0)
 
 
 # One query of embeddings alone; no playlist has a cohesion below -1.
@@ -61,14 +65,15 @@ def from_json(value: Any, *, source: str) -> Heads:
     """The inverse of `to_json`. Raises DamagedFileError, which names `source`, for any other content."""
     like = untrained(1.0)
     try:
-        value = {"mixture": PLAIN_MIXTURE._asdict()} | value  # queries stored before there was one
+        # Queries stored before there was one, or before it had all parts.
+        value = value | {"mixture": PLAIN_MIXTURE._asdict() | value.get("mixture", {})}
         heads = Heads(
             *(
                 type(part)(*(np.asarray(value[name][field], np.float32) for field in part._fields))
                 for name, part in like._asdict().items()
             )
         )
-    except (KeyError, TypeError, ValueError) as e:
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise DamagedFileError(f"{source}: holds no playlist query; delete it and run launch/train.py again") from e
     for part, wanted in zip(heads, like, strict=True):
         for array, good in zip(part, wanted, strict=True):

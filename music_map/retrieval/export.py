@@ -4,7 +4,8 @@ Arrays of the folder: user_ids, item_ids (numbers of the Parquet logs, ascending
 item_embeddings float32 [I, d], recommendable bool [I], listeners int32 [I] (users of train with an edge), has_audio
 bool [I], artist_* and album_* as in ItemFeatures, the ids and names of converted logs (see music_map.ids), by user
 heard_* and disliked_* (song indices, from all splits), messages float32 [I, d], which place new listeners (see
-music_map.model.fold_in), and companions/*, which songs are listened to together (see music_map.playlist.companions).
+music_map.model.fold_in), and companions/*, which songs are listened to together (see music_map.playlist.companions),
+and onward/*, where sessions go on (see music_map.playlist.onward).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from music_map.ids import Ids
 from music_map.model.content import Content
 from music_map.model.fold_in import FoldIn
 from music_map.playlist.companions import Companions
+from music_map.playlist.onward import Onward
 from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, Events, ItemFeatures, Withdrawals
 from music_map.preprocess.marks import standing
 from music_map.retrieval.plays import History
@@ -190,6 +192,7 @@ def write_export(
     placing: Placing | None = None,
     content: Content | None = None,
     companions: Companions | None = None,
+    onward: Onward | None = None,
     present: int | None = None,
 ) -> None:
     """Writes an export.
@@ -204,6 +207,7 @@ def write_export(
       placing: of new listeners; None: `placing_by_mean`.
       content: what places new songs; None: none can be added.
       companions: songs listened to together; None where the run does not use them.
+      onward: where sessions go on; None where the run does not use it.
       present: the last second of the logs; None: not known.
     """
     tables = id_tables(export) if ids is None else ids
@@ -218,6 +222,8 @@ def write_export(
     numbers = {} if content is None else _save_content(content, writer)
     if companions is not None:
         companions.save(writer)
+    if onward is not None:
+        onward.save(writer)
     meta = {"step": step, "version": FORMAT_VERSION, "present": present, **beside, **placed, **numbers}
     writer.finish(fingerprint=fingerprint, meta=meta)
 
@@ -334,6 +340,12 @@ def load_companions(folder: Path) -> Companions | None:
     """Songs listened to together; None if the run does not use them. Raises DamagedFileError."""
     store = ArrayFolder.open(folder)
     return Companions.load(store, num_items=store.length_of("item_embeddings"))
+
+
+def load_onward(folder: Path) -> Onward | None:
+    """Where sessions go on; None if the run does not use it. Raises DamagedFileError."""
+    store = ArrayFolder.open(folder)
+    return Onward.load(store, dim=store.load("item_embeddings", verify=False, mmap=True).shape[1])
 
 
 def load_filter(folder: Path, export: Export) -> KeptFilter | None:

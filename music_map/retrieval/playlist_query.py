@@ -10,6 +10,7 @@ import numpy as np
 from music_map.playlist.attention import attend_to, push_away
 from music_map.playlist.companions import Companions
 from music_map.playlist.heads import Heads
+from music_map.playlist.onward import Onward, go_on
 from music_map.playlist.tastes import tastes_of
 from music_map.retrieval.search import NOTHING, Wanted
 from music_map.unit import unit_rows
@@ -44,6 +45,7 @@ class PlaylistQuery:
       popularity: float32 [I], see `music_map.retrieval.export.popularity_of`.
       heads: the trained parts.
       companions: songs listened to together; None: nothing is known.
+      onward: where sessions go on; None: nothing is known.
       push: share of disliked songs' directions that is removed, 0 to 1.
     """
 
@@ -54,11 +56,14 @@ class PlaylistQuery:
         heads: Heads,
         *,
         companions: Companions | None = None,
+        onward: Onward | None = None,
         push: float = 0.5,
     ):
         self._vectors, self._companions = vectors, companions
         self._popularity, self._heads, self._push = popularity, heads, push
-        self._together, self._cohesion = float(heads.mixture.together), float(heads.mixture.cohesion)
+        mixture = heads.mixture
+        self._together, self._cohesion = float(mixture.together), float(mixture.cohesion)
+        self._onward, self._strengths = onward, (float(mixture.one), float(mixture.several))
 
     def __call__(self, asked: Sequence[Asked]) -> tuple[list[Wanted], list[np.ndarray]]:
         """What each query looks for, and the attention weights of its playlist."""
@@ -70,10 +75,12 @@ class PlaylistQuery:
         query, weights = attend_to(rows, self._popularity[asked.songs], head)
         tastes = tastes_of(rows, self._cohesion)
         number = int(tastes.max(initial=0)) + 1
-        vectors = query[None]
+        vectors, of = query[None], tastes == np.arange(number)[:, None]
         if number > 1:
             # The weights are those of the whole playlist.
-            vectors = unit_rows(np.where(tastes == np.arange(number)[:, None], weights, 0.0) @ rows)
+            vectors = unit_rows(np.where(of, weights, 0.0) @ rows)
+        if self._onward is not None and any(self._strengths):
+            vectors = go_on(vectors, of @ rows, of.sum(axis=1), self._onward, self._strengths)
         if asked.share:
             vectors = unit_rows((1.0 - asked.share) * vectors + asked.share * asked.taste)
         vectors = push_away(vectors.astype(np.float32), self._vectors[asked.pushed], self._push)

@@ -30,6 +30,7 @@ from music_map.ids import Ids
 from music_map.model.content import Content
 from music_map.playlist.companions import Companions
 from music_map.playlist.heads import Heads, from_json, to_json, untrained
+from music_map.playlist.onward import Onward
 from music_map.playlist.space import embed, moments_of
 from music_map.preprocess.dataset import DISLIKE
 from music_map.recency.guests import Guests
@@ -124,6 +125,7 @@ class Recommender:
       heads: of the playlist attention; None: untrained.
       attention_temperature: of untrained heads.
       companions: songs listened to together; None: nothing is known.
+      onward: where sessions go on; None: nothing is known.
       user_songs: what users heard and dislike; None: nothing is known.
       filters: of queries without filters.
       dislike_push: share of disliked songs' directions that is removed from a query, 0 to 1.
@@ -144,6 +146,7 @@ class Recommender:
         heads: Heads | None = None,
         attention_temperature: float = 0.1,
         companions: Companions | None = None,
+        onward: Onward | None = None,
         user_songs: UserSongs | None = None,
         filters: Filters | None = None,
         dislike_push: float = 0.5,
@@ -174,14 +177,19 @@ class Recommender:
         self._content = functools.cache(content or (lambda: None))
         self._adding = threading.Lock()
         self._user_songs = user_songs or exports.no_user_songs(len(export.user_ids))
-        self._companions = companions
+        self._companions, self._onward = companions, onward
         self._query = self._query_over(export)
         self._allowed = self._allowed_of(export)
 
     def _query_over(self, export: Export) -> PlaylistQuery:
-        popularity, companions = popularity_of(export.listeners), self._companions
-        companions = companions and companions.grown(len(self.vectors))
-        return PlaylistQuery(self.vectors, popularity, self.heads, companions=companions, push=self.dislike_push)
+        return PlaylistQuery(
+            self.vectors,
+            popularity_of(export.listeners),
+            self.heads,
+            companions=self._companions and self._companions.grown(len(self.vectors)),
+            onward=self._onward,
+            push=self.dislike_push,
+        )
 
     def _allowed_of(self, export: Export) -> Callable[[Filters], tuple[np.ndarray, list[str]]]:
         # Filters repeat: the songs that they leave are cached.
@@ -237,6 +245,7 @@ class Recommender:
             index=found,
             heads=heads,
             companions=exports.load_companions(folder),
+            onward=exports.load_onward(folder),
             user_songs=exports.load_user_songs(folder),
             filters=filters_of(settings),
             dislike_push=settings.dislike_push,

@@ -40,6 +40,12 @@ class _Declared(Settings):
         free=True,
         before=False,
     )
+    onward: bool = setting(
+        True,
+        "turn the playlist query to what sessions go on with; the strengths are chosen on past windows",
+        free=True,
+        before=False,
+    )
     mixed_share: float = setting(
         0.1,
         "share of past sessions that count as several tastes, as does every playlist whose songs are as unlike; 0: "

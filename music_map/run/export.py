@@ -21,6 +21,7 @@ from music_map.model.content import Content
 from music_map.model.fold_in import FoldIn
 from music_map.playlist.companions import FORMAT_VERSION as COMPANIONS_VERSION
 from music_map.playlist.heads import Heads
+from music_map.playlist.onward import FORMAT_VERSION as ONWARD_VERSION
 from music_map.preprocess.dataset import SPLITS
 from music_map.recency.history import Histories
 from music_map.recency.scores import Weights
@@ -30,7 +31,7 @@ from music_map.retrieval.present import Head
 from music_map.run.evaluation import part_beside
 from music_map.run.fold_in import fold_in_of
 from music_map.run.folder import files_of, read_record
-from music_map.run.playlist import companions_for, heads_for
+from music_map.run.playlist import companions_for, goes_on, heads_for, onward_for
 from music_map.run.recency import HEARD, UNHEARD, Past, heads_for_use
 from music_map.run.run import open_run
 from music_map.storage import ArrayFolder, fingerprint
@@ -51,6 +52,7 @@ def export_model(past: Past) -> None:
             **({} if choice is None else {"graph_filter": [choice, run.config.graph_filter.rank]}),
         }
         | ({"companions": COMPANIONS_VERSION} if playlist.mixture.together > 0 else {})
+        | ({"onward": [ONWARD_VERSION, *map(float, playlist.space)]} if goes_on(playlist) else {})
     )
     if processes.from_first(processes.first() and _is_there(run.workdir / FOLDER, identity)):
         return
@@ -106,7 +108,7 @@ def _write(
         with files_of(run.workdir).new_folder(FOLDER) as folder:
             rest = {"step": run.trained.step, "user_songs": user_songs, "ids": ids, "head": head}
             rest |= {"placing": Placing(fold_in, run.config.graph), "content": content, "companions": companions}
-            rest["present"] = dataset.present
+            rest |= {"onward": onward_for(run, playlist), "present": dataset.present}
             write_export(export, folder, fingerprint=identity, **rest)
         advance(1)
 

@@ -12,15 +12,17 @@ import numpy as np
 
 from music_map import processes
 from music_map.errors import DamagedFileError
-from music_map.evaluation.playlist import sessions_of
+from music_map.evaluation.playlist import Sessions, sessions_of
 from music_map.graph.bipartite import listeners_of
 from music_map.playlist.companions import FORMAT_VERSION as COMPANIONS_VERSION
 from music_map.playlist.companions import Companions, companions_of
-from music_map.playlist.fit import Examples, examples_of, fit_heads
+from music_map.playlist.fit import examples_at, examples_of, fit_heads
 from music_map.playlist.heads import Heads, from_json, to_json, untrained
-from music_map.playlist.mixture import fit_mixture
+from music_map.playlist.mixture import LATER, Evidence, fit_mixture
+from music_map.playlist.onward import FORMAT_VERSION as ONWARD_VERSION
+from music_map.playlist.onward import Onward, onward_of
+from music_map.playlist.space import embed, moments_of
 from music_map.recency.history import before
-from music_map.recency.windows import Window
 from music_map.reporter import Progress, silent
 from music_map.retrieval.export import FOLDER, HEADS_FILE, is_current, load_companions, popularity_of
 from music_map.run.folder import files_of
@@ -53,26 +55,26 @@ def heads_for(past: Past) -> Heads:
         }
         # Heads that are older than these settings are as they would be without.
         | ({"companions": COMPANIONS_VERSION} if retrieval.companions else {})
+        | ({"onward": ONWARD_VERSION} if retrieval.onward else {})
         | ({"mixed_share": retrieval.mixed_share} if retrieval.mixed_share else {})
     )
     found = processes.from_first(_kept_heads(run, identity))
     if found is not None:
         return from_json(found, source=str(run.workdir / HEADS_FILE))
-    found, heads = _examples_of(past), start
+    found, heads = _evidence_of(past), start
     if found:
-        examples, seed = [of_window for _, of_window in found], run.config.train.seed
+        examples, seed = [window.examples for window in found], run.config.train.seed
         heads, strengths = fit_heads(examples, seed=seed, mesh=run.mesh, progress=past.reporter.bar)
-        known = [
-            (of_window, _companions(run, past.reporter.bar, now=window.now) if retrieval.companions else None)
-            for window, of_window in found
-        ]
-        heads = heads._replace(mixture=fit_mixture(heads, known, mixed_share=retrieval.mixed_share, seed=seed))
+        mixture = fit_mixture(heads, found, mixed_share=retrieval.mixed_share, seed=seed)
+        heads = heads._replace(mixture=mixture)
         count = sum(len(e.songs) for e in examples)
         how = {name: "the plain mean" if np.isinf(x) else f"weights, strength {x:g}" for name, x in strengths.items()}
         chosen = "; ".join(f"{name}: {text}" for name, text in how.items())
-        together = f"songs listened to together: weight {heads.mixture.together:g}"
         where = f"{counted(count, 'session')} of {counted(len(examples), 'past window')}"
-        run.reporter.note(f"playlist query: fitted on {where}; {chosen}; {together}")
+        run.reporter.note(
+            f"playlist query: fitted on {where}; {chosen}; songs listened to together: weight {mixture.together:g}; where "
+            f"sessions go on: {mixture.one:g} from one song, {mixture.several:g} from several"
+        )
     else:
         run.reporter.warn("no past window has a session of three songs; the playlist query stays untrained")
     if processes.first():
@@ -96,24 +98,46 @@ def companions_for(run: Run, heads: Heads, *, progress: Progress = silent) -> Co
     return _companions(run, progress)
 
 
+def goes_on(heads: Heads) -> bool:
+    """Whether the heads use where sessions go on."""
+    return bool(heads.mixture.one > 0 or heads.mixture.several > 0)
+
+
+def onward_for(run: Run, heads: Heads) -> Onward | None:
+    """Where sessions go on in train, in the space of the heads; None if they do not use it."""
+    if not goes_on(heads):
+        return None
+    items, listeners = np.asarray(run.embeddings.item), listeners_of(run.graph)
+    placed = np.asarray(embed(items, moments_of(items, listeners > 0), heads.space))
+    return onward_of(_sessions(run), placed, seed=run.config.train.seed)
+
+
 def _companions(run: Run, progress: Progress, *, now: int | None = None) -> Companions:
+    return companions_of(_sessions(run, now=now), run.dataset.num_items, progress=progress)
+
+
+def _sessions(run: Run, *, now: int | None = None) -> Sessions:
     train = run.events("train")
-    sessions = sessions_of(train if now is None else before(train, now), min_played_pct=run.config.eval.min_played_pct)
-    return companions_of(sessions, run.dataset.num_items, progress=progress)
+    return sessions_of(train if now is None else before(train, now), min_played_pct=run.config.eval.min_played_pct)
 
 
-def _examples_of(past: Past) -> list[tuple[Window, Examples]]:
-    config, train = past.run.config, past.run.events("train")
-    found, left = [], config.retrieval.num_sessions
+def _evidence_of(past: Past) -> list[Evidence]:
+    run, retrieval, train = past.run, past.run.config.retrieval, past.run.events("train")
+    found, left = [], retrieval.num_sessions
     for number, window in enumerate(past.windows):
-        sessions = sessions_of(window.targets(train), min_played_pct=config.eval.min_played_pct)
+        sessions = sessions_of(window.targets(train), min_played_pct=run.config.eval.min_played_pct)
         if left <= 0 or not len(sessions.users):
             continue
         listeners = listeners_of(past.encoder(window.now).graph)
         items = np.asarray(past.embeddings(window.now).item)
-        seed = config.train.seed + number
-        examples = examples_of(sessions, items, popularity_of(listeners), listeners > 0, most=left, seed=seed)
+        given = (sessions, items, popularity_of(listeners), listeners > 0)
+        options = {"most": left, "seed": run.config.train.seed + number}
+        examples = examples_of(*given, **options)
         if examples is not None:
-            found.append((window, examples))
+            companions = _companions(run, past.reporter.bar, now=window.now) if retrieval.companions else None
+            found.append(Evidence(examples, companions))
+            if retrieval.onward:
+                cuts = [examples_at(at, *given, **options) for at in ((1,), LATER)]
+                found[-1] = Evidence(examples, companions, _sessions(run, now=window.now), *cuts)
             left -= len(examples.songs)
     return found

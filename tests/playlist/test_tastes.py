@@ -7,7 +7,7 @@ from music_map.evaluation.playlist import Sessions
 from music_map.playlist.companions import companions_of
 from music_map.playlist.fit import examples_of
 from music_map.playlist.heads import PLAIN_MIXTURE, from_json, to_json, untrained
-from music_map.playlist.mixture import DEFAULT, WEIGHTS, fit_mixture
+from music_map.playlist.mixture import DEFAULT, WEIGHTS, Evidence, fit_mixture
 from music_map.playlist.tastes import DEPTH, KAPPA, MOST_TASTES, cohesion, fuse, tastes_of
 
 
@@ -85,10 +85,10 @@ def test_songs_that_are_played_in_pairs_make_companions_count(pairs):
     window = window.select(np.arange(100, 200))
     examples = examples_of(window, items, np.zeros(60, np.float32), np.ones(60, bool), most=100, seed=0)
     heads = untrained(1.0)
-    mixture = fit_mixture(heads, [(examples, companions_of(past, 60))], mixed_share=0.25)
+    mixture = fit_mixture(heads, [Evidence(examples, companions=companions_of(past, 60))], mixed_share=0.25)
     assert mixture.together > DEFAULT if pairs else mixture.together in WEIGHTS
     assert -1 < mixture.cohesion < 0.2
-    plain = fit_mixture(heads, [(examples, None)], mixed_share=0.0)
+    plain = fit_mixture(heads, [Evidence(examples)], mixed_share=0.0)
     assert (float(plain.together), float(plain.cohesion)) == (0.0, -1.0)
 
 

@@ -11,6 +11,7 @@ from music_map.evaluation.ranking import rank
 from music_map.playlist.attention import attend, push_away
 from music_map.playlist.companions import Companions
 from music_map.playlist.heads import Mixture, untrained
+from music_map.playlist.onward import Onward
 from music_map.playlist.tastes import tastes_of
 from music_map.preprocess.dataset import ItemFeatures
 from music_map.retrieval.answers import Query
@@ -29,13 +30,15 @@ COMPANIONS = Companions(
     np.concatenate([RNG.permutation(SONGS)[:5] for _ in range(SONGS)]).astype(np.int32),
     RNG.exponential(0.1, 5 * SONGS).astype(np.float32),
 )
-HEADS = untrained(0.5)._replace(mixture=Mixture(np.float32(TOGETHER), np.float32(LEAST)))
+ONWARD = Onward(*(np.eye(DIM) + 0.3 * RNG.normal(size=(2, DIM, DIM))).astype(np.float32))
+STRENGTHS = (0.7, 1.5)
+HEADS = untrained(0.5)._replace(mixture=Mixture(*map(np.float32, (TOGETHER, LEAST, *STRENGTHS))))
 NOBODY = np.zeros(DIM, np.float32)
 
 
 @pytest.fixture(scope="module")
 def query():
-    return PlaylistQuery(VECTORS, popularity_of(LISTENERS), HEADS, companions=COMPANIONS)
+    return PlaylistQuery(VECTORS, popularity_of(LISTENERS), HEADS, companions=COMPANIONS, onward=ONWARD)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4])
@@ -54,7 +57,10 @@ def test_scores_are_those_of_the_formulas(query, songs, number, pushed, share):
     for at in range(number):
         mine = np.where(of == at, a, 0.0)
         np.testing.assert_allclose(wanted.weights[at], mine.sum(), rtol=1e-5)
-        q = mine @ rows
+        q, single = mine @ rows, (of == at).sum() == 1
+        centre = rows[of == at].sum(axis=0)
+        on = centre @ (ONWARD.one if single else ONWARD.several)
+        q = q / np.linalg.norm(q) + (STRENGTHS[0] if single else STRENGTHS[1]) * on / np.linalg.norm(on)
         q = (1 - share) * q / np.linalg.norm(q) + share * taste
         q /= np.linalg.norm(q)
         (q,) = push_away(q[None], VECTORS[pushed], 0.5)
@@ -81,7 +87,7 @@ def test_what_is_measured_is_what_is_recommended(query):
         user_ids=np.zeros(0, np.uint32), item_ids=np.arange(SONGS, dtype=np.uint32),
         user_embeddings=np.zeros((0, DIM)), item_embeddings=VECTORS, listeners=LISTENERS, features=features,
     )  # fmt: skip
-    recommender = Recommender(export, index="exact", heads=HEADS, companions=COMPANIONS)
+    recommender = Recommender(export, index="exact", heads=HEADS, companions=COMPANIONS, onward=ONWARD)
     seeds = np.stack([np.random.default_rng(seed).permutation(SONGS if seed % 2 else 20)[:6] for seed in range(12)])
     rows = np.arange(12, dtype=np.int32)
     size = {"num_rows": 12, "num_items": SONGS}
