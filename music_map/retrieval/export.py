@@ -22,7 +22,7 @@ from music_map.graph.weights import chunk_edges
 from music_map.graph_filter.kept import KeptFilter
 from music_map.ids import Ids
 from music_map.model.content import Content
-from music_map.model.fold_in import FoldIn
+from music_map.model.fold_in import FoldIn, Learning
 from music_map.playlist.companions import Companions
 from music_map.playlist.onward import Onward
 from music_map.preprocess.dataset import DISLIKE, SPLITS, Dataset, Events, ItemFeatures, Withdrawals
@@ -260,6 +260,9 @@ def _check(store: ArrayFolder, export: Export) -> None:
         check_rows(store, f"{kind}s", offsets, values, rows=num_items, limit=limit)
 
 
+_LEARNING = {"base": float, "temperature": float, "pull": float}
+
+
 class Placing(NamedTuple):
     """What embeddings of new listeners are made of.
 
@@ -280,14 +283,17 @@ class Placing(NamedTuple):
     def save(self, writer: ArrayWriter) -> dict[str, Any]:
         """Writes the arrays; returns what belongs into the folder's meta."""
         writer.write("messages", self.fold_in.messages)
-        numbers = self.fold_in._asdict()
-        del numbers["messages"]
+        numbers, learning = self.fold_in._asdict(), self.fold_in.learning
+        del numbers["messages"], numbers["learning"]
+        if learning is not None:
+            numbers["learning"] = {name: getattr(learning, name) for name in _LEARNING}
         return {"fold_in": {**numbers, "graph": self.graph.identity()}}
 
     @classmethod
     def load(cls, store: ArrayFolder) -> Placing:
         """Reads what `save` wrote. Raises DamagedFileError."""
-        path, form = store.folder / MANIFEST, {"power": float, "degree": str, "unit": bool, "graph": dict}
+        path = store.folder / MANIFEST
+        form = {"power": float, "degree": str, "unit": bool, "graph": dict, "learning?": _LEARNING}
         check_form(store.meta, {"fold_in": form}, path, remedy=_REMEDY)
         numbers = dict(store.meta["fold_in"])
         try:
@@ -297,6 +303,11 @@ class Placing(NamedTuple):
         messages = store.load("messages")
         if messages.dtype != np.float32 or messages.ndim != 2 or not np.isfinite(messages).all():
             raise DamagedFileError(f"{store.folder}/messages.npy: does not fit the other arrays; {_REMEDY}")
+        if learning := numbers.pop("learning", None):
+            if not (learning["temperature"] > 0 and learning["pull"] > 0):
+                raise DamagedFileError(f"{path}: fold_in.learning needs numbers above 0; {_REMEDY}")
+            songs = store.load("item_embeddings", mmap=True)
+            numbers["learning"] = Learning(songs, *(float(learning[name]) for name in _LEARNING))
         return cls(FoldIn(messages, **numbers), graph)
 
 

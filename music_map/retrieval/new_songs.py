@@ -251,7 +251,9 @@ def grown_fold_in(fold_in: FoldIn, export: Export, known: int) -> FoldIn:
     items = export.item_embeddings
     rows = np.random.default_rng(0).permutation(known)[:_FITTED]
     predicted = items[known:] @ ridge(items[rows], fold_in.messages[rows])
-    return fold_in._replace(messages=np.concatenate([fold_in.messages[:known], predicted]).astype(np.float32))
+    learning = fold_in.learning and fold_in.learning._replace(songs=items)
+    messages = np.concatenate([fold_in.messages[:known], predicted]).astype(np.float32)
+    return fold_in._replace(messages=messages, learning=learning)
 
 
 def grown_index(index: Index, vectors: np.ndarray, count: int) -> Index:

@@ -29,7 +29,7 @@ from music_map.reporter import SILENT, Reporter
 from music_map.retrieval.export import FOLDER, IdTables, Placing, is_current, make_export, user_songs_of, write_export
 from music_map.retrieval.present import Head
 from music_map.run.evaluation import part_beside
-from music_map.run.fold_in import fold_in_of
+from music_map.run.fold_in import fold_in_of, learns
 from music_map.run.folder import files_of, read_record
 from music_map.run.playlist import companions_for, goes_on, heads_for, onward_for
 from music_map.run.recency import HEARD, UNHEARD, Past, heads_for_use
@@ -52,6 +52,7 @@ def export_model(past: Past) -> None:
             **({} if choice is None else {"graph_filter": [choice, run.config.graph_filter.rank]}),
         }
         | ({"companions": COMPANIONS_VERSION} if playlist.mixture.together > 0 else {})
+        | ({"learning": 1} if learns(run) else {})
         | ({"onward": [ONWARD_VERSION, *map(float, playlist.space)]} if goes_on(playlist) else {})
     )
     if processes.from_first(processes.first() and _is_there(run.workdir / FOLDER, identity)):

@@ -10,7 +10,7 @@ from paper import PAPER
 
 from music_map.model import encoder
 from music_map.model.encoder import EncoderInputs
-from music_map.model.fold_in import FoldIn, make_fold_in, received, ridge
+from music_map.model.fold_in import FoldIn, Learning, learned_part, make_fold_in, received, ridge
 from music_map.model.propagation import adjacency
 
 
@@ -78,3 +78,36 @@ def test_worked_by_hand():
     # By count the degree is 2.
     counted = fold_in._replace(degree="count", unit=True).embed(*edges)
     np.testing.assert_allclose(counted[0], np.array([1, 3]) / 10**0.5, rtol=1e-6)
+
+
+def test_the_learned_part_is_a_newton_step_of_the_loss():
+    rng = np.random.default_rng(0)
+    z, x = rng.normal(size=(30, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32)
+    own, others = np.array([3, 8, 21]), np.setdiff1d(np.arange(30), [3, 8, 21])
+    learning = Learning(z, base=0.3, temperature=0.7, pull=0.05)
+
+    def loss(e):
+        score = z @ (x + learning.base * e) / learning.temperature
+        return jax.nn.logsumexp(score[others]) - score[own].mean() + learning.pull / 2 * (e @ e)
+
+    nothing = np.zeros(4, np.float32)
+    wanted = -np.linalg.solve(jax.hessian(loss)(nothing), jax.grad(loss)(nothing))
+    found = learned_part(x, own, learning)
+    t = next(t for t in 0.5 ** np.arange(10) if loss(t * wanted) < loss(nothing))
+    assert t < 1  # songs at random: a whole step goes too far
+    np.testing.assert_allclose(found, t * wanted, rtol=1e-3)
+    assert not learned_part(x, np.arange(30), learning).any()  # all songs are the user's
+    fold_in = FoldIn(z, -1.0, "count", unit=False)
+    edges = np.array([0, 3, 3]), own, np.ones(3, np.float32)
+    alone, with_it = fold_in.embed(*edges), fold_in._replace(learning=learning).embed(*edges)
+    np.testing.assert_allclose(with_it[0], alone[0] + 0.3 * learned_part(alone[0], own, learning), rtol=1e-5)
+    assert not with_it[1].any()  # a user without edges has learned nothing
+
+
+def test_of_many_songs_the_likeliest_count(monkeypatch):
+    rng = np.random.default_rng(1)
+    z, x = rng.normal(size=(500, 4)).astype(np.float32), 6 * rng.normal(size=4).astype(np.float32)
+    learning, own = Learning(z, base=0.3, temperature=1.0, pull=0.05), np.array([1, 2])
+    whole = learned_part(x, own, learning)
+    monkeypatch.setattr("music_map.model.fold_in._MOST_LIKELY", 200)
+    np.testing.assert_allclose(learned_part(x, own, learning), whole, rtol=0.02, atol=0.02)
