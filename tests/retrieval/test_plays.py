@@ -6,18 +6,21 @@ import pytest
 from stored_run import extract_run
 
 import music_map as mm
-from music_map.errors import UserError
+from music_map.errors import DamagedFileError, UserError
+from music_map.graph.settings import GraphSettings
 from music_map.ids import Ids
+from music_map.model.fold_in import FoldIn, Learning
 from music_map.preprocess.dataset import LISTEN, Events
 from music_map.recency.history import Histories
 from music_map.recency.moment import observe
 from music_map.retrieval.answers import Query
-from music_map.retrieval.export import load_export, load_head, load_placing, load_user_songs
+from music_map.retrieval.export import Placing, load_export, load_head, load_placing, load_user_songs
 from music_map.retrieval.filters import Filters
 from music_map.retrieval.plays import Play, plays_of, resolve
 from music_map.retrieval.present import PresentScorer
 from music_map.retrieval.queries import parse_query_line, read_history
 from music_map.retrieval.recommender import Recommender
+from music_map.storage import ArrayFolder, ArrayWriter
 
 SONGS = Ids(np.array([3, 5, 46], np.uint32))
 
@@ -257,3 +260,32 @@ def test_after_the_warming_no_question_waits_for_a_program(workdir, caplog):
             answers = found.recommend_batch(queries, **options)
         assert all(len(answer.recommendations) for answer in answers)
     assert not [line for line in caplog.messages if line.startswith("Compiling")]
+
+
+def test_what_a_new_listener_learns_by_is_kept(tmp_path):
+    rng = np.random.default_rng(0)
+    items = rng.normal(size=(20, 3)).astype(np.float32)
+    placing = Placing(
+        FoldIn(items[::-1].copy(), -0.5, "count", False, Learning(items, 0.2, 1.0, 0.02)), GraphSettings()
+    )
+
+    def stored(folder, change=lambda meta: meta):
+        folder.mkdir()
+        writer = ArrayWriter(folder)
+        writer.write("item_embeddings", items)
+        writer.finish(fingerprint="f", meta=change(placing.save(writer)))
+        return Placing.load(ArrayFolder.open(folder))
+
+    edges = np.array([0, 4]), np.array([1, 5, 6, 12]), np.ones(4, np.float32)
+    found = stored(tmp_path / "whole").fold_in
+    np.testing.assert_array_equal(found.embed(*edges), placing.fold_in.embed(*edges))
+
+    def with_learning(meta, learning):
+        numbers = {name: value for name, value in meta["fold_in"].items() if name != "learning"}
+        return {"fold_in": numbers | learning}
+
+    # Exports from before there was one have none.
+    assert stored(tmp_path / "before", lambda meta: with_learning(meta, {})).fold_in.learning is None
+    bad = {"learning": {"base": 1.0, "temperature": 1.0, "pull": 0.0}}
+    with pytest.raises(DamagedFileError, match=r"fold_in.learning needs numbers above 0"):
+        stored(tmp_path / "bad", lambda meta: with_learning(meta, bad))
