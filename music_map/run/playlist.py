@@ -72,8 +72,8 @@ def heads_for(past: Past) -> Heads:
         chosen = "; ".join(f"{name}: {text}" for name, text in how.items())
         where = f"{counted(count, 'session')} of {counted(len(examples), 'past window')}"
         run.reporter.note(
-            f"playlist query: fitted on {where}; {chosen}; songs listened to together: weight {mixture.together:g}; where "
-            f"sessions go on: {mixture.one:g} from one song, {mixture.several:g} from several"
+            f"playlist query: fitted on {where}; {chosen}; songs listened to together: weight {mixture.together:g}; "
+            f"where sessions go on: {mixture.one:g} from one song, {mixture.several:g} from several"
         )
     else:
         run.reporter.warn("no past window has a session of three songs; the playlist query stays untrained")
