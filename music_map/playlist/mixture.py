@@ -64,11 +64,11 @@ class _Queries(NamedTuple):
     queries: np.ndarray
     weights: np.ndarray
 
-    def turned(self, maps: Onward, strength: float) -> np.ndarray:
+    def turned(self, onward: Onward, strength: float) -> np.ndarray:
         """The queries turned to where sessions go on."""
-        rows, where = self.placed[self.examples.songs], self.examples.where
-        total = np.where(where[..., None], rows, 0.0).sum(axis=1)
-        return np.asarray(_go_on(self.queries, total, where.sum(axis=1), maps, np.full(2, strength, np.float32)))
+        where = self.examples.where
+        totals = np.where(where[..., None], self.placed[self.examples.songs], 0.0).sum(axis=1)
+        return go_on(self.queries, totals, where.sum(axis=1), onward, (strength, strength))
 
 
 def fit_mixture(heads: Heads, windows: Sequence[Evidence], *, mixed_share: float, seed: int = 0) -> Mixture:
@@ -148,7 +148,7 @@ def _ndcg(made: _Queries, companions: Companions | None, tries: Sequence[tuple[n
     return np.concatenate(found)
 
 
-_attend, _go_on = jax.jit(attend), jax.jit(go_on)
+_attend = jax.jit(attend)
 
 
 @jax.jit

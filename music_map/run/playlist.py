@@ -95,7 +95,7 @@ def companions_for(run: Run, heads: Heads, *, progress: Progress = silent) -> Co
     with contextlib.suppress(DamagedFileError):
         if is_current(run.workdir / FOLDER) and (stored := load_companions(run.workdir / FOLDER)) is not None:
             return stored
-    return _companions(run, progress)
+    return companions_of(_sessions(run), run.dataset.num_items, progress=progress)
 
 
 def goes_on(heads: Heads) -> bool:
@@ -110,10 +110,6 @@ def onward_for(run: Run, heads: Heads) -> Onward | None:
     items, listeners = np.asarray(run.embeddings.item), listeners_of(run.graph)
     placed = np.asarray(embed(items, moments_of(items, listeners > 0), heads.space))
     return onward_of(_sessions(run), placed, seed=run.config.train.seed)
-
-
-def _companions(run: Run, progress: Progress, *, now: int | None = None) -> Companions:
-    return companions_of(_sessions(run, now=now), run.dataset.num_items, progress=progress)
 
 
 def _sessions(run: Run, *, now: int | None = None) -> Sessions:
@@ -134,10 +130,11 @@ def _evidence_of(past: Past) -> list[Evidence]:
         options = {"most": left, "seed": run.config.train.seed + number}
         examples = examples_of(*given, **options)
         if examples is not None:
-            companions = _companions(run, past.reporter.bar, now=window.now) if retrieval.companions else None
-            found.append(Evidence(examples, companions))
+            earlier, num_items = _sessions(run, now=window.now), run.dataset.num_items
+            known = companions_of(earlier, num_items, progress=past.reporter.bar) if retrieval.companions else None
+            found.append(Evidence(examples, known))
             if retrieval.onward:
                 cuts = [examples_at(at, *given, **options) for at in ((1,), LATER)]
-                found[-1] = Evidence(examples, companions, _sessions(run, now=window.now), *cuts)
+                found[-1] = Evidence(examples, known, earlier, *cuts)
             left -= len(examples.songs)
     return found

@@ -53,14 +53,15 @@ def test_maps_are_those_of_least_squares(monkeypatch):
     assert not np.any(onward_of(sessions([[1], [2]]), z))  # no song comes after another
 
 
-def test_songs_after_the_last_do_not_count():
-    """A query of a playlist is the same whatever is padded behind it, and a single song has its own map."""
+def test_a_single_song_and_several_have_their_own_maps():
     z, w = unit(RNG.normal(size=(4, 5))), RNG.normal(size=(2, 5, 5))
-    q, strengths = unit(RNG.normal(size=(2, 5))), np.array([0.5, 2.0])
-    total, count = np.stack([z[0], z[1:].sum(axis=0)]), np.array([1, 3])
-    found = np.asarray(go_on(*(x.astype(np.float32) for x in (q, total)), count, tuple(w), strengths))
+    q, strengths = unit(RNG.normal(size=(3, 5))), (0.5, 2.0)
+    totals, counts = np.stack([z[0], z[1:].sum(axis=0), 0 * z[0]]), np.array([1, 3, 0])
+    found = go_on(q, totals, counts, Onward(*w), strengths)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[2], q[2], rtol=1e-5)  # of no songs
     for row in range(2):
-        wanted = q[row] + strengths[row] * unit(unit(total[row]) @ w[row])
+        wanted = q[row] + strengths[row] * unit(unit(totals[row]) @ w[row])
         np.testing.assert_allclose(found[row], unit(wanted), rtol=1e-5)
 
 
@@ -102,9 +103,8 @@ def test_sessions_that_move_on_turn_the_query(turned):
     if turned:
         assert mixture.several > 0
         query = np.asarray(attend(z[:3], np.ones(3, bool), np.zeros(3, np.float32), heads.ordered)[0])
-        maps = tuple(onward_of(before, z))
-        strengths = np.array([mixture.one, mixture.several])
-        after = z @ np.asarray(go_on(query, z[:3].sum(axis=0), np.int32(3), maps, strengths))
+        strengths, total = (mixture.one, mixture.several), z[:3].sum(axis=0, keepdims=True)
+        after = z @ go_on(query[None], total, np.array([3]), onward_of(before, z), strengths)[0]
         assert after[10:20].mean() > (z @ query)[10:20].mean() + 0.2
     assert fit_mixture(heads, [Evidence(examples, first=first, later=later)], mixed_share=0.0) == PLAIN_MIXTURE
 
