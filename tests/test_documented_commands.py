@@ -93,7 +93,7 @@ RULES = [
     Rule(r"^music-map export-events", by="launch/test_export_events.py::test_the_loop_closes"),
     Rule(r"^music-map ", by="launch/test_jobs.py::test_a_job_is_its_launcher"),
     Rule(r"^curl .*(/events|/users|/songs|/reload)", by="launch/test_export_events.py::test_the_loop_closes"),
-    Rule(r"^curl ", by="launch/test_serve.py::test_the_process_serves_and_ends_at_a_signal_with_status_0"),
+    Rule(r"^curl ", by="launch/test_serve.py::test_workers_serve_one_port_and_end_at_a_signal_with_status_0"),
     Rule(r"benchmarks/\w+\.py", needs=MINUTES),
     Rule(r"^/usr/bin/time ", needs=MINUTES),
     Rule(
@@ -136,7 +136,7 @@ RULES = [
     Rule(r"launch/build_index\.py", by=RETRIEVAL + "test_an_index_is_built_loaded_and_refused_when_stale"),
     Rule(r"launch/evaluate_retrieval\.py", by="launch/test_serve.py::test_evaluate_retrieval"),
     Rule(r"launch/publish\.py", by="launch/test_publish.py::test_the_card_says"),
-    Rule(r"launch/serve\.py", by="launch/test_serve.py::test_the_process_serves_and_ends_at_a_signal_with_status_0"),
+    Rule(r"launch/serve\.py", by="launch/test_serve.py::test_workers_serve_one_port_and_end_at_a_signal_with_status_0"),
     Rule(r"launch/export_map\.py .*(metadata|bits)=", by=MAP + "test_names_settings_and_bad_input"),
     Rule(r"launch/export_map\.py", by=MAP + "test_a_map_and_one_like_it"),
     Rule(r"launch/report\.py .*--split", by="launch/test_report.py::test_two_runs_side_by_side"),
