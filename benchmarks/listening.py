@@ -40,6 +40,7 @@ _DATA = flags.DEFINE_string("data", os.environ.get("MUSIC_MAP_SHARED_DATA"), "Fo
 _FOLDER = flags.DEFINE_string("folder", None, "Folder of the runs.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file of all results.", required=True)
 _GROUPS = flags.DEFINE_list("groups", ["30music", "30music-artists", "lastfm1k"], "Logs to measure.")
+_SPLITS = flags.DEFINE_list("splits", ["val", "test"], "Splits to rank.")
 _BASELINES = flags.DEFINE_list(
     "baselines",
     ["most_pop", "decay_pop", "own_plays", "item_knn", "item_knn_decay", "ials", "bpr_mf"],
@@ -169,12 +170,14 @@ def measured(log: Log, config: Config, folder: Path) -> dict[tuple[str, str], di
     for protocol in PROTOCOLS:
         kept = folder / log.name / f"baselines-{protocol}.json"
         settings[protocol] = tuned_baselines(past.run, past.run.task(protocol, "val"), kept, names=_BASELINES.value)
-        found[protocol, "val"] = rows_of(past, protocol, "val", settings[protocol])
+        if "val" in _SPLITS.value:
+            found[protocol, "val"] = rows_of(past, protocol, "val", settings[protocol])
     epochs = max(1, round(past.run.trained.step / past.run.steps_per_epoch))
     final = with_values(config, {"data.train_on_val": True, "train.num_epochs": epochs, "train.min_steps": 0})
     past = trained(folder / log.name / "final", final)
     for protocol in PROTOCOLS:
-        found[protocol, "test"] = rows_of(past, protocol, "test", settings[protocol])
+        if "test" in _SPLITS.value:
+            found[protocol, "test"] = rows_of(past, protocol, "test", settings[protocol])
     return found
 
 
@@ -184,7 +187,7 @@ def main() -> int:
     results: dict[str, Any] = {}
     for group in _GROUPS.value:
         of_logs = {log.name: measured(log, config, folder) for log in groups[group]}
-        for protocol, split in itertools.product(PROTOCOLS, ("val", "test")):
+        for protocol, split in itertools.product(PROTOCOLS, _SPLITS.value):
             by_log = {name: rows[protocol, split] for name, rows in of_logs.items()}
             parts = {"all logs": pooled(list(by_log.values()))} | (by_log if len(by_log) > 1 else {})
             for part, rows in parts.items():

@@ -4,10 +4,10 @@ For user u with targets T in a window and s the score,
 
     loss_u = -1/|T| sum_{t in T} log(exp s_t / sum_i exp s_i),    loss = sum_u loss_u + strength/2 ||w - w_0||^2
 
-with w the weights of features scaled to unit deviation and w_0 the weights of the encoder's score alone. With few users
-the regularization keeps w near w_0. The sum over all songs is estimated: songs that are likely to matter (targets,
-familiar songs, the first songs of each feature) are summed exactly, and uniform samples of the others are weighted to
-stand for all others.
+with w the weights of features scaled to unit deviation and w_0 those of a prior. With few users the regularization
+keeps w near w_0, and gives nearly equal features equal shares. The sum over all songs is estimated: songs that are
+likely to matter (targets, familiar songs, the first songs of each feature) are summed exactly, and uniform samples of
+the others are weighted to stand for all others.
 """
 
 from __future__ import annotations
@@ -163,6 +163,11 @@ def join(examples: Sequence[Examples]) -> Examples:
     return _stack([part for window in examples for part in zip(*window, strict=True)])
 
 
+# More plays of a song never lower its score. Without this the nearly equal counts get weights of opposite signs, which
+# cancel on the past windows and do not where the log has grown or its pace has changed.
+NOT_NEGATIVE = frozenset((*(name for name in FAMILIARITY if name.startswith("activation")), "log_count"))
+
+
 def fit_head(
     examples: Examples,
     *,
@@ -197,19 +202,29 @@ def fit_head(
         return tuple(np.asarray(x, np.float64) for x in found)
 
     weights = dict.fromkeys(FEATURES, 0.0)
-    weights |= dict(zip(used, (_minimum(at, start) / deviation).tolist(), strict=True))
+    least = np.array([0.0 if name in NOT_NEGATIVE else -np.inf for name in used])
+    weights |= dict(zip(used, (_minimum(at, start, least) / deviation).tolist(), strict=True))
     return weights
 
 
 # Newton's method ends where a step lowers the loss, summed over users, by less than this, or after so many steps.
 _TOLERANCE, _MOST_STEPS = 1e-3, 50
+_MOST_SWEEPS = 1_000
 
 
-def _minimum(at: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]], w: np.ndarray) -> np.ndarray:
-    """The minimum of a strictly convex function by Newton's method; `at` gives value, gradient and Hessian."""
+def _minimum(
+    at: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]], w: np.ndarray, least: np.ndarray
+) -> np.ndarray:
+    """The minimum of a strictly convex function over w >= least by Newton's method.
+
+    Args:
+      at: gives value, gradient [F] and Hessian [F, F].
+      w: float64 [F], the start, not below `least`.
+      least: float64 [F], -inf where any weight may be.
+    """
     value, gradient, hessian = at(w)
     for _ in range(_MOST_STEPS):
-        step = np.linalg.solve(hessian, gradient)
+        step = w - _least_of_parabola(gradient, hessian, w, least)
         gain, share = float(gradient @ step), 1.0
         found = at(w - step)
         # Values have the precision of float32. A shorter step is tried only where the loss clearly does not fall.
@@ -220,6 +235,25 @@ def _minimum(at: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]], w
         if gain / 2 < _TOLERANCE:
             break
     return w
+
+
+def _least_of_parabola(gradient: np.ndarray, hessian: np.ndarray, w: np.ndarray, least: np.ndarray) -> np.ndarray:
+    """argmin over x >= least of gradient (x - w) + (x - w) hessian (x - w) / 2, by coordinate descent.
+
+    Weights that end on their bound in the free minimum are few, so the descent starts from it.
+    """
+    x = np.maximum(w - np.linalg.solve(hessian, gradient), least)
+    slope = gradient + hessian @ (x - w)
+    for _ in range(_MOST_SWEEPS):
+        largest = 0.0
+        for at in range(len(x)):
+            change = max(x[at] - slope[at] / hessian[at, at], least[at]) - x[at]
+            x[at] += change
+            slope += change * hessian[:, at]
+            largest = max(largest, change * change * hessian[at, at])
+        if largest < 1e-9:
+            break
+    return x
 
 
 def _deviation(x: np.ndarray) -> np.ndarray:

@@ -26,6 +26,10 @@ from music_map.threads import num_workers, ordered_map
 TREND_HALF_LIVES = (6.0, 24.0, 72.0, 168.0, 720.0)
 TREND = (*(f"log_plays_{half_life:g}h" for half_life in TREND_HALF_LIVES), "log_plays", "log_listeners", "log_song_age")
 
+# Walks from songs to songs with a common name: the songs of an artist share its probability, or have it each; the songs
+# of an album share it.
+NAMES = ("artists", "artist_share", "albums")
+
 # Events that are summed at once.
 _CHUNK = 2**21
 _ARRAYS = (
@@ -58,6 +62,13 @@ class SharedNames:
             sizes = np.diff(matrix.indptr)
             matrix.data /= np.repeat(sizes, sizes).astype(np.float32)
         return cls(into, back)
+
+    @property
+    def whole(self) -> SharedNames:
+        """With 1 to each song on the way back: a song has the probability of its names, however many songs share it."""
+        back = self.back.copy()
+        back.data = np.ones_like(back.data)
+        return SharedNames(self.into, back)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,12 +174,13 @@ class Moment:
         return np.bincount(self.users, self.user_weights, self.num_users)
 
     @functools.cached_property
-    def names(self) -> tuple[SharedNames, SharedNames]:
-        """Walks over artists and walks over albums."""
-        return (
+    def names(self) -> tuple[SharedNames, ...]:
+        """Walks over names, in the order of NAMES."""
+        artists, albums = (
             SharedNames.of(self.artist_offsets, self.artists),
             SharedNames.of(self.album_offsets, self.albums),
         )
+        return artists, artists.whole, albums
 
     def grown(
         self,

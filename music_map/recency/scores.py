@@ -34,23 +34,29 @@ from music_map.model.attention import pool
 from music_map.model.propagation import Csr, choose_backend, prepare
 from music_map.recency.guests import Guests
 from music_map.recency.history import FAMILIARITY, WALK_HALF_LIVES, Histories, Latest, UserLists, read_users
-from music_map.recency.moment import TREND, Moment
+from music_map.recency.moment import NAMES, TREND, Moment
 from music_map.rows import row_of_each, select
 from music_map.topk import rows_with_copies
 from music_map.walks import first_step, second_step
 
 ATTENTION_HALF_LIVES = (1.0, 24.0, 168.0, 1440.0)
 
-RELATIONS = ("users", "artists", "albums")
+
+def _over_half_lives(*relations: str) -> tuple[str, ...]:
+    return tuple(f"{relation}_{half_life:g}h" for relation in relations for half_life in WALK_HALF_LIVES)
+
+
 QUERIES = ("user", *(f"attention_{half_life:g}h" for half_life in ATTENTION_HALF_LIVES))
-WALKS = tuple(f"{relation}_{half_life:g}h" for relation in RELATIONS for half_life in WALK_HALF_LIVES)
+WALKS = _over_half_lives("users", *NAMES)
 DENSE = (*QUERIES, *WALKS)
 FEATURES = (*DENSE, *TREND, *FAMILIARITY)
 # The parts that a score is explained by.
 PARTS: dict[str, tuple[str, ...]] = {
     "embedding": QUERIES[:1],
     "latest songs": QUERIES[1:],
-    **{relation: tuple(name for name in WALKS if name.startswith(f"{relation}_")) for relation in RELATIONS},
+    "users": _over_half_lives("users"),
+    "artists": _over_half_lives(*NAMES[:2]),
+    "albums": _over_half_lives(*NAMES[2:]),
     "trend": TREND,
     "played before": FAMILIARITY,
 }
@@ -375,8 +381,8 @@ class RecencyScorer:
     def _block(self, reading: Reading) -> Block:
         lists = reading.lists
         found = [(row_of_each(lists.offsets), lists.items, lists.features @ self._of(FAMILIARITY))]
-        for number, part in enumerate(("artists", "albums")):
-            weights = self._of(PARTS[part])
+        for number, relation in enumerate(NAMES):
+            weights = self._of(_over_half_lives(relation))
             if weights.any() and (walk := reading.of_names[number]) is not None:
                 row = row_of_each(walk.indptr)
                 found.append((row % reading.size, walk.indices, weights[row // reading.size] * walk.data))
@@ -547,7 +553,7 @@ class BlockFeatures(NamedTuple):
 
     Attributes:
       lists: of the users, with the features FAMILIARITY.
-      walks: of artists and of albums, float32 [W B, I]: a row for each half-life and user.
+      walks: of NAMES, float32 [W B, I] each: a row for each half-life and user.
       on_device: float32 [len(ON_DEVICE), B, I].
       trend: float32 [I, T].
       take: `on_device` of some songs [B, C] of each user, float32 [len(ON_DEVICE), B, C].

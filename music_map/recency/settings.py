@@ -24,7 +24,7 @@ class RecencySettings(Settings):
     max_epochs: int = setting(
         3, "epochs of the encoder for the fit; fewer if the run's best epoch was earlier", at_least=1, free=True
     )
-    strength: float = setting(1.0, "of the fit's regularization", at_least=1e-6, at_most=1_000_000, free=True)
+    strength: float = setting(30.0, "of the fit's regularization", at_least=1e-6, at_most=1_000_000, free=True)
     max_targets: int = setting(
         50,
         "most targets of a user in a window; if there are more, they are sampled",

@@ -35,8 +35,10 @@ def choose_windows(
     split: str,
     held_out_share: float,
     enough_users: int = 1_000,
+    few_users: int = 250,
     most_windows: int = 20,
     most_share: float = 0.25,
+    most_share_of_few: float = 0.75,
 ) -> list[Window]:
     """Successive windows at the end of train, the latest first.
 
@@ -49,8 +51,9 @@ def choose_windows(
       split: "temporal" or "global_temporal".
       held_out_share: number of events that the split holds out, as a share of train's.
       enough_users: number of users with an event before and in a window, summed over the windows.
+      few_users: number of users below which windows may cover `most_share_of_few`.
       most_windows: the most windows.
-      most_share: the share of train's events that windows may cover; the first window is exempt.
+      most_share, most_share_of_few: the share of train's events that windows may cover; the first window is exempt.
 
     Returns:
       The windows, fewer if train is short. Empty if no event precedes the latest window.
@@ -67,7 +70,8 @@ def choose_windows(
     while len(windows) < most_windows and seen < enough_users:
         start = end - length
         known = int(np.searchsorted(times, times.dtype.type(max(start - gap, 0))))
-        if known == 0 or (windows and known < (1 - most_share) * len(times)):
+        covered = most_share if seen >= few_users else most_share_of_few
+        if known == 0 or (windows and known < (1 - covered) * len(times)):
             break
         window = Window(start - gap - 1, start, end)
         windows.append(window)

@@ -33,7 +33,10 @@ from music_map.training.loop import fit
 from music_map.training.metrics_log import MetricsLog
 
 # Increase this when features or fit change: heads of an older version are then fitted again.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# What the fit starts from: a song is played again in proportion to its activation. The encoder's own score was a worse
+# prior on logs of few users.
+PRIOR = {"activation^1.0": 1.0}
 # The protocols of the two heads: one recommends heard songs too, the other only unheard songs.
 HEARD, UNHEARD = "temporal_repeats", "temporal"
 
@@ -228,10 +231,8 @@ def _kept_weights(run: Run, name: str, identity: str) -> Weights | None:
 
 
 def fit_weights(run: Run, examples: Examples, *, used: Sequence[str] = FEATURES) -> Weights:
-    """The weights of the features in `used`, with the encoder's own score as their prior."""
-    loss = run.config.loss
-    prior = {"user": 1.0 if loss.name in ("bpr", "sampled_bpr") else 1.0 / loss.temperature}
-    return fit_head(examples, strength=run.config.recency.strength, prior=prior, used=used, mesh=run.mesh)
+    """The weights of the features in `used`."""
+    return fit_head(examples, strength=run.config.recency.strength, prior=PRIOR, used=used, mesh=run.mesh)
 
 
 def ablations(past: Past, task: RankingTask, parts: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ScoreBlock]]:

@@ -73,7 +73,10 @@ def relations(events, features, num_users, num_items):
         (features.album_offsets, features.albums, len(features.album_ids)),
     ):
         has = sparse.csr_array((np.ones(len(names)), names, offsets), (num_items, num)).toarray()
-        yield (has / np.maximum(has.sum(axis=1, keepdims=True), 1e-12)).T, has / np.maximum(has.sum(axis=0), 1e-12)
+        into = (has / np.maximum(has.sum(axis=1, keepdims=True), 1e-12)).T
+        yield into, has / np.maximum(has.sum(axis=0), 1e-12)
+        if names is features.artists:
+            yield into, has
 
 
 def song_trend(events, num_items, now):

@@ -1,11 +1,13 @@
 """The fit of the head: its examples, its weights, and the windows that they are of."""
 
+import itertools
+
 import jax.numpy as jnp
 import numpy as np
 
 from music_map.evaluation.protocols import build_task
 from music_map.preprocess.dataset import LISTEN
-from music_map.recency.fit import Examples, fit_head, gather, join
+from music_map.recency.fit import Examples, _least_of_parabola, fit_head, gather, join
 from music_map.recency.history import Histories
 from music_map.recency.moment import observe
 from music_map.recency.scores import FEATURES, Embeddings, RecencyScorer
@@ -62,6 +64,42 @@ def test_few_users_leave_the_prior():
     assert abs(fit_head(synthetic(1), strength=100.0, prior={"user": 5.0})["user"] - 5) < 0.1
 
 
+def test_more_plays_never_lower_a_score():
+    """Two counts that say the same but for noise: the free minimum has weights of opposite signs."""
+    examples = synthetic(300)
+    heard = FEATURES.index("heard")
+    rng = np.random.default_rng(1)
+    for name, noise in (("activation^0.5", 0.0), ("activation^1.0", 0.02)):
+        made = examples.features[:, :, heard] + noise * rng.normal(size=(300, 30))
+        examples.features[:, :, FEATURES.index(name)] = made + (noise > 0) * 0.02 * examples.target
+    weights = fit_head(examples, strength=0.01, prior={}, used=["user", "activation^0.5", "activation^1.0"])
+    assert weights["activation^0.5"] == 0 and weights["activation^1.0"] > 0.5
+    free = fit_head(examples, strength=0.01, prior={}, used=["user", "heard", "activation^1.0"])
+    assert free["heard"] < -1
+
+
+def test_the_minimum_with_bounds_is_that_of_brute_force():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        root = rng.normal(size=(4, 4))
+        hessian, gradient, w = root @ root.T + 0.1 * np.eye(4), rng.normal(size=4), np.abs(rng.normal(size=4))
+        least = np.array([0.0, 0.0, -np.inf, 0.0])
+
+        def value(x, hessian=hessian, gradient=gradient, w=w):
+            return gradient @ (x - w) + (x - w) @ hessian @ (x - w) / 2
+
+        candidates = []
+        for fixed in itertools.product([False, True], repeat=4):
+            fixed = np.array(fixed) & np.isfinite(least)
+            x = np.where(fixed, 0.0, w)
+            free = ~fixed
+            x[free] -= np.linalg.solve(hessian[np.ix_(free, free)], (gradient + hessian @ (x - w))[free])
+            if (x >= least - 1e-12).all():
+                candidates.append(value(x))
+        found = _least_of_parabola(gradient, hessian, w, least)
+        assert (found >= least).all() and abs(value(found) - min(candidates)) < 1e-6
+
+
 def test_join_pads_to_the_longest():
     a, b = synthetic(3), synthetic(2)
     b = Examples(b.features[:, :10], b.log_weight[:, :10], b.target[:, :10])
@@ -79,6 +117,10 @@ def test_windows_lie_one_before_the_other_and_after_what_is_known():
         assert window.end == later.start
     for window in windows:
         assert window.end - window.start == day and window.start - window.now == 1_801
+    # Few users: windows go back until a quarter of the events is left before them; else they take a quarter at most.
+    few = choose_windows(events, split="global_temporal", held_out_share=0.1, few_users=10**6)
+    many = choose_windows(events, split="global_temporal", held_out_share=0.1, few_users=0)
+    assert (events.timestamp <= few[-1].now).mean() > 0.25 and len(few) == 20 > len(many) == 14
     (one,) = choose_windows(events, split="temporal", held_out_share=0.1, enough_users=1)
     share = len(one.targets(events).user) / len(events.user)
     assert abs(share - 0.1) < 0.01 and one.now == one.start - 1
