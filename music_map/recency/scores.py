@@ -210,7 +210,7 @@ class Reading:
 
     @functools.cached_property
     def of_names(self) -> list[sparse.csr_array | None]:
-        """The walks over artists and those over albums, float32 [W size, I]; None where songs have none."""
+        """The walks of NAMES, float32 [W size, I] each; None where songs have no names."""
         names = self.scorer.moment.names
         return [walk_over_names(self.starts, one.into, one.back) if one.into.nnz else None for one in names]
 
