@@ -21,6 +21,13 @@ class RecencySettings(Settings):
     num_users: int = setting(
         1000, "number of users to fit on; past windows are added until they have as many", at_least=1, free=True
     )
+    few_users: int = setting(
+        250,
+        "while past windows have fewer users, they may cover three quarters of train in place of one",
+        before=0,
+        at_least=0,
+        free=True,
+    )
     max_epochs: int = setting(
         3, "epochs of the encoder for the fit; fewer if the run's best epoch was earlier", at_least=1, free=True
     )

@@ -34,6 +34,8 @@ from music_map.training.metrics_log import MetricsLog
 
 # Increase this when features or fit change: heads of an older version are then fitted again.
 FORMAT_VERSION = 2
+# Version 1 had these features; a run that was trained then keeps its heads.
+_FEATURES_OF_1 = tuple(name for name in FEATURES if not name.startswith("artist_share"))
 # What the fit starts from: a song is played again in proportion to its activation. The encoder's own score was a worse
 # prior on logs of few users.
 PRIOR = {"activation^1.0": 1.0}
@@ -121,6 +123,7 @@ def windows_of(run: Run) -> list[Window]:
         split=data.split,
         held_out_share=held_out / known,
         enough_users=config.recency.num_users,
+        few_users=config.recency.few_users,
     )
 
 
@@ -188,19 +191,21 @@ def weights_for(past: Past, protocol: str) -> Weights | None:
     if find_protocol(protocol).candidates == "held_out" or not past:
         return None
     run = past.run
-    identity = fingerprint(
-        {
-            "version": FORMAT_VERSION,
-            "dataset": run.dataset.fingerprint,
-            "step": past.trained.step,
-            "settings": dataclasses.asdict(run.config.recency),
-            "protocol": find_protocol(protocol).described(),
-            "min_played_pct": run.config.eval.min_played_pct,
-            "features": FEATURES,
-        }
-    )
-    name = f"{folder_of(run).name}/{protocol}.json"
-    if kept := processes.from_first(_kept_weights(run, name, identity)):
+    settings = dataclasses.asdict(run.config.recency)
+    described = {
+        "version": FORMAT_VERSION,
+        "dataset": run.dataset.fingerprint,
+        "step": past.trained.step,
+        "settings": settings,
+        "protocol": find_protocol(protocol).described(),
+        "min_played_pct": run.config.eval.min_played_pct,
+        "features": FEATURES,
+    }
+    identity, name = fingerprint(described), f"{folder_of(run).name}/{protocol}.json"
+    earlier = {"version": 1, "features": _FEATURES_OF_1}
+    earlier["settings"] = {field: value for field, value in settings.items() if field != "few_users"}
+    identities = {identity: FEATURES, fingerprint(described | earlier): _FEATURES_OF_1}
+    if kept := processes.from_first(_kept_weights(run, name, identities)):
         return kept
     examples = examples_of(past, protocol)
     if not examples:
@@ -224,10 +229,17 @@ def weights_for(past: Past, protocol: str) -> Weights | None:
     return weights
 
 
-def _kept_weights(run: Run, name: str, identity: str) -> Weights | None:
-    """The weights in a file of `weights_for`; None if it is missing, damaged or another model's."""
-    stored = read_kept(run, name, {"fingerprint": str, "weights": dict.fromkeys(FEATURES, float)})
-    return stored["weights"] if stored and stored["fingerprint"] == identity else None
+def _kept_weights(run: Run, name: str, identities: Mapping[str, Sequence[str]]) -> Weights | None:
+    """The weights in a file of `weights_for`; None if it is missing, damaged or another model's.
+
+    Args:
+      run: of the file.
+      name: of the file.
+      identities: the features of a head by its fingerprint.
+    """
+    stored = read_kept(run, name, {"fingerprint": str, "weights": dict.fromkeys(_FEATURES_OF_1, float)})
+    features = identities.get(stored["fingerprint"]) if stored else None
+    return stored["weights"] if features is not None and set(features) == set(stored["weights"]) else None
 
 
 def fit_weights(run: Run, examples: Examples, *, used: Sequence[str] = FEATURES) -> Weights:
