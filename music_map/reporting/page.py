@@ -133,7 +133,7 @@ def _headline(run: Mapping[str, Any], findings: Mapping[str, Any]) -> dict[str, 
     minus = report["intervals"]["model_minus"][best].get(metric)
     verdict = "differs from"
     if minus is not None:
-        verdict = "beats" if minus[0] > 0 else "loses to" if minus[1] < 0 else "cannot be told from"
+        verdict = "beats" if minus[0] > 0 else "loses to" if minus[1] < 0 else "differs by no more than chance from"
     change = None if beside == 0 else value / beside - 1
     return found | {"best": best, "beside": beside, "minus": minus, "verdict": verdict, "change": change}
 
