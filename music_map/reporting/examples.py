@@ -131,7 +131,7 @@ def _reasons(
     export, ids = recommender.export, recommender.ids
     explainer = Explainer(export)
     if isinstance(scorer, RecencyScorer):
-        found = explainer.by_head(scorer, user, songs, ids, most=_REASONS)
+        [found] = explainer.by_head(scorer.reading(np.array([user])), [songs], ids, most=_REASONS)
     else:
         scores = export.item_embeddings[songs] @ export.user_embeddings[user]
         vectors = unit_rows(export.item_embeddings)

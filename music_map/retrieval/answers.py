@@ -118,12 +118,14 @@ class Answer:
         songs = [shortened(str(r.item_id), 40) for r in self.recommendations]
         width = max([10, *map(len, songs)])
         named = any(r.name for r in self.recommendations)
-        about = f"{'name':<40}" if named else f"{'artists':<20} {'albums':<20}"
-        lines = [f"{'rank':>4} {'item_id':>{width}} {'score':>7}  {about} {self._why}"]
+        # Where songs have no id but their names, one column says both.
+        same = named and all(r.name in (None, str(r.item_id)) for r in self.recommendations)
+        about = "" if same else f"{'name':<40} " if named else f"{'artists':<20} {'albums':<20} "
+        lines = [f"{'rank':>4} {'item_id':>{width}} {'score':>7}  {about}{self._why}"]
         for r, song in zip(self.recommendations, songs, strict=True):
             artists, albums = (shortened(" ".join(map(str, ids[:3])), 20) for ids in (r.artist_ids, r.album_ids))
-            about = f"{shortened(r.name or '', 40):<40}" if named else f"{artists:<20} {albums:<20}"
-            lines.append(f"{r.rank:>4} {song:>{width}} {r.score:>7.4f}  {about} {_reasons(r)}")
+            about = f"{shortened(r.name or '', 40):<40} " if named else f"{artists:<20} {albums:<20} "
+            lines.append(f"{r.rank:>4} {song:>{width}} {r.score:>7.4f}  {'' if same else about}{_reasons(r)}")
         return "\n".join(lines)
 
     @property
