@@ -121,7 +121,7 @@ function makePlot({ arrays, meta }, names, { canvas, ground, marks, covering, th
   function drawGround() {
     clearTimeout(settling);
     const { pen, ratio } = penOf(ground), [scale, left, top] = groundAt = viewNow();
-    ground.style.transform = ground.style.visibility = "";
+    ground.style.transform = "";
     pen.setTransform(ratio * scale, 0, 0, -ratio * scale, ratio * left, ratio * top);
     pen.fillStyle = inks.land; pen.strokeStyle = inks.shore; pen.lineWidth = 1 / scale;
     for (const path of contours) { pen.fill(path); pen.stroke(path); }
@@ -135,10 +135,8 @@ function makePlot({ arrays, meta }, names, { canvas, ground, marks, covering, th
     if (now.every((v, n) => v === groundAt[n])) return;
     ground.style.transform = `matrix(${factor}, 0, 0, ${factor}, ${now[1] - factor * groundAt[1]}, ${now[2] - factor * groundAt[2]})`;
     clearTimeout(settling);
-    // Where a frame takes long, the next one is not the end of the movement. Without a graphics card laying the contours
-    // over takes two fifths of a frame: they come back when the map stands.
+    // Where a frame takes long, the next one is not the end of the movement.
     const gap = performance.now() - lastMove;
-    if (gap > 60 && gap < 2_000) ground.style.visibility = "hidden";
     settling = setTimeout(drawGround, Math.max(150, gap < 2_000 ? 3 * gap : 0));
     lastMove = performance.now();
   }
