@@ -3,7 +3,7 @@
     python benchmarks/listening.py --config=configs/own.py --data=DIR --folder=DIR --output=listening.json
 
 DIR has 30music/window{0,1,2}.tsv (UserId, SessionId, ItemId, Time, ArtistId; three logs of five days) and
-lastfm1k-counts/{train,validation,test}.csv (user, artist, plays; three windows in time, see `events_of_counts`).
+lastfm1k-counts/{train,validation,test}.csv (user, artist, plays; three windows in time, see real_logs.py).
 
 For each log the model is trained on train, with sizes that follow from the log, and baselines are tuned on validation;
 then all are fitted on train and validation, the encoder for as many epochs as were best, and rank the test day. Rows of
@@ -13,18 +13,17 @@ folder keeps runs and settings, and a second call goes on from there.
 
 import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import options
 from absl import flags
-from variants import Column, metric_columns, report, table
+from real_logs import Log, logs_of
+from variants import Column, metric_columns, pooled, report, table
 
 from music_map.evaluation.baselines import fit_baselines
 from music_map.evaluation.baselines.settings import OwnPlaysSettings
-from music_map.preprocess.splits import END_GRID, GAP, HELD_OUT
 from music_map.run.config import Config, with_values
 from music_map.run.evaluation import baseline_inputs, fitted_baselines, models_of, tuned_baselines
 from music_map.run.folder import claim
@@ -50,83 +49,6 @@ _BASELINES = flags.DEFINE_list(
 METRICS = ("ndcg@20", "recall@20")
 # All plays after a moment, and songs that the user had never met.
 PROTOCOLS = ("global_temporal", "temporal")
-# Days of the three windows of Last.fm-1K, in proportion to the plays of train and validation (8.7 and 1.0 million).
-DAYS = (8, 1, 1)
-# The plays of train are spread evenly, so only the validation day is a past window that tells what is played next.
-ONE_WINDOW = {"recency.num_users": 600}
-
-
-class Log(NamedTuple):
-    """One log of a group.
-
-    Attributes:
-      name: of its folder.
-      arguments: of `read_logs`.
-      settings: of the configuration, where they differ.
-    """
-
-    name: str
-    arguments: Callable[[], Mapping[str, Any]]
-    settings: Mapping[str, Any] = {}
-
-
-def logs_of(data: Path) -> dict[str, list[Log]]:
-    """The logs of each group."""
-    columns = {"user": "UserId", "time": "Time"}
-    songs, artists = {"item": "ItemId", "artist": "ArtistId"}, {"item": "ArtistId"}
-
-    def window(number: int, item: Mapping[str, str]) -> Callable[[], Mapping[str, Any]]:
-        return lambda: {"logs": data / f"30music/window{number}.tsv", **columns, **item}
-
-    def counts() -> Mapping[str, Any]:
-        names = ("train", "validation", "test")
-        windows = [np.loadtxt(data / f"lastfm1k-counts/{n}.csv", np.int64, delimiter=",").T for n in names]
-        return {"logs": events_of_counts(windows, DAYS)}
-
-    return {
-        "30music": [Log(f"30music-{n}", window(n, songs)) for n in range(3)],
-        "30music-artists": [Log(f"30music-artists-{n}", window(n, artists)) for n in range(3)],
-        "lastfm1k": [Log("lastfm1k", counts, ONE_WINDOW)],
-    }
-
-
-def events_of_counts(
-    windows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], days: tuple[int, ...], *, seed: int = 0
-) -> dict[str, np.ndarray]:
-    """An event for each play of counts by window, at made-up times that the split `global_temporal` cuts as given.
-
-    The windows follow each other with the split's gaps between; the last two take a day each. The plays of a pair lie
-    at equal distances in its window, the first at random.
-
-    Args:
-      windows: users, items and plays of each window, integers [N]; three windows at least.
-      days: length of each window.
-      seed: of the random first plays.
-
-    Returns:
-      {"user", "item", "time"}: integers [plays], time in seconds.
-    """
-    rng, start, columns = np.random.default_rng(seed), 0, []
-    for (users, items, plays), length in zip(windows, days, strict=True):
-        pair = np.repeat(np.arange(len(plays)), plays)
-        number = np.arange(len(pair)) - np.repeat(np.cumsum(plays) - plays, plays)
-        place = (number + rng.random(len(plays))[pair]) / plays[pair]
-        # The last play lies at the end of the window: the split counts its days back from it.
-        seconds = np.floor(place / place.max() * (length * HELD_OUT - 1)).astype(np.int64)
-        columns.append((users[pair], items[pair], start + seconds))
-        start += length * HELD_OUT + GAP + 1
-    user, item, time = map(np.concatenate, zip(*columns, strict=True))
-    return {"user": user, "item": item, "time": time + (-time.max() % END_GRID)}
-
-
-def pooled(rows: list[Mapping[str, Mapping[str, Column]]]) -> dict[str, dict[str, Column]]:
-    """The columns of several logs as those of all their users."""
-    return {
-        name: {
-            key: Column(*map(np.concatenate, zip(*(row[name][key] for row in rows), strict=True))) for key in columns
-        }
-        for name, columns in rows[0].items()
-    }
 
 
 def config_of(log: Log, config: Config, folder: Path) -> Config:

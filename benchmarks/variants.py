@@ -113,3 +113,13 @@ def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]], keys: Sequence
             cells.append(f"{row[key]['value']:.4f} [{low:{sign}.4f}, {high:{sign}.4f}]")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def pooled(rows: list[Mapping[str, Mapping[str, Column]]]) -> dict[str, dict[str, Column]]:
+    """The columns of several logs as those of all their users."""
+    return {
+        name: {
+            key: Column(*map(np.concatenate, zip(*(row[name][key] for row in rows), strict=True))) for key in columns
+        }
+        for name, columns in rows[0].items()
+    }

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from listening import events_of_counts, pooled  # noqa: E402
-from log_statistics import Plays, statistics, window, zipf  # noqa: E402
-from variants import Column, bounds, over_seeds, report, table  # noqa: E402
+from plays import Plays, statistics, window, zipf  # noqa: E402
+from real_logs import events_of_counts  # noqa: E402
+from variants import Column, bounds, over_seeds, pooled, report, table  # noqa: E402
 
 from music_map.preprocess.splits import global_temporal_cutoffs  # noqa: E402
 

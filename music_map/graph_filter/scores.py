@@ -65,6 +65,7 @@ class MixedScorer:
       operator: the filter.
       share: a.
       backend: of the sparse products, see propagation.choose_backend.
+      edges: of the filter's graph, float32 [I, U]; None: those of `rows`. They stay where other users take `rows`.
     """
 
     users: jax.Array
@@ -73,11 +74,14 @@ class MixedScorer:
     operator: Operator
     share: float
     backend: str = "auto"
+    edges: sparse.csr_array | None = None
 
     def __post_init__(self) -> None:
         for name in ("users", "items"):
             object.__setattr__(self, name, on_one_device(getattr(self, name)))
         object.__setattr__(self, "backend", choose_backend(self.backend))
+        if self.edges is None:
+            object.__setattr__(self, "edges", sparse.csr_array(self.rows.matrix(self.num_items).T))
 
     @property
     def num_items(self) -> int:
@@ -88,10 +92,6 @@ class MixedScorer:
         """Users scored at once."""
         return rows_with_copies(self.num_items, most=_MOST_USERS)
 
-    @functools.cached_property
-    def _edges(self) -> sparse.csr_array:
-        return sparse.csr_array(self.rows.matrix(self.num_items).T)
-
     def prepare(self, users: np.ndarray) -> Block:
         """The device's input for users int32 [B]; several threads may prepare at a time."""
         users = np.asarray(users, np.int32)
@@ -99,7 +99,7 @@ class MixedScorer:
         items = self.rows.items[at]
         given = self.rows.weights[at] * self.operator.before[items]
         starts = sparse.csr_array((given, items, offsets), (len(users), self.num_items))
-        nodes = first_step(starts, self._edges, scale=self.operator.between)
+        nodes = first_step(starts, self.edges, scale=self.operator.between)
         length = _LEAST_LIST
         while length < len(at):
             length *= 4

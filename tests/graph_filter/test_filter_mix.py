@@ -13,6 +13,7 @@ from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.protocols import RankingTask, find_protocol
 from music_map.graph_filter.choose import GROUPS, Choice, Tried, choose, groups_of, sample_of, try_shares
 from music_map.graph_filter.kept import KeptFilter
+from music_map.graph_filter.operator import UserRows
 from music_map.graph_filter.scores import MixedScorer
 from music_map.storage import ArrayFolder, ArrayWriter
 
@@ -44,6 +45,17 @@ def test_the_mix_agrees_with_numpy(share, kind):
     np.testing.assert_allclose(found, expected_scores(share, kind)[users], atol=3e-5)
     if share == 0:  # the order of the encoder alone
         np.testing.assert_array_equal(np.argsort(-found), np.argsort(-(USERS[users] @ SONGS.T)))
+
+
+def test_other_users_with_songs_of_known_ones_have_their_scores():
+    """As listeners whom the graph does not have: what their songs reach is a matter of the graph."""
+    scorer, known = mixed(0.3, "chebyshev"), [5, 0, 5]
+    songs = [np.flatnonzero(DENSE[user]) for user in known]
+    weights = np.concatenate([DENSE[user, of] for user, of in zip(known, songs, strict=True)])
+    offsets = np.cumsum([0, *map(len, songs)])
+    rows = UserRows(offsets, np.concatenate(songs).astype(np.int32), weights.astype(np.float32))
+    others = dataclasses.replace(scorer, users=USERS[known], rows=rows)
+    np.testing.assert_allclose(others(np.arange(3)), expected_scores(0.3, "chebyshev")[known], atol=3e-5)
 
 
 @settings(deadline=None, max_examples=10)
