@@ -185,10 +185,13 @@ def test_a_link_brings_the_view_back(page):
     page.evaluate("musicMap.setPlaylist([7, 8, 90], { ordered: false })")
     page.evaluate("musicMap.dislike(11)")
     page.evaluate("musicMap.select(12, { fly: false })")
+    before = page.evaluate("musicMap.view.where()[2]")
     page.evaluate("musicMap.view.zoom(1 / 2)")
     wanted = f"song={ids[12]}&songs={ids[7]},{ids[8]},{ids[90]}&order=0&dislikes={ids[11]}"
     page.wait_for_function("text => location.hash.endsWith(text)", arg=wanted)
-    page.wait_for_timeout(900)
+    # The link follows the movement; on a slow machine it is behind.
+    page.wait_for_function("wanted => Math.abs(musicMap.view.where()[2] / wanted - 1) < 1e-6", arg=2 * before)
+    page.wait_for_function("wanted => Math.abs(location.hash.split(/[=,&]/)[3] / wanted - 1) < 1e-3", arg=2 * before)
     link = page.evaluate("location.hash")
     at, marks = page.evaluate("[musicMap.view.where(), musicMap.view.screen(12)]")
     page.evaluate("musicMap.setPlaylist([], { ordered: true })")
