@@ -24,6 +24,7 @@ import numpy as np
 from scipy import sparse
 
 from music_map.graph.bipartite import BipartiteGraph
+from music_map.ridge import solve_ridge
 from music_map.rows import select
 from music_map.unit import unit_rows
 
@@ -169,9 +170,7 @@ def make_fold_in(
 def ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A that minimises ||x A - y||^2 + strength ||A||^2, float64 [d, e], for x [N, d] and y [N, e]."""
     x, y = x.astype(np.float64), y.astype(np.float64)
-    gram = x.T @ x
-    strength = _RIDGE * max(np.trace(gram) / len(gram), 1e-12)
-    return np.linalg.solve(gram + strength * np.eye(len(gram)), x.T @ y)
+    return solve_ridge(x.T @ x, x.T @ y, _RIDGE)
 
 
 def _drawn(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -42,7 +42,7 @@ class Evidence(NamedTuple):
       companions: of the sessions before the window; None: they are not used.
       before: the sessions before the window; None: where they go on is not used.
       first: sessions cut after one song, and the session of each example, int [N]; see `examples_at`.
-      later: the same, cut after each of LATER.
+      later: the same, cut after each of the protocol's larger numbers of songs: long sessions are few, so all measure.
     """
 
     examples: Examples
@@ -50,10 +50,6 @@ class Evidence(NamedTuple):
     before: Sessions | None = None
     first: tuple[Examples, np.ndarray] | None = None
     later: tuple[Examples, np.ndarray] | None = None
-
-
-# Cuts of long sessions, whose number is small: all of them measure, as in the protocol.
-LATER = (5, 10, 25, 100)
 
 
 class _Queries(NamedTuple):

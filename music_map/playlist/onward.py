@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from music_map.errors import DamagedFileError
+from music_map.ridge import solve_ridge
 from music_map.rows import row_of_each
 from music_map.storage import ArrayFolder, ArrayWriter
 from music_map.unit import unit_rows
@@ -77,9 +78,7 @@ def onward_of(sessions: Sessions, vectors: np.ndarray, *, seed: int = 0) -> Onwa
 
     def solved(rows: np.ndarray) -> np.ndarray:
         m, pairs = first[rows], left[rows]
-        gram = (m * pairs[:, None]).T @ m
-        strength = RIDGE * max(np.trace(gram) / len(gram), 1e-12)
-        return np.linalg.solve(gram + strength * np.eye(len(gram)), m.T @ rest[rows]).astype(np.float32)
+        return solve_ridge((m * pairs[:, None]).T @ m, m.T @ rest[rows], RIDGE).astype(np.float32)
 
     return Onward(solved((left > 0) & (place == 1)), solved((left > 0) & (place > 1)))
 

@@ -62,6 +62,11 @@ def tastes_of(songs: np.ndarray, least: float) -> np.ndarray:
     return tastes
 
 
+def places_of(tastes: np.ndarray, count: int) -> np.ndarray:
+    """The place of each entry in the list of its own taste, int [N], of `count` lists one after the other."""
+    return np.arange(len(tastes)) - np.searchsorted(tastes, np.arange(count))[tastes]
+
+
 def fuse(
     songs: np.ndarray, scores: np.ndarray, tastes: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +82,7 @@ def fuse(
       the best score. Scores keep the scale of a single taste's: the place r has the r-th largest of the songs' best
       scores.
     """
-    place = np.arange(len(songs)) - np.searchsorted(tastes, np.arange(len(weights)))[tastes]
+    place = places_of(tastes, len(weights))
     songs, at = np.unique(songs, return_inverse=True)
     best = np.full(len(songs), -np.inf, np.float32)
     np.maximum.at(best, at, scores)

@@ -138,7 +138,7 @@ def sizes_of_groups(count: int, most: int) -> list[int]:
 
     Each group has more than half as many users as its program, so that little is computed for nobody.
     """
-    sizes, found = [*(size for size in _SIZES if size < most), most], []
+    sizes, found = _sizes(most), []
     while count:
         above, below = _filled(count, most), max(size for size in sizes if size <= count)
         found.append(min(count, above) if 2 * count > above else below)
@@ -154,7 +154,12 @@ def _width(k: int, num_items: int) -> int:
 
 
 def _filled(count: int, most: int) -> int:
-    return next((size for size in _SIZES if count <= size < most), most)
+    return next((size for size in _sizes(most) if count <= size), most)
+
+
+def _sizes(most: int) -> list[int]:
+    """The sizes of programs for a scorer that takes `most` users at once."""
+    return [*(size for size in _SIZES if size < most), most]
 
 
 class PresentScorer:
@@ -218,7 +223,7 @@ class PresentScorer:
         counts = [
             scorer.compile(size, width)
             for scorer in (self._later(self.now + 1, True), self._scorers[False])
-            for size in (*(size for size in _SIZES if size < self.most), self.most)
+            for size in _sizes(self.most)
             for width in sorted(widths)
         ]
         return sum(counts) // len(self._scorers)
@@ -291,7 +296,7 @@ class FilterScorer:
     def compile(self, ks: Sequence[int]) -> int:
         """See `recommender.UserScorer`; the lists of edges are as long as those of the first users."""
         allowed, count = np.ones(self._scorer.num_items, bool), 0
-        for size in (*(size for size in _SIZES if size < self.most), self.most):
+        for size in _sizes(self.most):
             group = self.group(np.arange(min(size, len(self._users))), heard=True)
             for k in ks:
                 group.rank(k, allowed=allowed, out=[allowed[:0]] * group.count)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from music_map.playlist.tastes import DEPTH, fuse
+from music_map.playlist.tastes import DEPTH, fuse, places_of
 from music_map.retrieval.export import Export
 from music_map.retrieval.filters import Filters, choose
 from music_map.retrieval.index import ExactIndex, Index
@@ -217,8 +217,7 @@ class _Ranked:
             )
             order = np.lexsort((songs, -scores, tastes))
             songs, scores, tastes = songs[order], scores[order], tastes[order]
-        place = np.arange(len(songs)) - np.searchsorted(tastes, np.arange(len(lists)))[tastes]
-        keep = place < n
+        keep = places_of(tastes, len(lists)) < n
         return songs[keep], scores[keep], tastes[keep]
 
     def _scanned(self, taste: int, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -31,7 +31,7 @@ from music_map.retrieval.present import Head
 from music_map.run.evaluation import part_beside
 from music_map.run.fold_in import fold_in_of, learns
 from music_map.run.folder import files_of, read_record
-from music_map.run.playlist import companions_for, goes_on, heads_for, onward_for
+from music_map.run.playlist import goes_on, heads_for, told_by_sessions
 from music_map.run.recency import HEARD, UNHEARD, Past, heads_for_use
 from music_map.run.run import open_run
 from music_map.storage import ArrayFolder, fingerprint
@@ -98,7 +98,7 @@ def _write(
         features=run.features,
     )
     ids = IdTables(dataset.users, dataset.songs, dataset.artists, dataset.albums)
-    companions = companions_for(run, playlist, progress=past.reporter.bar)
+    companions, onward = told_by_sessions(run, playlist, progress=past.reporter.bar)
     with past.reporter.bar("export", 3, "part") as advance:
         user_songs = user_songs_of(dataset)
         advance(1)
@@ -109,7 +109,7 @@ def _write(
         with files_of(run.workdir).new_folder(FOLDER) as folder:
             rest = {"step": run.trained.step, "user_songs": user_songs, "ids": ids, "head": head}
             rest |= {"placing": Placing(fold_in, run.config.graph), "content": content, "companions": companions}
-            rest |= {"onward": onward_for(run, playlist), "present": dataset.present}
+            rest |= {"onward": onward, "present": dataset.present}
             write_export(export, folder, fingerprint=identity, **rest)
         advance(1)
 

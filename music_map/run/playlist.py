@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 
 import numpy as np
 
 from music_map import processes
 from music_map.errors import DamagedFileError
-from music_map.evaluation.playlist import Sessions, sessions_of
+from music_map.evaluation.playlist import SEED_COUNTS, Sessions, sessions_of
 from music_map.graph.bipartite import listeners_of
 from music_map.playlist.companions import FORMAT_VERSION as COMPANIONS_VERSION
 from music_map.playlist.companions import Companions, companions_of
 from music_map.playlist.fit import examples_at, examples_of, fit_heads
 from music_map.playlist.heads import Heads, from_json, to_json, untrained
-from music_map.playlist.mixture import LATER, Evidence, fit_mixture
+from music_map.playlist.mixture import Evidence, fit_mixture
 from music_map.playlist.onward import FORMAT_VERSION as ONWARD_VERSION
 from music_map.playlist.onward import Onward, onward_of
 from music_map.playlist.space import embed, moments_of
@@ -88,28 +89,27 @@ def _kept_heads(run: Run, identity: str) -> dict | None:
     return stored["heads"] if stored and stored["fingerprint"] == identity else None
 
 
-def companions_for(run: Run, heads: Heads, *, progress: Progress = silent) -> Companions | None:
-    """Songs listened to together in train, from the export if it has them; None if the heads do not use them."""
-    if heads.mixture.together <= 0:
-        return None
-    with contextlib.suppress(DamagedFileError):
-        if is_current(run.workdir / FOLDER) and (stored := load_companions(run.workdir / FOLDER)) is not None:
-            return stored
-    return companions_of(_sessions(run), run.dataset.num_items, progress=progress)
-
-
 def goes_on(heads: Heads) -> bool:
     """Whether the heads use where sessions go on."""
     return bool(heads.mixture.one > 0 or heads.mixture.several > 0)
 
 
-def onward_for(run: Run, heads: Heads) -> Onward | None:
-    """Where sessions go on in train, in the space of the heads; None if they do not use it."""
-    if not goes_on(heads):
-        return None
-    items, listeners = np.asarray(run.embeddings.item), listeners_of(run.graph)
-    placed = np.asarray(embed(items, moments_of(items, listeners > 0), heads.space))
-    return onward_of(_sessions(run), placed, seed=run.config.train.seed)
+def told_by_sessions(run: Run, heads: Heads, *, progress: Progress = silent) -> tuple[Companions | None, Onward | None]:
+    """Songs listened to together in train, from the export if it has them, and where sessions go on there.
+
+    The latter is in the space of the heads. Each is None if the heads do not use it.
+    """
+    sessions, companions, onward = functools.cache(lambda: _sessions(run)), None, None
+    if heads.mixture.together > 0:
+        with contextlib.suppress(DamagedFileError):
+            companions = load_companions(run.workdir / FOLDER) if is_current(run.workdir / FOLDER) else None
+        if companions is None:
+            companions = companions_of(sessions(), run.dataset.num_items, progress=progress)
+    if goes_on(heads):
+        items, listeners = np.asarray(run.embeddings.item), listeners_of(run.graph)
+        placed = np.asarray(embed(items, moments_of(items, listeners > 0), heads.space))
+        onward = onward_of(sessions(), placed, seed=run.config.train.seed)
+    return companions, onward
 
 
 def _sessions(run: Run, *, now: int | None = None) -> Sessions:
@@ -132,9 +132,8 @@ def _evidence_of(past: Past) -> list[Evidence]:
         if examples is not None:
             earlier, num_items = _sessions(run, now=window.now), run.dataset.num_items
             known = companions_of(earlier, num_items, progress=past.reporter.bar) if retrieval.companions else None
-            found.append(Evidence(examples, known))
-            if retrieval.onward:
-                cuts = [examples_at(at, *given, **options) for at in ((1,), LATER)]
-                found[-1] = Evidence(examples, known, earlier, *cuts)
+            cuts = (SEED_COUNTS[:1], SEED_COUNTS[1:]) if retrieval.onward else ()
+            of_cuts = (examples_at(at, *given, **options) for at in cuts)
+            found.append(Evidence(examples, known, earlier if retrieval.onward else None, *of_cuts))
             left -= len(examples.songs)
     return found

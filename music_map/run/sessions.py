@@ -37,7 +37,7 @@ from music_map.retrieval.search import rank_songs
 from music_map.run.config import Config
 from music_map.run.evaluation import baseline_inputs, metrics_table
 from music_map.run.evaluation import report_table as table_of_one
-from music_map.run.playlist import companions_for, onward_for
+from music_map.run.playlist import told_by_sessions
 from music_map.run.run import Run
 
 # Songs that are ranked for a playlist of several tastes.
@@ -124,8 +124,7 @@ def scores_of(run: Run, heads: Heads) -> Callable[[PlaylistTask, Mixture], Score
     """`model_scores` of any task and mixture, with what sessions tell counted once."""
     items, listeners = np.asarray(run.embeddings.item), listeners_of(run.graph)
     placed = np.asarray(embed(items, moments_of(items, listeners > 0), heads.space))
-    popularity, onward = popularity_of(listeners), onward_for(run, heads)
-    companions = companions_for(run, heads, progress=run.reporter.bar)
+    popularity, (companions, onward) = popularity_of(listeners), told_by_sessions(run, heads, progress=run.reporter.bar)
 
     def scores(task: PlaylistTask, mixture: Mixture) -> ScoreBlock:
         query = PlaylistQuery(placed, popularity, heads._replace(mixture=mixture), companions=companions, onward=onward)
