@@ -12,6 +12,11 @@ from music_map.errors import UserError
 from music_map.retrieval.recommender import Recommender
 
 
+def _now() -> float:
+    """Seconds since 1970. With a fraction: two reloads within a second are told apart."""
+    return round(time.time(), 3)
+
+
 class Busy(Exception):
     """A reload is under way already."""
 
@@ -27,7 +32,7 @@ class Served:
     """
 
     def __init__(self, recommender: Recommender, load: Callable[[], Recommender] | None = None):
-        self.current, self._load, self.since = recommender, load, int(time.time())
+        self.current, self._load, self.since = recommender, load, _now()
         self._one = threading.Lock()
         self._added: dict[Any, dict[str, Any]] = {}
 
@@ -58,7 +63,7 @@ class Served:
                 found.warm()
             except (UserError, OSError) as e:
                 raise UserError(f"not reloaded, what was served before still answers: {e}") from e
-            self.current, self.since = found, int(time.time())
+            self.current, self.since = found, _now()
             del found
             gc.collect()
         finally:

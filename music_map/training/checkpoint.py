@@ -432,9 +432,11 @@ def _quiet_threads() -> None:
     in_threads, in_native_code = threading.excepthook, sys.unraisablehook
 
     def keep(record: logging.LogRecord) -> bool:
-        # asyncio reports errors of a failed save's writes from a file of its own: only the traceback names Orbax.
+        # asyncio reports errors of a failed save's writes from a file of its own. Only the traceback names Orbax, and
+        # where nobody waits for the write any more, there is none: then the error's text says that the disk is full.
         trace = "" if not record.exc_info else "".join(traceback.format_exception(*record.exc_info))
-        return f"{os.sep}orbax{os.sep}" not in record.pathname + trace
+        full = record.name == "asyncio" and any(word in trace.lower() for word in _FULL)
+        return not full and f"{os.sep}orbax{os.sep}" not in record.pathname + trace
 
     def ended(args: threading.ExceptHookArgs) -> None:
         if not isinstance(args.exc_value, OSError):

@@ -66,6 +66,13 @@ def ask_worker(port, token, is_wanted, method, path, body=None):
     raise TimeoutError("no such worker")
 
 
+def wait_until(is_so, seconds=60):
+    deadline = time.time() + seconds
+    while not is_so():
+        assert time.time() < deadline
+        time.sleep(0.1)
+
+
 def test_workers_serve_one_port_and_end_at_a_signal_with_status_0(trained):
     port, token = free_port(), "s" * 32
     command = [sys.executable, "launch/serve.py", f"--workdir={trained[0]}/work", f"--port={port}", "--host=0.0.0.0",
@@ -98,15 +105,25 @@ def test_workers_serve_one_port_and_end_at_a_signal_with_status_0(trained):
             assert one("POST", "/events", {"events": [event]})[0] == 200
             status, found = other("POST", "/recommend", {"user": "new"})
             assert status == 200 and one("POST", "/recommend", {"user": "new"}) == (200, found)
-            # A reload at one reaches the other.
-            since = other("GET", "/health")[1]["since"]
+            # So do new songs and a reload that one of them was told.
+            artists = [artist for song in found["recommendations"] for artist in song["artist_ids"]]
+            new = {"songs": [{"id": 4_000_000_000, "artist": artists}]}
+            assert one("POST", "/songs", new)[0] == 200
+            wait_until(lambda: other("POST", "/similar", {"song": 4_000_000_000})[0] == 200)
+
+            def since():
+                return [worker("GET", "/health")[1]["since"] for worker in (one, other)]
+
+            before = since()
             assert one("POST", "/reload")[0] == 200
-            deadline = time.time() + 60
-            while other("GET", "/health")[1]["since"] == since:
-                assert time.time() < deadline
-                time.sleep(0.2)
+            wait_until(lambda: all(a > b for a, b in zip(since(), before, strict=True)))
+            # A signal to the parent reaches all.
+            before = since()
+            os.kill(process.pid, signal.SIGHUP)
+            wait_until(lambda: all(a > b for a, b in zip(since(), before, strict=True)))
+            assert all(worker("POST", "/similar", {"song": 4_000_000_000})[0] == 200 for worker in (one, other))
             os.kill(process.pid, signal.SIGTERM)
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=60)
             assert process.returncode == 0 and err == "" and out.count(f"http://0.0.0.0:{port}/docs") == 2
         finally:
             process.kill()

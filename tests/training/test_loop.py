@@ -309,6 +309,22 @@ def test_full_disk_at_save_keeps_what_is_there(tmp_path, size):
     assert again.resumed_from is not None and again.reason == "epochs"
 
 
+def test_writes_of_a_failed_save_that_nobody_waits_for_are_silent():
+    code = """
+import asyncio, gc, sys
+sys.path.insert(0, {root!r})
+from music_map.training.checkpoint import _quiet_threads
+_quiet_threads()
+loop = asyncio.new_event_loop()
+for text in ("Error writing in OCDBT database: No space left on device [os_error_code='28']", "another fault"):
+    loop.create_future().set_exception(ValueError(text))
+gc.collect()
+"""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    done = subprocess.run([sys.executable, "-c", code.format(root=root)], capture_output=True, text=True, timeout=120)
+    assert "another fault" in done.stderr and "No space" not in done.stderr
+
+
 def test_schedules():
     base = OptimizerSettings(
         name="adam", learning_rate=1.0, schedule="cosine", warmup_steps=10, weight_decay=0.0, clip_norm=0.0,
