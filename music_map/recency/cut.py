@@ -24,8 +24,8 @@ from music_map.model.propagation import Csr, choose_backend
 from music_map.recency.history import WALK_HALF_LIVES, Latest, UserLists
 from music_map.recency.moment import TREND, Moment
 from music_map.recency.scores import (
-    PARTS,
     QUERIES,
+    USER_WALKS,
     Block,
     BlockFeatures,
     Embeddings,
@@ -36,6 +36,8 @@ from music_map.recency.scores import (
     features_of_all,
     of_songs,
     queries,
+    values_of_met,
+    walks_over_users,
     weighted_sum,
 )
 from music_map.rows import select
@@ -95,14 +97,14 @@ class CutScorer(RecencyScorer):
 
     @functools.cached_property
     def _songs(self) -> SongArrays:
-        walks = self._of(PARTS["users"])
         whole = functools.partial(meshes.put, meshes.replicated(self.mesh))
         return SongArrays(
             self._items,
             self.cut.put_songs(self._trend @ self._of(TREND)),
-            self._listeners if walks.any() else None,
+            self._listeners if self._walks else None,
             whole(self._of(QUERIES)),
-            whole(walks),
+            whole(self._of(USER_WALKS)),
+            None if (of_met := self._of_met) is None else tuple(map(whole, of_met)),
         )
 
     @functools.cached_property
@@ -137,7 +139,8 @@ class CutScorer(RecencyScorer):
         """The best songs of this process's users, see SongCut.best; all processes call it together."""
         block = block.without(rows, items)
         users = meshes.put_own(self.mesh, self._cut_users(block.users, block, block.start))
-        values = self.cut.put_pairs(len(block.users), block.rows, block.items, block.values)
+        is_met = (np.arange(len(block.rows)) < block.num_met).astype(np.float32)
+        values = self.cut.put_pairs(len(block.users), block.rows, block.items, block.values, is_met)
         return rank(self._songs, allowed, users, values, cut=self.cut, k=k, backend=self.backend)
 
     def features(self, users: np.ndarray) -> BlockFeatures:
@@ -202,7 +205,7 @@ def _start(users: CutUsers) -> Start | None:
 def _of_songs(songs: SongArrays) -> SongArrays:
     """What to give `shard_map` as in_specs for the songs' arrays."""
     listeners = None if songs.listeners is None else BY_ROW
-    return SongArrays(BY_ROW, BY_ROW, listeners, WHOLE, WHOLE)
+    return SongArrays(BY_ROW, BY_ROW, listeners, WHOLE, WHOLE, None if songs.of_met is None else (WHOLE, WHOLE))
 
 
 # Features [F, B, I] of all songs, cut by song.
@@ -214,20 +217,26 @@ def rank(
     songs: SongArrays,
     allowed: jax.Array,
     users: CutUsers,
-    values: tuple[jax.Array, jax.Array, jax.Array],
+    values: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
     *,
     cut: SongCut,
     k: int,
     backend: str,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Scores and the best songs in one program; `values` are added at (row, song)."""
+    """Scores and the best songs in one program; of `values`, (row, song, value, 1 if the user met the song else 0)."""
 
     def ranked(songs: SongArrays, allowed: jax.Array, users: CutUsers, values: tuple):
-        query = gathered(of_songs(songs.of_query, _query(users)))
+        own = _query(users)
+        query, start = gathered(of_songs(songs.of_query, own)), _start(users)
         of_all = jnp.where(allowed, songs.trend, -jnp.inf)
-        scores = weighted_sum(songs, query, of_all, _start(users), backend)
-        rows, items, added = map(gathered, values)
-        scores = scores.at[rows, cut.at(items)].add(added, mode="drop")
+        walks = None if start is None else walks_over_users(songs.listeners, start, backend)
+        scores = weighted_sum(songs, query, of_all, walks)
+        rows, items, added, is_met = map(gathered, values)
+        items = cut.at(items)
+        if songs.of_met is not None:
+            query = gathered(of_songs(songs.of_met[0], own))
+            added += is_met * values_of_met(songs, query, walks, rows, items)
+        scores = scores.at[rows, items].add(added, mode="drop")
         return cut.best(scores, allowed, None, None, k=k)
 
     inputs = _of_songs(songs), BY_ROW, BY_ROW, BY_ROW

@@ -163,9 +163,13 @@ def join(examples: Sequence[Examples]) -> Examples:
     return _stack([part for window in examples for part in zip(*window, strict=True)])
 
 
-# More plays of a song never lower its score. Without this the nearly equal counts get weights of opposite signs, which
-# cancel on the past windows and do not where the log has grown or its pace has changed.
+# More plays of a song never lower its score, and the longer ago the last one is, the lower. Without this the counts and
+# the age, which say nearly the same, get weights of opposite signs. These cancel on the past windows and do not where
+# the log has grown or its pace has changed.
 NOT_NEGATIVE = frozenset((*(name for name in FAMILIARITY if name.startswith("activation")), "log_count"))
+NOT_POSITIVE = frozenset(("log_age",))
+# A feature that hardly varies would get any weight; features are logarithms or shares.
+_LEAST_DEVIATION = 1e-2
 
 
 def fit_head(
@@ -191,9 +195,13 @@ def fit_head(
     there = np.isfinite(examples.log_weight)
     columns = [FEATURES.index(name) for name in used]
     x = examples.features[:, :, columns]
-    deviation = np.maximum(_deviation(x[there].astype(np.float64)), 1e-6)
+    mean, deviation = _mean_and_deviation(x[there].astype(np.float64))
+    deviation = np.maximum(deviation, _LEAST_DEVIATION)
     start = np.array([prior.get(name, 0.0) for name in used]) * deviation
-    arrays = x / deviation.astype(np.float32), examples.log_weight, examples.target
+    # The softmax is the same without the means. With them, the squares of a mean far from 0 would leave nothing of the
+    # Hessian's float32.
+    x = np.where(there[..., None], (x - mean.astype(np.float32)) / deviation.astype(np.float32), np.float32(0))
+    arrays = x, examples.log_weight, examples.target
     given = [jnp.asarray(array) for array in arrays] if mesh is None else _over_devices(mesh, *arrays)
     origin = start.astype(np.float32)
 
@@ -203,7 +211,8 @@ def fit_head(
 
     weights = dict.fromkeys(FEATURES, 0.0)
     least = np.array([0.0 if name in NOT_NEGATIVE else -np.inf for name in used])
-    weights |= dict(zip(used, (_minimum(at, start, least) / deviation).tolist(), strict=True))
+    most = np.array([0.0 if name in NOT_POSITIVE else np.inf for name in used])
+    weights |= dict(zip(used, (_minimum(at, start, least, most) / deviation).tolist(), strict=True))
     return weights
 
 
@@ -213,18 +222,21 @@ _MOST_SWEEPS = 1_000
 
 
 def _minimum(
-    at: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]], w: np.ndarray, least: np.ndarray
+    at: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]],
+    w: np.ndarray,
+    least: np.ndarray,
+    most: np.ndarray,
 ) -> np.ndarray:
-    """The minimum of a strictly convex function over w >= least by Newton's method.
+    """The minimum of a strictly convex function over least <= w <= most by Newton's method.
 
     Args:
       at: gives value, gradient [F] and Hessian [F, F].
-      w: float64 [F], the start, not below `least`.
-      least: float64 [F], -inf where any weight may be.
+      w: float64 [F], the start, within the bounds.
+      least, most: float64 [F], infinite where any weight may be.
     """
     value, gradient, hessian = at(w)
     for _ in range(_MOST_STEPS):
-        step = w - _least_of_parabola(gradient, hessian, w, least)
+        step = w - _least_of_parabola(gradient, hessian, w, least, most)
         gain, share = float(gradient @ step), 1.0
         found = at(w - step)
         # Values have the precision of float32. A shorter step is tried only where the loss clearly does not fall.
@@ -237,17 +249,19 @@ def _minimum(
     return w
 
 
-def _least_of_parabola(gradient: np.ndarray, hessian: np.ndarray, w: np.ndarray, least: np.ndarray) -> np.ndarray:
-    """argmin over x >= least of gradient (x - w) + (x - w) hessian (x - w) / 2, by coordinate descent.
+def _least_of_parabola(
+    gradient: np.ndarray, hessian: np.ndarray, w: np.ndarray, least: np.ndarray, most: np.ndarray
+) -> np.ndarray:
+    """argmin over least <= x <= most of gradient (x - w) + (x - w) hessian (x - w) / 2, by coordinate descent.
 
     Weights that end on their bound in the free minimum are few, so the descent starts from it.
     """
-    x = np.maximum(w - np.linalg.solve(hessian, gradient), least)
+    x = np.clip(w - np.linalg.solve(hessian, gradient), least, most)
     slope = gradient + hessian @ (x - w)
     for _ in range(_MOST_SWEEPS):
         largest = 0.0
         for at in range(len(x)):
-            change = max(x[at] - slope[at] / hessian[at, at], least[at]) - x[at]
+            change = min(max(x[at] - slope[at] / hessian[at, at], least[at]), most[at]) - x[at]
             x[at] += change
             slope += change * hessian[:, at]
             largest = max(largest, change * change * hessian[at, at])
@@ -256,14 +270,15 @@ def _least_of_parabola(gradient: np.ndarray, hessian: np.ndarray, w: np.ndarray,
     return x
 
 
-def _deviation(x: np.ndarray) -> np.ndarray:
-    """The standard deviation of each column of all processes' rows, float64 [F] of [N, F]."""
+def _mean_and_deviation(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column of all processes' rows, float64 [F] of [N, F]."""
 
     def total(values: np.ndarray) -> np.ndarray:
         return processes.sum_of(values.sum(axis=0))
 
     count = max(float(processes.sum_of(np.float64(len(x)))), 1.0)
-    return np.sqrt(total((x - total(x) / count) ** 2) / count)
+    mean = total(x) / count
+    return mean, np.sqrt(total((x - mean) ** 2) / count)
 
 
 def _over_devices(mesh: Mesh, x: np.ndarray, log_weight: np.ndarray, target: np.ndarray) -> list[jax.Array]:

@@ -5,8 +5,9 @@
 
 with q_h the attention over the user's latest songs at the time scale h, p_r the distribution of a two-step walk from
 the songs that the user played to songs with the same users, artists or albums, and familiar(u, i) = 0 for a song that
-the user never met. The weights are scalars. They do not depend on single users, songs or dimensions, so they stay valid
-when embeddings are trained again.
+the user never met. Queries, walks over users and the song's age have other weights for songs that the user met: there
+the user's own plays say most, and songs do not get old. The weights are scalars. They do not depend on single users,
+songs or dimensions, so they stay valid when embeddings are trained again.
 
 Walks over artists and albums, and familiarity, concern few songs per user: the host computes them as (song, value).
 Walks over users reach most songs: the host takes the first step, from some hundred songs of a user to the users who
@@ -49,22 +50,39 @@ def _over_half_lives(*relations: str) -> tuple[str, ...]:
 QUERIES = ("user", *(f"attention_{half_life:g}h" for half_life in ATTENTION_HALF_LIVES))
 WALKS = _over_half_lives("users", *NAMES)
 DENSE = (*QUERIES, *WALKS)
-FEATURES = (*DENSE, *TREND, *FAMILIARITY)
+_AGE = "log_song_age"
+# The features that have further weights for songs that the user met: 0 for other songs.
+OF_MET = (*QUERIES, *_over_half_lives("users"), _AGE)
+
+
+def met(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, for songs that the user met, of those features among `names` that have further weights there."""
+    return tuple(f"met_{name}" for name in names if name in OF_MET)
+
+
+FEATURES = (*DENSE, *TREND, *FAMILIARITY, *met(OF_MET))
 # The parts that a score is explained by.
 PARTS: dict[str, tuple[str, ...]] = {
-    "embedding": QUERIES[:1],
-    "latest songs": QUERIES[1:],
-    "users": _over_half_lives("users"),
-    "artists": _over_half_lives(*NAMES[:2]),
-    "albums": _over_half_lives(*NAMES[2:]),
-    "trend": TREND,
-    "played before": FAMILIARITY,
+    part: (*names, *met(names))
+    for part, names in {
+        "embedding": QUERIES[:1],
+        "latest songs": QUERIES[1:],
+        "users": _over_half_lives("users"),
+        "artists": _over_half_lives(*NAMES[:2]),
+        "albums": _over_half_lives(*NAMES[2:]),
+        "trend": TREND,
+        "played before": FAMILIARITY,
+    }.items()
 }
+
+# Places in FEATURES.
+_AT_MET, _AT_HEARD = [FEATURES.index(name) for name in OF_MET], FEATURES.index("heard")
 
 Weights = Mapping[str, float]
 
 # The features that the device computes for all songs, in this order: queries and walks over users.
-ON_DEVICE = (*QUERIES, *PARTS["users"])
+USER_WALKS = _over_half_lives("users")
+ON_DEVICE = (*QUERIES, *USER_WALKS)
 # Least length of the list of (user, song, value) given to the device. Longer lists are padded to 4, 16, ... times this
 # length, so that few shapes are compiled.
 _LEAST_LIST = 2**12
@@ -77,6 +95,8 @@ _MOST_USERS = 64
 # Up to this number of users, the second step of the walks is faster in SciPy, with a thread for each half-life, than in
 # XLA on a CPU.
 _FEW_USERS = 2
+# Songs that users met are scored so many at a time. It divides the lengths of all lists.
+_MET_AT_ONCE = 2**11
 
 
 class Embeddings(NamedTuple):
@@ -94,6 +114,7 @@ class SongArrays(NamedTuple):
       trend: float32 [I], weighted.
       listeners: the second step of the walks over users, or None if these walks have no weight.
       of_query, of_walk: float32, weights of QUERIES and of the walks over users.
+      of_met: the same two for songs that the user met, or None if they have no such weights.
     """
 
     item: jax.Array
@@ -101,6 +122,7 @@ class SongArrays(NamedTuple):
     listeners: Csr | None
     of_query: jax.Array
     of_walk: jax.Array
+    of_met: tuple[jax.Array, jax.Array] | None
 
 
 class Entries(NamedTuple):
@@ -135,6 +157,7 @@ class Block(NamedTuple):
       latest: of these users.
       rows, items, values: integers [N], [N], float32 [N]: the values to add to the scores at (row, item); row B is
         ignored.
+      num_met: int32; the first so many of the list are songs that the users met.
       start: None if walks over users have no weight.
     """
 
@@ -143,6 +166,7 @@ class Block(NamedTuple):
     rows: np.ndarray
     items: np.ndarray
     values: np.ndarray
+    num_met: np.int32
     start: Start | None
 
     def without(self, rows: np.ndarray, items: np.ndarray) -> Block:
@@ -153,7 +177,8 @@ class Block(NamedTuple):
         columns, start = self._withholding(rows, items), self.start
         if start is not None and start.through is not None:
             start = start._replace(through=Entries(*_padded(*start.through, out_of_range=_NOWHERE)))
-        return Block(self.users, self.latest, *_padded(*columns, out_of_range=len(self.users)), start)
+        listed = _padded(*columns, out_of_range=len(self.users))
+        return Block(self.users, self.latest, *listed, self.num_met, start)
 
     def in_few_shapes(self, rows: np.ndarray, items: np.ndarray, least: int = 0) -> Block:
         """`without` for single questions, which come in all sizes: a program each for few lengths of the lists.
@@ -166,7 +191,8 @@ class Block(NamedTuple):
         length = next(length for length in _lengths(size) if length >= longest)
         if start is not None and start.nodes is not None:
             start = start._replace(through=Entries(*_filled(*given, length, out_of_range=_NOWHERE)))
-        return Block(self.users, self.latest, *_filled(*columns, length, out_of_range=size), start)
+        listed = _filled(*columns, length, out_of_range=size)
+        return Block(self.users, self.latest, *listed, self.num_met, start)
 
     def _withholding(self, rows: np.ndarray, items: np.ndarray) -> list[np.ndarray]:
         there = rows < len(self.users)
@@ -346,17 +372,27 @@ class RecencyScorer:
 
     @functools.cached_property
     def _songs(self) -> SongArrays:
-        walks = self._of(PARTS["users"])
         return SongArrays(
             self.embeddings.item,
             self.moment.weighted_trend(self.now, self._of(TREND)),
-            self._listeners if walks.any() else None,
-            jnp.asarray(self._of(QUERIES)),
-            jnp.asarray(walks),
+            self._listeners if self._walks else None,
+            *map(jnp.asarray, (self._of(QUERIES), self._of(USER_WALKS))),
+            None if (of_met := self._of_met) is None else tuple(map(jnp.asarray, of_met)),
         )
 
-    def _of(self, names: tuple[str, ...]) -> np.ndarray:
+    def _of(self, names: Sequence[str]) -> np.ndarray:
         return np.array([self.weights.get(name, 0.0) for name in names], np.float32)
+
+    @property
+    def _walks(self) -> bool:
+        """Whether walks over users have a weight."""
+        return bool(self._of((*USER_WALKS, *met(USER_WALKS))).any())
+
+    @property
+    def _of_met(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """See SongArrays."""
+        found = self._of(met(QUERIES)), self._of(met(USER_WALKS))
+        return found if any(weights.any() for weights in found) else None
 
     # --- A block of users, on the host ---
 
@@ -379,20 +415,27 @@ class RecencyScorer:
         return self._block(self.reading(users))
 
     def _block(self, reading: Reading) -> Block:
-        lists = reading.lists
-        found = [(row_of_each(lists.offsets), lists.items, lists.features @ self._of(FAMILIARITY))]
+        lists, (of_age,) = reading.lists, self._of(met([_AGE]))
+        familiar = lists.features @ self._of(FAMILIARITY)
+        if of_age:
+            familiar += of_age * self.moment.trend_of(lists.items, self.now)[:, TREND.index(_AGE)]
+        # Songs that the users met come first: see Block.num_met.
+        found = [(row_of_each(lists.offsets), lists.items, familiar)]
         for number, relation in enumerate(NAMES):
             weights = self._of(_over_half_lives(relation))
             if weights.any() and (walk := reading.of_names[number]) is not None:
                 row = row_of_each(walk.indptr)
                 found.append((row % reading.size, walk.indices, weights[row // reading.size] * walk.data))
-        start = self._start(reading) if self._of(PARTS["users"]).any() else None
+        start = self._start(reading) if self._walks else None
         if reading.changed is not None:
             row, songs, trend = reading.changed
-            found.append((row, songs, (trend - self.moment.trend_of(songs, self.now)) @ self._of(TREND)))
+            # A guest has met all songs of the guest's own events.
+            of_trend = self._of(TREND)
+            of_trend[TREND.index(_AGE)] += of_age
+            found.append((row, songs, (trend - self.moment.trend_of(songs, self.now)) @ of_trend))
         columns = [np.concatenate(column) for column in zip(*found, strict=True)]
         users = np.append(reading.users, np.zeros(reading.size - len(reading.users), np.int32))
-        return Block(users, lists.latest, *columns, start)
+        return Block(users, lists.latest, *columns, np.int32(len(lists.items)), start)
 
     def _start(self, reading: Reading) -> Start:
         nodes, scale, through = reading.nodes
@@ -525,6 +568,7 @@ class RecencyScorer:
         familiar = _values_among(row * self.num_items + lists.items, lists.features, keys)
         of_names = (self._at_names(walk, songs, size) for walk in reading.of_names)
         values = np.concatenate([dots, np.stack(walks), *of_names, trend.T, familiar.T]).astype(np.float32)
+        values = np.concatenate([values, values[_AT_MET] * values[_AT_HEARD]])
         weighted, at_of = values * self._of(FEATURES)[:, None], {name: at for at, name in enumerate(FEATURES)}
         return {
             part: weighted[[at_of[name] for name in names]].sum(axis=0).reshape(count, width)
@@ -586,7 +630,8 @@ class BlockFeatures(NamedTuple):
             mine = slice(lists.offsets[row], lists.offsets[row + 1])
             of_names = [_values_at(items, values[:, None], wanted) for items, values in self.of_names(row)]
             familiar = _values_at(lists.items[mine], lists.features[mine], wanted)
-            found[row] = np.concatenate([on_device[row], *of_names, trend[row], familiar], axis=1)
+            values = np.concatenate([on_device[row], *of_names, trend[row], familiar], axis=1)
+            found[row] = np.append(values, values[:, _AT_MET] * values[:, _AT_HEARD, None], axis=1)
         return np.where((songs >= 0)[..., None], found, 0.0)
 
 
@@ -675,20 +720,55 @@ def _score(
     """Scores float32 [B, I], -inf for songs that are not allowed. Arrays are arguments, as XLA would fold constants."""
     query = _queries(user_emb, songs.item, block.users, block.latest)
     of_all = songs.trend if allowed is None else jnp.where(allowed, songs.trend, -jnp.inf)
-    scores = weighted_sum(songs, of_songs(songs.of_query, query), of_all, block.start, backend)
-    return scores.at[block.rows, block.items].add(block.values, mode="drop")
+    walks = None if block.start is None else walks_over_users(songs.listeners, block.start, backend)
+    scores, values = weighted_sum(songs, of_songs(songs.of_query, query), of_all, walks), block.values
+    if songs.of_met is not None:
+        values += _of_first_met(songs, query, walks, block)
+    return scores.at[block.rows, block.items].add(values, mode="drop")
 
 
-def weighted_sum(
-    songs: SongArrays, query: jax.Array, of_all: jax.Array, start: Start | None, backend: str
-) -> jax.Array:
+def weighted_sum(songs: SongArrays, query: jax.Array, of_all: jax.Array, walks: jax.Array | None) -> jax.Array:
     """The scores without the listed values, float32 [B, I]: of `query` [B, d], of `of_all` [I] and of the walks."""
     scores = _products(query, songs.item) + of_all[None]
-    if start is not None:
+    if walks is not None:
         # One product weights, sums over the half-lives and transposes; this is faster than a transposition.
         weights = jnp.concatenate([w * jnp.eye(len(query)) for w in songs.of_walk], axis=1)
-        scores += _products(weights, walks_over_users(songs.listeners, start, backend))
+        scores += _products(weights, walks)
     return scores
+
+
+def values_of_met(
+    songs: SongArrays, query: jax.Array, walks: jax.Array | None, rows: jax.Array, items: jax.Array
+) -> jax.Array:
+    """What the further weights of songs that users met add at (row, item), float32 [N].
+
+    Args:
+      songs: with `of_met`.
+      query: float32 [B, d], of all users, with the weights of songs that they met.
+      walks: of `walks_over_users`, or None.
+      rows, items: integers [N]; those out of range give any value.
+    """
+    found = jnp.sum(query[rows] * songs.item[items], axis=1)
+    if walks is not None:
+        of_walk = songs.of_met[1]
+        columns = jnp.arange(len(of_walk))[:, None] * len(query) + rows[None]
+        found += jnp.sum(of_walk[:, None] * walks[items[None], columns], axis=0)
+    return found
+
+
+def _of_first_met(songs: SongArrays, queries: jax.Array, walks: jax.Array | None, block: Block) -> jax.Array:
+    """`values_of_met` of the songs that users met, at the head of the block's list; 0 for the others, float32 [N]."""
+    query = of_songs(songs.of_met[0], queries)
+
+    def few(number: jax.Array, values: jax.Array) -> jax.Array:
+        # The lists are as long as few programs need; the time follows from the songs that are there.
+        first = number * _MET_AT_ONCE
+        rows, items = (jax.lax.dynamic_slice(x, (first,), (_MET_AT_ONCE,)) for x in (block.rows, block.items))
+        found = values_of_met(songs, query, walks, rows, items)
+        found = jnp.where(first + jnp.arange(_MET_AT_ONCE) < block.num_met, found, 0.0)
+        return jax.lax.dynamic_update_slice(values, found, (first,))
+
+    return jax.lax.fori_loop(0, -(-block.num_met // _MET_AT_ONCE), few, jnp.zeros(len(block.rows)))
 
 
 @functools.partial(jax.jit, static_argnames=("k", "backend"))

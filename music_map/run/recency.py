@@ -23,7 +23,7 @@ from music_map.recency.cut import CutScorer
 from music_map.recency.fit import Examples, fit_head, gather, join
 from music_map.recency.history import Histories, before
 from music_map.recency.moment import Moment, observe
-from music_map.recency.scores import FEATURES, Embeddings, RecencyScorer, Weights
+from music_map.recency.scores import FEATURES, OF_MET, Embeddings, RecencyScorer, Weights, met
 from music_map.recency.windows import Window, choose_windows
 from music_map.reporter import Stoppable
 from music_map.run.run import Run, Trained, best_checkpoint, checkpoint_store, keep, loop_settings, read_kept
@@ -33,9 +33,10 @@ from music_map.training.loop import fit
 from music_map.training.metrics_log import MetricsLog
 
 # Increase this when features or fit change: heads of an older version are then fitted again.
-FORMAT_VERSION = 2
-# Version 1 had these features; a run that was trained then keeps its heads.
-_FEATURES_OF_1 = tuple(name for name in FEATURES if not name.startswith("artist_share"))
+FORMAT_VERSION = 3
+# Earlier versions had these features; a run that was trained then keeps its heads.
+_FEATURES_OF_2 = tuple(name for name in FEATURES if name not in met(OF_MET))
+_FEATURES_OF_1 = tuple(name for name in _FEATURES_OF_2 if not name.startswith("artist_share"))
 # What the fit starts from: a song is played again in proportion to its activation. The encoder's own score was a worse
 # prior on logs of few users.
 PRIOR = {"activation^1.0": 1.0}
@@ -202,9 +203,12 @@ def weights_for(past: Past, protocol: str) -> Weights | None:
         "features": FEATURES,
     }
     identity, name = fingerprint(described), f"{folder_of(run).name}/{protocol}.json"
-    earlier = {"version": 1, "features": _FEATURES_OF_1}
-    earlier["settings"] = {field: value for field, value in settings.items() if field != "few_users"}
-    identities = {identity: FEATURES, fingerprint(described | earlier): _FEATURES_OF_1}
+    settings_of_1 = {field: value for field, value in settings.items() if field != "few_users"}
+    earlier = (
+        {"version": 2, "features": _FEATURES_OF_2},
+        {"version": 1, "features": _FEATURES_OF_1, "settings": settings_of_1},
+    )
+    identities = {identity: FEATURES} | {fingerprint(described | one): one["features"] for one in earlier}
     if kept := processes.from_first(_kept_weights(run, name, identities)):
         return kept
     examples = examples_of(past, protocol)

@@ -40,7 +40,10 @@ def features_of(events, features, embeddings, *, now, num_users, num_items, late
             for half_life in WALK_HALF_LIVES:
                 reached = back @ (into @ start(mine, num_items, now, half_life))
                 columns.append(np.log1p(num_items * reached / max(reached.sum(), 1e-12)))
-        columns += [*trend.T, *familiar(mine, num_items, now).T]
+        known = familiar(mine, num_items, now)
+        columns += [*trend.T, *known.T]
+        # The queries, both walks over users and the song's age once more, of songs that the user met.
+        columns += [column * known[:, 0] for column in (*columns[:7], trend[:, -1])]
         found.append(np.stack(columns, axis=1))
     assert found[0].shape == (num_items, len(FEATURES))
     return np.stack(found)

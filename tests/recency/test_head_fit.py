@@ -78,26 +78,52 @@ def test_more_plays_never_lower_a_score():
     assert free["heard"] < -1
 
 
+def test_a_longer_time_since_the_last_play_never_raises_a_score():
+    """The age that repeats the activation but for noise would undo it in part."""
+    examples = synthetic(300)
+    made = examples.features[:, :, FEATURES.index("heard")]
+    rng = np.random.default_rng(1)
+    examples.features[:, :, FEATURES.index("activation^1.0")] = made
+    examples.features[:, :, FEATURES.index("log_age")] = 0.02 * examples.target - made + 0.02 * rng.normal(size=(300, 30))
+    for strength in (0.01, 30.0):
+        weights = fit_head(examples, strength=strength, prior={"activation^1.0": 1.0})
+        assert weights["log_age"] <= 0 < weights["activation^1.0"]
+
+
+def test_a_feature_far_from_0_that_hardly_varies_changes_nothing():
+    """In float32, squares of 1e5 and more leave nothing of a Hessian's digits."""
+    examples, with_it = synthetic(1_000), synthetic(1_000)
+    rng = np.random.default_rng(1)
+    of_song = 12.0 + 1e-5 * rng.normal(size=30)
+    with_it.features[:, :, FEATURES.index("log_song_age")] = of_song
+    wanted = fit_head(examples, strength=1.0, prior={})
+    weights = fit_head(with_it, strength=1.0, prior={})
+    assert abs(weights.pop("log_song_age")) < 100
+    assert all(abs(weight - wanted[name]) < 1e-2 for name, weight in weights.items())
+
+
 def test_the_minimum_with_bounds_is_that_of_brute_force():
     rng = np.random.default_rng(0)
     for _ in range(20):
         root = rng.normal(size=(4, 4))
         hessian, gradient, w = root @ root.T + 0.1 * np.eye(4), rng.normal(size=4), np.abs(rng.normal(size=4))
-        least = np.array([0.0, 0.0, -np.inf, 0.0])
+        # Bounds at 0 from below, from below, none, from above.
+        least, most = np.array([0.0, 0.0, -np.inf, -np.inf]), np.array([np.inf, np.inf, np.inf, 0.0])
+        w[3] *= -1
 
         def value(x, hessian=hessian, gradient=gradient, w=w):
             return gradient @ (x - w) + (x - w) @ hessian @ (x - w) / 2
 
         candidates = []
         for fixed in itertools.product([False, True], repeat=4):
-            fixed = np.array(fixed) & np.isfinite(least)
+            fixed = np.array(fixed) & (np.isfinite(least) | np.isfinite(most))
             x = np.where(fixed, 0.0, w)
             free = ~fixed
             x[free] -= np.linalg.solve(hessian[np.ix_(free, free)], (gradient + hessian @ (x - w))[free])
-            if (x >= least - 1e-12).all():
+            if (x >= least - 1e-12).all() and (x <= most + 1e-12).all():
                 candidates.append(value(x))
-        found = _least_of_parabola(gradient, hessian, w, least)
-        assert (found >= least).all() and abs(value(found) - min(candidates)) < 1e-6
+        found = _least_of_parabola(gradient, hessian, w, least, most)
+        assert (found >= least).all() and (found <= most).all() and abs(value(found) - min(candidates)) < 1e-6
 
 
 def test_join_pads_to_the_longest():

@@ -12,7 +12,7 @@ from music_map.evaluation.ranking import rank
 from music_map.preprocess.dataset import DISLIKE, LISTEN
 from music_map.recency.history import FAMILIARITY, Histories, before
 from music_map.recency.moment import TREND, TREND_HALF_LIVES, Moment, observe
-from music_map.recency.scores import DENSE, FEATURES, PARTS, QUERIES, WALKS, Embeddings, RecencyScorer
+from music_map.recency.scores import DENSE, FEATURES, PARTS, QUERIES, WALKS, Embeddings, RecencyScorer, met
 from music_map.storage import ArrayFolder, ArrayWriter
 from tests.recency import oracle
 from tests.recency.logs import ALBUMS, NOW, NUM_ITEMS, NUM_USERS, item_features, make_events, random_rows
@@ -94,7 +94,8 @@ def test_contributions_add_up_to_the_score():
 
 
 def test_features_have_their_names_order():
-    assert (*QUERIES, *WALKS) == DENSE and (*DENSE, *TREND, *FAMILIARITY) == FEATURES
+    assert (*QUERIES, *WALKS) == DENSE and (*DENSE, *TREND, *FAMILIARITY, *met(FEATURES)) == FEATURES
+    assert met(FEATURES) == tuple(f"met_{name}" for name in (*QUERIES, "users_24h", "users_336h", "log_song_age"))
     assert sorted(name for names in PARTS.values() for name in names) == sorted(FEATURES)
 
 
@@ -116,7 +117,7 @@ def test_an_earlier_moment_is_refused():
 def test_other_weights_and_other_peoples_histories():
     rng = np.random.default_rng(4)
     events, strangers = make_events(random_rows(rng, 40)), make_events(random_rows(rng, 20, users=2))
-    found = scorer(events)
+    found = scorer(events, weights=WEIGHTS | {"met_log_song_age": 0.0})
     alone = found.at(weights={"user": 2.0})
     np.testing.assert_allclose(alone(ALL), 2 * EMBEDDINGS.user @ EMBEDDINGS.item.T, rtol=1e-5)
     none = Embeddings(jnp.zeros((2, 3)), EMBEDDINGS.item)
