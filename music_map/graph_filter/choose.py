@@ -7,9 +7,9 @@ listeners. The value of a candidate is its least ratio to the encoder alone over
 
     value(c) = min_g m_g(c) / m_g(encoder),    m_g: the metric with the targets of group g only
 
-Candidates are ordered from the simplest on: the encoder alone, then smaller shares first, and at equal shares the kinds
-in the order of the configuration. The first candidate is taken whose value is within one standard error of the best
-one's. The error is that of the paired difference of the two ratios over users, each in its own worst group.
+The mix of largest value is taken if it is worth more than the encoder alone, value 1, by more than one standard error;
+else the encoder alone. All mixes are equally complex, so among them the error does not count. It is that of the ratio
+in the mix's worst group, over users.
 
 References:
   Sagawa et al., Distributionally Robust Neural Networks for Group Shifts, ICLR 2020 (the worst group).
@@ -19,7 +19,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -149,7 +149,7 @@ def choose(tried: Sequence[Tried]) -> tuple[Choice, list[tuple[Choice, float]]]:
 
     Groups without a hit of the encoder are left out; if there is no other, the encoder alone is chosen.
     """
-    candidates = list(_by_simplicity(tried))
+    candidates = _by_share(tried)
     sums = np.stack([row for _, row in candidates])  # [C, U, G], the encoder alone first
     sums = sums[:, :, sums[0].any(axis=0)]
     if not sums.shape[2]:
@@ -157,16 +157,16 @@ def choose(tried: Sequence[Tried]) -> tuple[Choice, list[tuple[Choice, float]]]:
     of_encoder = sums[0].sum(axis=0)
     ratios = sums.sum(axis=1) / of_encoder
     worst, values = ratios.argmin(axis=1), ratios.min(axis=1)
+    best = int(values.argmax())
+    group = worst[best]
     # The error of a ratio of sums by its linearisation: what each user adds above the ratio's share of the encoder.
-    added = np.stack(
-        [(row[:, g] - value * sums[0, :, g]) / of_encoder[g] for row, g, value in zip(sums, worst, values, strict=True)]
-    )
-    error = np.sqrt(np.square(added[values.argmax()] - added).sum(axis=1))
-    simplest = int(np.flatnonzero(values.max() - values <= error)[0])
-    return candidates[simplest][0], [(choice, float(v)) for (choice, _), v in zip(candidates, values, strict=True)]
+    added = (sums[best, :, group] - values[best] * sums[0, :, group]) / of_encoder[group]
+    taken = best if values[best] - 1.0 > np.sqrt(np.square(added).sum()) else 0
+    return candidates[taken][0], [(choice, float(v)) for (choice, _), v in zip(candidates, values, strict=True)]
 
 
-def _by_simplicity(tried: Sequence[Tried]) -> Iterator[tuple[Choice, np.ndarray]]:
+def _by_share(tried: Sequence[Tried]) -> list[tuple[Choice, np.ndarray]]:
+    """Every choice with its row: the encoder alone, then smaller shares first; of equal shares the first kind tried."""
     every = [(choice, row) for one in tried for choice, row in zip(one.choices, one.numerators, strict=True)]
     alone = [pair for pair in every if pair[0].share == 0][:1]
-    yield from alone + sorted((pair for pair in every if pair[0].share > 0), key=lambda pair: pair[0].share)
+    return alone + sorted((pair for pair in every if pair[0].share > 0), key=lambda pair: pair[0].share)

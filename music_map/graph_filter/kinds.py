@@ -21,6 +21,6 @@ def ridge(eigenvalues: np.ndarray, *, strength: float = 0.1) -> np.ndarray:
     return eigenvalues / (eigenvalues + strength)
 
 
-KINDS.register("linear", Kind(None, 0.0, (0.2,)))
-KINDS.register("chebyshev", Kind(plateau, 0.2, (0.4,)))
-KINDS.register("ridge", Kind(ridge, 0.0, (0.4,)))
+KINDS.register("linear", Kind(None, 0.0, (0.2, 0.1, 0.3)))
+KINDS.register("chebyshev", Kind(plateau, 0.2, (0.4, 0.3, 0.5)))
+KINDS.register("ridge", Kind(ridge, 0.0, (0.4, 0.3, 0.5)))

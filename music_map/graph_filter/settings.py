@@ -17,7 +17,7 @@ class Kind(NamedTuple):
     Attributes:
       response: h, from eigenvalues float [k] in (0, 1] to gains float [k]; None: h(w) = w, without a spectrum.
       ideal: added to the gain of each of the k eigenvectors.
-      exponents: values of b = q to choose from, the usual one first.
+      exponents: values of b = q, the usual one first. The others are tried for the kind that is best with it.
     """
 
     response: Callable | None
@@ -40,7 +40,7 @@ class GraphFilterSettings(Settings):
         before=False,
     )
     kinds: tuple[str, ...] = setting(
-        ("chebyshev", "linear"), "the filters to choose from on validation; of equals the first", free=True
+        ("chebyshev", "linear", "ridge"), "the filters to choose from on validation; of equals the first", free=True
     )
     share: float | None = setting(
         None, "share of the filter in the score; none: chosen on validation", at_least=0, at_most=1, free=True

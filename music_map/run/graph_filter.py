@@ -11,7 +11,7 @@ from collections.abc import Callable
 from music_map import processes
 from music_map.errors import UserError
 from music_map.evaluation.protocols import find_protocol
-from music_map.graph_filter.choose import Choice, choose, groups_of, sample_of, try_shares
+from music_map.graph_filter.choose import Choice, Tried, choose, groups_of, sample_of, try_shares
 from music_map.graph_filter.scores import MixedScorer
 from music_map.graph_filter.settings import KINDS
 from music_map.reporter import Stoppable
@@ -19,7 +19,7 @@ from music_map.run.run import Run, keep, read_kept
 from music_map.storage import fingerprint
 
 # Raise it when filters or the rule of the choice change: filters are then chosen anew.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FOLDER = "graph_filter"
 
 
@@ -78,13 +78,19 @@ def _chosen(run: Run, protocol: str, name: str, identity: str, should_stop: Call
     except UserError:  # no user has a target there
         return usual
     groups = groups_of(mixed_scores(run, Choice("linear", 0.0, 0.0)), task)
-    tried = []
-    for kind in settings.kinds:
-        exponents = KINDS.find(kind).exponents if settings.exponent is None else (settings.exponent,)
-        for exponent in exponents:
-            scorer = mixed_scores(run, Choice(kind, exponent, 0.0))
-            options = {"metric": config.eval.metric, "progress": reporter.bar}
-            tried.append(try_shares(scorer, kind, exponent, task, groups, **options))
+
+    def trial(kind: str, exponent: float) -> Tried:
+        scorer, options = mixed_scores(run, Choice(kind, exponent, 0.0)), {"progress": reporter.bar}
+        return try_shares(scorer, kind, exponent, task, groups, metric=config.eval.metric, **options)
+
+    exponents = {
+        kind: KINDS.find(kind).exponents if settings.exponent is None else (settings.exponent,)
+        for kind in settings.kinds
+    }
+    tried = [trial(kind, of_kind[0]) for kind, of_kind in exponents.items()]
+    _, values = choose(tried)
+    best, _ = max((pair for pair in values if pair[0].share > 0), key=lambda pair: pair[1])
+    tried += [trial(best.kind, exponent) for exponent in exponents[best.kind][1:]]
     choice, values = choose(tried)
     run.reporter.note(
         f"graph filter: {choice.kind}, exponent {choice.exponent:g}, share {choice.share:g}: validation "

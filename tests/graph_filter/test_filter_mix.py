@@ -125,14 +125,18 @@ def tried(kind, *rows, shares=(0.0, 0.5)):
     return Tried([Choice(kind, 0.2, share) for share in shares], np.array(rows, float), np.ones_like(rows[0]))
 
 
-def test_the_simplest_within_a_standard_error_is_chosen():
+def test_the_best_mix_is_taken_if_it_is_worth_a_standard_error_more_than_the_encoder():
     alone, better = np.array([[0.1, 0.2, 0.3, 0.2], [0.4, 0.5, 0.6, 0.5]])[:, :, None]
     # A lead of four times as much for every user has no error: the better one.
     assert choose([tried("linear", alone, 4 * alone)])[0] == Choice("linear", 0.2, 0.5)
     # Leads of 0, 0, .6 and -.2 on a sum of .8: a ratio of 1.5, with an error of sqrt(.01 + .04 + .2025 + .09) / .8.
     lucky = np.array([0.1, 0.2, 0.9, 0.0])[:, None]
     assert choose([tried("linear", alone, lucky)])[0].share == 0.0
-    # Smaller shares first; of equal shares and values the first kind.
+    # The error does not count among mixes: a lead in one user's list decides.
+    one_more = better + np.array([0.0, 0.0, 0.1, 0.0])[:, None]
+    kinds = [tried("linear", alone, better), tried("ridge", alone, one_more, shares=(0.0, 1.0))]
+    assert choose(kinds)[0] == Choice("ridge", 0.2, 1.0)
+    # Of equal values the smaller share, then the first kind.
     shares = (0.0, 0.5, 0.2)
     kinds = [tried(kind, alone, better, better, shares=shares) for kind in ("linear", "chebyshev")]
     found, values = choose(kinds)

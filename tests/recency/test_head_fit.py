@@ -84,7 +84,9 @@ def test_a_longer_time_since_the_last_play_never_raises_a_score():
     made = examples.features[:, :, FEATURES.index("heard")]
     rng = np.random.default_rng(1)
     examples.features[:, :, FEATURES.index("activation^1.0")] = made
-    examples.features[:, :, FEATURES.index("log_age")] = 0.02 * examples.target - made + 0.02 * rng.normal(size=(300, 30))
+    examples.features[:, :, FEATURES.index("log_age")] = (
+        0.02 * examples.target - made + 0.02 * rng.normal(size=(300, 30))
+    )
     for strength in (0.01, 30.0):
         weights = fit_head(examples, strength=strength, prior={"activation^1.0": 1.0})
         assert weights["log_age"] <= 0 < weights["activation^1.0"]
