@@ -19,7 +19,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -163,6 +163,32 @@ def choose(tried: Sequence[Tried]) -> tuple[Choice, list[tuple[Choice, float]]]:
     added = (sums[best, :, group] - values[best] * sums[0, :, group]) / of_encoder[group]
     taken = best if values[best] - 1.0 > np.sqrt(np.square(added).sum()) else 0
     return candidates[taken][0], [(choice, float(v)) for (choice, _), v in zip(candidates, values, strict=True)]
+
+
+def search(exponents: Mapping[str, Sequence[float]], trial: Callable[[str, float], Tried]) -> list[Tried]:
+    """Tries every kind with its usual exponent, then others of the best kind: on from it while the value rises.
+
+    Args:
+      exponents: of each kind, the usual one first.
+      trial: measures the shares of a kind with an exponent.
+    """
+    tried = [trial(kind, of_kind[0]) for kind, of_kind in exponents.items()]
+    best, value = _best_mix(tried)
+    ascending = sorted(set(exponents[best.kind]))
+    usual = ascending.index(best.exponent)
+    for further in (ascending[usual + 1 :], ascending[:usual][::-1]):
+        for exponent in further:
+            tried.append(trial(best.kind, exponent))
+            _, found = _best_mix(tried[-1:])
+            if found <= value:
+                break
+            value = found
+    return tried
+
+
+def _best_mix(tried: Sequence[Tried]) -> tuple[Choice, float]:
+    _, values = choose(tried)
+    return max((pair for pair in values if pair[0].share > 0), key=lambda pair: pair[1])
 
 
 def _by_share(tried: Sequence[Tried]) -> list[tuple[Choice, np.ndarray]]:

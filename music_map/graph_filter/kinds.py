@@ -21,6 +21,7 @@ def ridge(eigenvalues: np.ndarray, *, strength: float = 0.1) -> np.ndarray:
     return eigenvalues / (eigenvalues + strength)
 
 
-KINDS.register("linear", Kind(None, 0.0, (0.2, 0.1, 0.3)))
-KINDS.register("chebyshev", Kind(plateau, 0.2, (0.4, 0.3, 0.5)))
-KINDS.register("ridge", Kind(ridge, 0.0, (0.4, 0.3, 0.5)))
+_TENTHS = tuple(n / 10 for n in range(11))
+KINDS.register("linear", Kind(None, 0.0, (0.2, *_TENTHS)))
+KINDS.register("chebyshev", Kind(plateau, 0.2, (0.4, *_TENTHS)))
+KINDS.register("ridge", Kind(ridge, 0.0, (0.4, *_TENTHS)))

@@ -17,7 +17,7 @@ class Kind(NamedTuple):
     Attributes:
       response: h, from eigenvalues float [k] in (0, 1] to gains float [k]; None: h(w) = w, without a spectrum.
       ideal: added to the gain of each of the k eigenvectors.
-      exponents: values of b = q, the usual one first. The others are tried for the kind that is best with it.
+      exponents: values of b = q, the usual one first. The kind that is best with it goes on to lesser or larger ones.
     """
 
     response: Callable | None
@@ -58,7 +58,7 @@ class GraphFilterSettings(Settings):
         at_least=1,
         free=True,
     )
-    num_users: int = setting(10_000, "most users of validation to choose on", at_least=1, free=True)
+    num_users: int = setting(20_000, "most users of validation to choose on", at_least=1, free=True)
 
     def check(self) -> None:
         require(bool(self.kinds), "config.graph_filter.kinds", self.kinds, f"names of {', '.join(KINDS.all())}")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from music_map import processes
 from music_map.errors import UserError
 from music_map.evaluation.protocols import find_protocol
-from music_map.graph_filter.choose import Choice, Tried, choose, groups_of, sample_of, try_shares
+from music_map.graph_filter.choose import Choice, Tried, choose, groups_of, sample_of, search, try_shares
 from music_map.graph_filter.scores import MixedScorer
 from music_map.graph_filter.settings import KINDS
 from music_map.reporter import Stoppable
@@ -72,11 +72,11 @@ def _kept(run: Run, name: str, identity: str) -> Choice | None:
 def _chosen(run: Run, protocol: str, name: str, identity: str, should_stop: Callable[[], bool]) -> Choice:
     settings, config = run.config.graph_filter, run.config
     reporter = Stoppable(run.reporter, should_stop) if processes.count() == 1 else run.reporter
-    usual = Choice(settings.kinds[0], 0.0, 0.0)
+    alone = Choice(settings.kinds[0], 0.0, 0.0)
     try:
         task = sample_of(run.task(protocol, "val"), settings.num_users, seed=config.train.seed)
     except UserError:  # no user has a target there
-        return usual
+        return alone
     groups = groups_of(mixed_scores(run, Choice("linear", 0.0, 0.0)), task)
 
     def trial(kind: str, exponent: float) -> Tried:
@@ -87,10 +87,7 @@ def _chosen(run: Run, protocol: str, name: str, identity: str, should_stop: Call
         kind: KINDS.find(kind).exponents if settings.exponent is None else (settings.exponent,)
         for kind in settings.kinds
     }
-    tried = [trial(kind, of_kind[0]) for kind, of_kind in exponents.items()]
-    _, values = choose(tried)
-    best, _ = max((pair for pair in values if pair[0].share > 0), key=lambda pair: pair[1])
-    tried += [trial(best.kind, exponent) for exponent in exponents[best.kind][1:]]
+    tried = search(exponents, trial)
     choice, values = choose(tried)
     run.reporter.note(
         f"graph filter: {choice.kind}, exponent {choice.exponent:g}, share {choice.share:g}: validation "

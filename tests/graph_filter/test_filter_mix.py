@@ -11,7 +11,7 @@ from test_graph_filter import dense_scores, graph_of, random_weights
 from music_map.evaluation.evaluate import evaluate_scores
 from music_map.evaluation.pairs import Pairs
 from music_map.evaluation.protocols import RankingTask, find_protocol
-from music_map.graph_filter.choose import GROUPS, Choice, Tried, choose, groups_of, sample_of, try_shares
+from music_map.graph_filter.choose import GROUPS, Choice, Tried, choose, groups_of, sample_of, search, try_shares
 from music_map.graph_filter.kept import KeptFilter
 from music_map.graph_filter.operator import UserRows
 from music_map.graph_filter.scores import MixedScorer
@@ -156,6 +156,30 @@ def test_a_mix_is_worth_what_it_does_for_the_group_that_it_serves_worst():
     alone[:, 1] = 0.0
     assert choose([tried("linear", alone, smooth)])[0].share == 0.5
     assert choose([tried("linear", 0 * alone, smooth)])[0].share == 0.0
+
+
+@pytest.mark.parametrize(
+    ("peak", "wanted"),
+    [
+        (0.4, [0.4, 0.5, 0.3]),
+        (0.6, [0.4, 0.5, 0.6, 0.7, 0.3]),
+        (0.3, [0.4, 0.5, 0.3, 0.2]),
+        (1.0, [0.4, 0.5, 1.0, 0.3]),
+    ],
+)
+def test_exponents_are_tried_from_the_usual_one_while_the_value_rises(peak, wanted):
+    asked, alone = [], np.full((50, 1), 0.2)
+
+    def trial(kind, exponent):
+        asked.append((kind, exponent))
+        value = 1.5 - abs(exponent - peak) - (kind == "ridge")
+        return Tried([Choice(kind, exponent, share) for share in (0.0, 0.5)], np.stack([alone, value * alone]), alone)
+
+    several = (0.4, 0.5, 0.3, 0.2, *((1.0,) if peak == 1 else (0.6, 0.7)))
+    found = search({"ridge": (0.2, 0.1), "linear": several}, trial)
+    assert asked == [("ridge", 0.2), *(("linear", exponent) for exponent in wanted)]
+    assert choose(found)[0] == Choice("linear", peak, 0.5)
+    assert len(search({"linear": (0.4,)}, trial)) == 1
 
 
 @pytest.mark.parametrize("kind", ["linear", "chebyshev"])
