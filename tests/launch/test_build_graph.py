@@ -2,27 +2,19 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
+import commands
 from raw_logs import random_log, write_logs
 
 from music_map.reporting import published
 
-ROOT = Path(__file__).parents[2]
-
 
 def launch(raw: Path, *flags: str, data: str = "raw_dir") -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "launch.build_graph",
-        "--config=configs/yambda.py",
-        f"--config.data.{data}={raw}",
-        f"--config.data.processed_dir={raw / 'processed'}",
-        *flags,
-    ]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    folder = f"--config.data.processed_dir={raw / 'processed'}"
+    return commands.launch(
+        "build_graph", "--config=configs/yambda.py", f"--config.data.{data}={raw}", folder, *flags, check=False
+    )
 
 
 def test_build_preprocesses_first_then_is_up_to_date(tmp_path: Path) -> None:

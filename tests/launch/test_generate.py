@@ -8,19 +8,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from commands import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "launch/generate.py", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return launch("generate", *arguments, check=False)
 
 
 def one_line_error(result):

@@ -2,28 +2,20 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import pytest
 from raw_logs import random_log, write_logs
 
 from music_map.reporting import published
 
-ROOT = Path(__file__).parents[2]
 
-
-def launch(raw: Path, *flags: str, module: str = "launch.preprocess") -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        module,
-        "--config=configs/yambda.py",
-        f"--config.data.raw_dir={raw}",
-        f"--config.data.processed_dir={raw / 'processed'}",
-        *flags,
-    ]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+def launch(raw: Path, *flags: str, name: str = "preprocess") -> subprocess.CompletedProcess[str]:
+    folder = f"--config.data.processed_dir={raw / 'processed'}"
+    return commands.launch(
+        name, "--config=configs/yambda.py", f"--config.data.raw_dir={raw}", folder, *flags, check=False
+    )
 
 
 def folders(raw: Path) -> list[str]:
@@ -127,8 +119,7 @@ def test_parts_then_merge(tmp_path: Path) -> None:
 def test_parts_under_dask(tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="the extra dask is not installed")
     write_logs(tmp_path, row_group_size=400, **random_log())
-    module = "launch.preprocess_dask"
-    done = launch(tmp_path, "--parts=3", "--workers=2", module=module)
+    done = launch(tmp_path, "--parts=3", "--workers=2", name="preprocess_dask")
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("3 parts")] == [
         "3 parts: count-0",
