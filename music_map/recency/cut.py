@@ -104,7 +104,7 @@ class CutScorer(RecencyScorer):
             self._listeners if self._walks else None,
             whole(self._of(QUERIES)),
             whole(self._of(USER_WALKS)),
-            None if (of_met := self._of_met) is None else tuple(map(whole, of_met)),
+            tuple(map(whole, self._of_met)),
         )
 
     @functools.cached_property
@@ -205,7 +205,7 @@ def _start(users: CutUsers) -> Start | None:
 def _of_songs(songs: SongArrays) -> SongArrays:
     """What to give `shard_map` as in_specs for the songs' arrays."""
     listeners = None if songs.listeners is None else BY_ROW
-    return SongArrays(BY_ROW, BY_ROW, listeners, WHOLE, WHOLE, None if songs.of_met is None else (WHOLE, WHOLE))
+    return SongArrays(BY_ROW, BY_ROW, listeners, WHOLE, WHOLE, (WHOLE, WHOLE))
 
 
 # Features [F, B, I] of all songs, cut by song.
@@ -232,10 +232,8 @@ def rank(
         walks = None if start is None else walks_over_users(songs.listeners, start, backend)
         scores = weighted_sum(songs, query, of_all, walks)
         rows, items, added, is_met = map(gathered, values)
-        items = cut.at(items)
-        if songs.of_met is not None:
-            query = gathered(of_songs(songs.of_met[0], own))
-            added += is_met * values_of_met(songs, query, walks, rows, items)
+        items, query = cut.at(items), gathered(of_songs(songs.of_met[0], own))
+        added += is_met * values_of_met(songs, query, walks, rows, items)
         scores = scores.at[rows, items].add(added, mode="drop")
         return cut.best(scores, allowed, None, None, k=k)
 

@@ -114,7 +114,7 @@ class SongArrays(NamedTuple):
       trend: float32 [I], weighted.
       listeners: the second step of the walks over users, or None if these walks have no weight.
       of_query, of_walk: float32, weights of QUERIES and of the walks over users.
-      of_met: the same two for songs that the user met, or None if they have no such weights.
+      of_met: the same two for songs that the user met.
     """
 
     item: jax.Array
@@ -122,7 +122,7 @@ class SongArrays(NamedTuple):
     listeners: Csr | None
     of_query: jax.Array
     of_walk: jax.Array
-    of_met: tuple[jax.Array, jax.Array] | None
+    of_met: tuple[jax.Array, jax.Array]
 
 
 class Entries(NamedTuple):
@@ -157,7 +157,7 @@ class Block(NamedTuple):
       latest: of these users.
       rows, items, values: integers [N], [N], float32 [N]: the values to add to the scores at (row, item); row B is
         ignored.
-      num_met: int32; the first so many of the list are songs that the users met.
+      num_met: int32; the first so many of the list are songs that the users met, if these have weights of their own.
       start: None if walks over users have no weight.
     """
 
@@ -377,7 +377,7 @@ class RecencyScorer:
             self.moment.weighted_trend(self.now, self._of(TREND)),
             self._listeners if self._walks else None,
             *map(jnp.asarray, (self._of(QUERIES), self._of(USER_WALKS))),
-            None if (of_met := self._of_met) is None else tuple(map(jnp.asarray, of_met)),
+            tuple(map(jnp.asarray, self._of_met)),
         )
 
     def _of(self, names: Sequence[str]) -> np.ndarray:
@@ -389,10 +389,9 @@ class RecencyScorer:
         return bool(self._of((*USER_WALKS, *met(USER_WALKS))).any())
 
     @property
-    def _of_met(self) -> tuple[np.ndarray, np.ndarray] | None:
+    def _of_met(self) -> tuple[np.ndarray, np.ndarray]:
         """See SongArrays."""
-        found = self._of(met(QUERIES)), self._of(met(USER_WALKS))
-        return found if any(weights.any() for weights in found) else None
+        return self._of(met(QUERIES)), self._of(met(USER_WALKS))
 
     # --- A block of users, on the host ---
 
@@ -435,7 +434,9 @@ class RecencyScorer:
             found.append((row, songs, (trend - self.moment.trend_of(songs, self.now)) @ of_trend))
         columns = [np.concatenate(column) for column in zip(*found, strict=True)]
         users = np.append(reading.users, np.zeros(reading.size - len(reading.users), np.int32))
-        return Block(users, lists.latest, *columns, np.int32(len(lists.items)), start)
+        # A head without such weights runs the same program, and no round of its loop.
+        num_met = np.int32(len(lists.items) * any(weights.any() for weights in self._of_met))
+        return Block(users, lists.latest, *columns, num_met, start)
 
     def _start(self, reading: Reading) -> Start:
         nodes, scale, through = reading.nodes
@@ -721,9 +722,8 @@ def _score(
     query = _queries(user_emb, songs.item, block.users, block.latest)
     of_all = songs.trend if allowed is None else jnp.where(allowed, songs.trend, -jnp.inf)
     walks = None if block.start is None else walks_over_users(songs.listeners, block.start, backend)
-    scores, values = weighted_sum(songs, of_songs(songs.of_query, query), of_all, walks), block.values
-    if songs.of_met is not None:
-        values += _of_first_met(songs, query, walks, block)
+    scores = weighted_sum(songs, of_songs(songs.of_query, query), of_all, walks)
+    values = block.values + _of_first_met(songs, query, walks, block)
     return scores.at[block.rows, block.items].add(values, mode="drop")
 
 
@@ -743,7 +743,7 @@ def values_of_met(
     """What the further weights of songs that users met add at (row, item), float32 [N].
 
     Args:
-      songs: with `of_met`.
+      songs: of all users.
       query: float32 [B, d], of all users, with the weights of songs that they met.
       walks: of `walks_over_users`, or None.
       rows, items: integers [N]; those out of range give any value.
