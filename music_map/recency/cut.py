@@ -139,9 +139,9 @@ class CutScorer(RecencyScorer):
         """The best songs of this process's users, see SongCut.best; all processes call it together."""
         block = block.without(rows, items)
         users = meshes.put_own(self.mesh, self._cut_users(block.users, block, block.start))
-        is_met = (np.arange(len(block.rows)) < block.num_met).astype(np.float32)
-        values = self.cut.put_pairs(len(block.users), block.rows, block.items, block.values, is_met)
-        return rank(self._songs, allowed, users, values, cut=self.cut, k=k, backend=self.backend)
+        values = self.cut.put_pairs(len(block.users), block.rows, block.items, block.values)
+        met = self.cut.put_pairs(len(block.users), *block.met)
+        return rank(self._songs, allowed, users, values, met, cut=self.cut, k=k, backend=self.backend)
 
     def features(self, users: np.ndarray) -> BlockFeatures:
         reading = self.reading(users)
@@ -217,28 +217,30 @@ def rank(
     songs: SongArrays,
     allowed: jax.Array,
     users: CutUsers,
-    values: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
+    values: tuple[jax.Array, jax.Array, jax.Array],
+    met: tuple[jax.Array, jax.Array],
     *,
     cut: SongCut,
     k: int,
     backend: str,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Scores and the best songs in one program; of `values`, (row, song, value, 1 if the user met the song else 0)."""
+    """Scores and the best songs in one program; `values` are added at (row, song), `met` are songs that users met."""
 
-    def ranked(songs: SongArrays, allowed: jax.Array, users: CutUsers, values: tuple):
+    def ranked(songs: SongArrays, allowed: jax.Array, users: CutUsers, values: tuple, met: tuple):
         own = _query(users)
         query, start = gathered(of_songs(songs.of_query, own)), _start(users)
         of_all = jnp.where(allowed, songs.trend, -jnp.inf)
         walks = None if start is None else walks_over_users(songs.listeners, start, backend)
         scores = weighted_sum(songs, query, of_all, walks)
-        rows, items, added, is_met = map(gathered, values)
+        rows, items, added = map(gathered, values)
+        scores = scores.at[rows, cut.at(items)].add(added, mode="drop")
+        rows, items = map(gathered, met)
         items, query = cut.at(items), gathered(of_songs(songs.of_met[0], own))
-        added += is_met * values_of_met(songs, query, walks, rows, items)
-        scores = scores.at[rows, items].add(added, mode="drop")
+        scores = scores.at[rows, items].add(values_of_met(songs, query, walks, rows, items), mode="drop")
         return cut.best(scores, allowed, None, None, k=k)
 
-    inputs = _of_songs(songs), BY_ROW, BY_ROW, BY_ROW
-    return on_devices(ranked, cut, inputs=inputs, outputs=LISTS)(songs, allowed, users, values)
+    inputs = _of_songs(songs), BY_ROW, BY_ROW, BY_ROW, BY_ROW
+    return on_devices(ranked, cut, inputs=inputs, outputs=LISTS)(songs, allowed, users, values, met)
 
 
 @functools.partial(jax.jit, static_argnames=("cut", "backend"))

@@ -169,6 +169,12 @@ class Block(NamedTuple):
     num_met: np.int32
     start: Start | None
 
+    @property
+    def met(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and items of the songs that users met, padded with rows that are ignored, in few lengths."""
+        first = slice(int(self.num_met))
+        return _padded(self.rows[first], self.items[first], self.values[first], out_of_range=len(self.users))[:2]
+
     def without(self, rows: np.ndarray, items: np.ndarray) -> Block:
         """The block as programs read it: -inf is added for songs withheld at (row, item), and lists are padded.
 
