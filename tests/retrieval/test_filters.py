@@ -272,8 +272,10 @@ def test_scann_reaches_its_recall_target_on_other_queries(target):
     queries = queries[:200]
     wanted, _ = ExactIndex(x).search(queries, 100)
     found, scores = index.search(queries, 100)
-    recall = np.mean([len(set(a) & set(b)) / 100 for a, b in zip(wanted, found, strict=True)])
-    assert recall > target - 0.01 and index.facts["recall@100_at_least"] >= target
+    recall = np.array([len(set(a) & set(b)) / 100 for a, b in zip(wanted, found, strict=True)])
+    # ScaNN's leaves differ from run to run: four standard errors of 200 queries.
+    assert recall.mean() > target - 4 * recall.std() / np.sqrt(len(recall))
+    assert index.facts["recall@100_at_least"] >= target
     there = found >= 0  # few leaves can hold fewer than 100 songs
     np.testing.assert_allclose(scores[there], np.einsum("bkd,bd->bk", x[found], queries)[there], rtol=1e-3, atol=1e-3)
     one, _ = index.search(queries[:1], 100)
