@@ -47,7 +47,7 @@ class GraphFilterSettings(Settings):
     )
     exponent: float | None = setting(
         None,
-        "b = q, powers of the songs' degrees before and after; none: that of the kind",
+        "b = q, powers of the songs' degrees before and after; none: chosen with the share, or the kind's usual one",
         at_least=-2,
         at_most=2,
         free=True,

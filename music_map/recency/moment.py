@@ -150,6 +150,10 @@ class Moment:
         counts = self.listener_counts[songs]
         return trend_features(self.plays[songs] * since, self.total[songs], counts, self.first[songs], now)
 
+    def log_song_age_of(self, songs: np.ndarray, now: int) -> np.ndarray:
+        """The last column of `trend_of`, float32 [n]."""
+        return _log_song_age(self.first[songs], now).astype(np.float32)
+
     @functools.cached_property
     def plays_of_all(self) -> np.ndarray:
         """`plays` of all songs together, float64 [T]."""
@@ -232,10 +236,14 @@ def trend_features(
     plays: np.ndarray, total: np.ndarray, listeners: np.ndarray, first: np.ndarray, now: int
 ) -> np.ndarray:
     """TREND of songs, float32 [n, T], from Moment's `plays` (decayed to `now`), `total`, listeners and `first`."""
-    oldest = np.where(first < 0, 0.0, np.maximum((now - first) / HOUR, MIN_AGE))
     columns = [np.log1p(plays), np.log1p(total.astype(np.float64))[:, None]]
-    columns += [np.log1p(listeners)[:, None], np.log(np.maximum(oldest, 1.0))[:, None]]
+    columns += [np.log1p(listeners)[:, None], _log_song_age(first, now)[:, None]]
     return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+def _log_song_age(first: np.ndarray, now: int) -> np.ndarray:
+    oldest = np.where(first < 0, 0.0, np.maximum((now - first) / HOUR, MIN_AGE))
+    return np.log(np.maximum(oldest, 1.0))
 
 
 @jax.jit

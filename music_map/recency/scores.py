@@ -423,7 +423,7 @@ class RecencyScorer:
         lists, (of_age,) = reading.lists, self._of(met([_AGE]))
         familiar = lists.features @ self._of(FAMILIARITY)
         if of_age:
-            familiar += of_age * self.moment.trend_of(lists.items, self.now)[:, TREND.index(_AGE)]
+            familiar += of_age * self.moment.log_song_age_of(lists.items, self.now)
         # Songs that the users met come first: see Block.num_met.
         found = [(row_of_each(lists.offsets), lists.items, familiar)]
         for number, relation in enumerate(NAMES):
@@ -441,8 +441,8 @@ class RecencyScorer:
         columns = [np.concatenate(column) for column in zip(*found, strict=True)]
         users = np.append(reading.users, np.zeros(reading.size - len(reading.users), np.int32))
         # A head without such weights runs the same program, and no round of its loop.
-        num_met = np.int32(len(lists.items) * any(weights.any() for weights in self._of_met))
-        return Block(users, lists.latest, *columns, num_met, start)
+        num_met = len(lists.items) if any(weights.any() for weights in self._of_met) else 0
+        return Block(users, lists.latest, *columns, np.int32(num_met), start)
 
     def _start(self, reading: Reading) -> Start:
         nodes, scale, through = reading.nodes

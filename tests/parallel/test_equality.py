@@ -77,9 +77,11 @@ def one():
     [
         ("pmap", 1),
         ("pmap", 2),
+        ("pmap", 4),
         ("pmap", 8),
         ("sharded", 1),
         ("sharded", 2),
+        ("sharded", 4),
         ("sharded", 8),
     ],
 )

@@ -266,16 +266,15 @@ def test_a_saved_index_answers_as_before_wherever_it_lies(backend, tmp_path):
 @pytest.mark.parametrize("target", [0.9, 0.99])
 def test_scann_reaches_its_recall_target_on_other_queries(target):
     x = clustered(6000)
-    queries = unit_rows(x[:600] + 0.1 * np.random.default_rng(9).normal(size=(600, 16)))
-    index = build_index(x, backend="scann", recall_target=target, queries=queries[200:])
+    queries = unit_rows(x[:3000] + 0.1 * np.random.default_rng(9).normal(size=(3000, 16)))
+    index = build_index(x, backend="scann", recall_target=target, queries=queries[2000:])
     assert isinstance(index, ScannIndex) and index.facts["recall@100"] >= target
-    queries = queries[:200]
+    # The leaves differ from run to run: the mean of 200 queries was .02 off once.
+    queries = queries[:2000]
     wanted, _ = ExactIndex(x).search(queries, 100)
     found, scores = index.search(queries, 100)
-    recall = np.array([len(set(a) & set(b)) / 100 for a, b in zip(wanted, found, strict=True)])
-    # ScaNN's leaves differ from run to run: four standard errors of 200 queries.
-    assert recall.mean() > target - 4 * recall.std() / np.sqrt(len(recall))
-    assert index.facts["recall@100_at_least"] >= target
+    recall = np.mean([len(set(a) & set(b)) / 100 for a, b in zip(wanted, found, strict=True)])
+    assert recall > target - 0.01 and index.facts["recall@100_at_least"] >= target
     there = found >= 0  # few leaves can hold fewer than 100 songs
     np.testing.assert_allclose(scores[there], np.einsum("bkd,bd->bk", x[found], queries)[there], rtol=1e-3, atol=1e-3)
     one, _ = index.search(queries[:1], 100)
